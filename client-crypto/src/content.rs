@@ -1,0 +1,150 @@
+//! What is inside an envelope (PROTOCOL.md section 5): structures that only clients see.
+
+use crate::error::OpenError;
+use lockstep_proto::cbor::{ByteArray, Bytes, CodecError, Wire};
+use lockstep_proto::envelope::padded_size;
+use lockstep_proto::hash::Digest;
+use lockstep_proto::id::{BlobId, OperationId, RecordId, Revision};
+use lockstep_proto::{limits, wire_array};
+use zeroize::Zeroizing;
+
+wire_array! {
+    /// A reference to an object: all it takes, beside the vault's secrets, to open it.
+    #[derive(Clone, PartialEq, Eq)]
+    pub struct BlobRef {
+        /// Object.
+        pub blob: BlobId,
+        /// Size of the contents in bytes, without padding.
+        pub size: u64,
+        /// Keyed content hash.
+        pub content_hash: Digest,
+        /// Random bytes from which its key is derived.
+        pub seed: ByteArray<32>,
+        /// Chunk size as a power of two.
+        pub chunk_log2: u8,
+    }
+}
+
+impl std::fmt::Debug for BlobRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BlobRef({}, {} bytes)", self.blob, self.size)
+    }
+}
+
+wire_array! {
+    /// A hybrid logical clock's reading.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub struct Hlc {
+        /// Milliseconds since 1970.
+        pub utc_ms: u64,
+        /// Counter within the millisecond.
+        pub counter: u64,
+    }
+}
+
+wire_array! {
+    /// The plaintext of an envelope.
+    #[derive(Clone, PartialEq, Eq)]
+    pub struct Content {
+        /// Record type.
+        pub record_type: String,
+        /// Name that the app gave the record.
+        pub name: Bytes,
+        /// Version of the type's schema.
+        pub schema: u64,
+        /// 0: the document as it is.
+        pub codec: u8,
+        /// When it was written, by the writer's hybrid clock.
+        pub hlc: Hlc,
+        /// Random id of the operation.
+        pub operation: OperationId,
+        /// Revision that the writer saw; 0 for a new record.
+        pub base_revision: Revision,
+        /// Record that this conflict copy was split from (16 bytes), or empty.
+        pub conflict_of: Bytes,
+        /// The document; empty in a tombstone.
+        pub document: Bytes,
+        /// Objects, in the order of the contents.
+        pub blobs: Vec<BlobRef>,
+        /// Reserved.
+        pub manifest: (),
+    }
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Content([redacted])")
+    }
+}
+
+impl Wire for Content {
+    const NAME: &'static str = "content";
+    const BYTES_MAX: usize = limits::ENVELOPE_BYTES_MAX;
+
+    fn check(&self) -> Result<(), CodecError> {
+        let rule = |rule| Err(CodecError::Rule { what: Self::NAME, rule });
+        if self.codec != 0 {
+            return rule("the codec is not part of this draft; an update is needed");
+        }
+        if self.record_type.is_empty() || self.record_type.len() > limits::RECORD_TYPE_BYTES_MAX {
+            return rule("the record type is empty or longer than 128 bytes");
+        }
+        if self.name.0.len() > limits::RECORD_NAME_BYTES_MAX {
+            return rule("the record name is longer than 8,192 bytes");
+        }
+        if !matches!(self.conflict_of.0.len(), 0 | 16) {
+            return rule("the conflict's record is no record id");
+        }
+        if self.blobs.len() > limits::BLOBS_PER_CHANGE_MAX {
+            return rule("more than 1,024 blobs");
+        }
+        Ok(())
+    }
+}
+
+impl Content {
+    /// Ids of the blobs, sorted, each once: what header and change list name.
+    pub fn blob_ids(&self) -> Vec<BlobId> {
+        let mut ids: Vec<BlobId> = self.blobs.iter().map(|reference| reference.blob).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// The record that a conflict copy was split from.
+    pub fn conflict_of(&self) -> Option<RecordId> {
+        RecordId::from_slice(&self.conflict_of.0)
+    }
+
+    /// Length-prefixed, padded plaintext.
+    pub(crate) fn to_plaintext(&self) -> Zeroizing<Vec<u8>> {
+        let encoding = Zeroizing::new(self.encode());
+        let length = u32::try_from(encoding.len()).unwrap_or(u32::MAX);
+        let padded = padded_size(u64::from(length).saturating_add(4));
+        let padded = usize::try_from(padded).unwrap_or(encoding.len());
+        let mut plaintext = Zeroizing::new(Vec::with_capacity(padded));
+        plaintext.extend_from_slice(&length.to_be_bytes());
+        plaintext.extend_from_slice(&encoding);
+        plaintext.resize(padded, 0);
+        plaintext
+    }
+
+    /// Reads a plaintext; size and zeros are checked.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(crate) fn from_plaintext(plaintext: &[u8]) -> Result<Self, OpenError> {
+        let (prefix, rest) = plaintext.split_at_checked(4).ok_or(OpenError)?;
+        let length = u32::from_be_bytes(prefix.try_into().map_err(|_| OpenError)?);
+        let size = u64::try_from(plaintext.len()).map_err(|_| OpenError)?;
+        if size != padded_size(u64::from(length).saturating_add(4)) {
+            return Err(OpenError);
+        }
+        let length = usize::try_from(length).map_err(|_| OpenError)?;
+        let (encoding, zeros) = rest.split_at_checked(length).ok_or(OpenError)?;
+        if zeros.iter().any(|byte| *byte != 0) {
+            return Err(OpenError);
+        }
+        Self::decode(encoding).map_err(|_| OpenError)
+    }
+}

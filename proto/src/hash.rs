@@ -1,0 +1,71 @@
+//! `H(label, x)`: BLAKE3 in derive-key mode under a registered label (PROTOCOL.md section 1.2).
+
+use crate::label::Label;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+
+/// A public 32-byte digest. Not for secrets: it compares in variable time and prints itself.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// Thirty-two zero bytes: "nothing before".
+    pub const ZERO: Self = Self([0; 32]);
+
+    /// Wraps 32 bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Reads 32 bytes from a slice of exactly that length.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// `H(label, bytes)`.
+    pub fn of(label: Label, bytes: &[u8]) -> Self {
+        Self(blake3::derive_key(label.as_str(), bytes))
+    }
+
+    /// `H(label, CBOR(value))`.
+    pub fn of_cbor<T: Serialize + ?Sized>(label: Label, value: &T) -> Self {
+        Self::of(label, &crate::cbor::encode(value))
+    }
+
+    /// The first 16 bytes: `H16`.
+    pub fn truncate16(&self) -> [u8; 16] {
+        let (head, _) = self.0.split_at(16);
+        let mut out = [0; 16];
+        out.copy_from_slice(head);
+        out
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::cbor::fixed_bytes(deserializer).map(Self)
+    }
+}

@@ -1,0 +1,304 @@
+//! Text forms of the recovery key and of a kit's checkpoint, and fingerprints
+//! (PROTOCOL.md section 2.3).
+
+use crate::cbor::{CodecError, Wire};
+use crate::hash::Digest;
+use crate::id::{AccountId, Seq, VaultId};
+use crate::{label, wire_array};
+use bech32::primitives::correction::CorrectableError as _;
+use bech32::primitives::decode::CheckedHrpstring;
+use bech32::{Bech32m, Hrp};
+
+const KEY_PART: Hrp = Hrp::parse_unchecked("lsrk");
+const CHECKPOINT_PART: Hrp = Hrp::parse_unchecked("lscp");
+const GROUP_CHARS: usize = 4;
+const KEY_TEXT_CHARS: usize = 4 + 1 + 52 + 6;
+
+/// Why a text is not a recovery key. Never holds the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecoveryTextError {
+    /// Does not begin with the part that such a text begins with.
+    #[error("this is not a {what}: it begins with \"{prefix}\"")]
+    Prefix {
+        /// What was expected.
+        what: &'static str,
+        /// How it begins.
+        prefix: &'static str,
+    },
+    /// Too short or too long.
+    #[error("a {what} has {expected} letters and digits, this has {actual}")]
+    Length {
+        /// What was expected.
+        what: &'static str,
+        /// Characters expected.
+        expected: usize,
+        /// Characters found.
+        actual: usize,
+    },
+    /// A character that never occurs.
+    #[error("character {position} (group {group}, place {place}) of the {what} can not occur there")]
+    Character {
+        /// What was expected.
+        what: &'static str,
+        /// From 1, without spaces.
+        position: usize,
+        /// Group of four, from 1.
+        group: usize,
+        /// Place in the group, from 1.
+        place: usize,
+    },
+    /// One character was mistyped, and it is known which.
+    #[error("character {position} (group {group}, place {place}) of the {what} is mistyped")]
+    Mistyped {
+        /// What was expected.
+        what: &'static str,
+        /// From 1, without spaces.
+        position: usize,
+        /// Group of four, from 1.
+        group: usize,
+        /// Place in the group, from 1.
+        place: usize,
+    },
+    /// More than one character is wrong.
+    #[error("the {what} is mistyped in several places")]
+    Checksum {
+        /// What was expected.
+        what: &'static str,
+    },
+}
+
+/// Writes a recovery key in groups of four. The result is as secret as the key.
+pub fn recovery_key_text(key: &[u8; 32]) -> String {
+    grouped(&to_text(KEY_PART, key))
+}
+
+/// Reads a recovery key, without regard to case, spaces, hyphens and line ends.
+///
+/// # Errors
+/// [`RecoveryTextError`] names the mistyped place where it can.
+pub fn parse_recovery_key(text: &str) -> Result<[u8; 32], RecoveryTextError> {
+    let what = "recovery key";
+    let compact = compact(text);
+    if compact.is_ascii() && !compact.starts_with("lsrk1") && compact.len() != KEY_TEXT_CHARS {
+        return Err(RecoveryTextError::Prefix { what, prefix: "lsrk1" });
+    }
+    let actual = compact.chars().count();
+    if actual != KEY_TEXT_CHARS {
+        return Err(RecoveryTextError::Length { what, expected: KEY_TEXT_CHARS, actual });
+    }
+    let bytes = from_text(KEY_PART, "lsrk1", what, &compact)?;
+    bytes.try_into().map_err(|_| RecoveryTextError::Checksum { what })
+}
+
+wire_array! {
+    /// What a kit remembers of the account: a new device refuses anything older.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Checkpoint {
+        /// Version byte.
+        pub version: u8,
+        /// Account.
+        pub account: AccountId,
+        /// Index of the last device-log entry.
+        pub device_log_index: u64,
+        /// Its hash.
+        pub device_log_head: Digest,
+        /// Head of the keyring vault.
+        pub keyring_seq: Seq,
+        /// Its hash.
+        pub keyring_head: Digest,
+    }
+}
+
+impl Wire for Checkpoint {
+    const NAME: &'static str = "checkpoint";
+    const BYTES_MAX: usize = 256;
+    const VERSIONED: bool = true;
+}
+
+impl Checkpoint {
+    /// Text for the kit.
+    pub fn to_text(&self) -> String {
+        grouped(&to_text(CHECKPOINT_PART, &self.encode()))
+    }
+
+    /// Reads the text of a kit.
+    ///
+    /// # Errors
+    /// [`RecoveryTextError`].
+    pub fn parse(text: &str) -> Result<Self, RecoveryTextError> {
+        let what = "checkpoint";
+        let bytes = from_text(CHECKPOINT_PART, "lscp1", what, &compact(text))?;
+        let parsed: Result<Self, CodecError> = Self::decode(&bytes);
+        parsed.map_err(|_| RecoveryTextError::Checksum { what })
+    }
+}
+
+/// Fingerprint of an identity, ten groups of four.
+pub fn identity_fingerprint(identity: &[u8; 32]) -> String {
+    fingerprint(&Digest::of(label::IDENTITY_FINGERPRINT, identity))
+}
+
+/// Fingerprint of an account as it stands: device log and the heads of its vaults, which are ascending.
+pub fn account_fingerprint(
+    account: AccountId,
+    device_log_index: u64,
+    device_log_head: Digest,
+    heads: &[(VaultId, Seq, Digest)],
+) -> String {
+    let value = (account, device_log_index, device_log_head, heads);
+    fingerprint(&Digest::of_cbor(label::ACCOUNT_FINGERPRINT, &value))
+}
+
+fn fingerprint(digest: &Digest) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let mut text = String::with_capacity(40);
+    let (head, _) = digest.as_bytes().split_at(25);
+    let mut bits = 0_u32;
+    let mut count = 0_u32;
+    for byte in head {
+        bits = (bits << 8) | u32::from(*byte);
+        count = count.saturating_add(8);
+        while count >= 5 {
+            count = count.saturating_sub(5);
+            let index = usize::try_from((bits >> count) & 31).unwrap_or(0);
+            text.extend(ALPHABET.get(index).map(|letter| char::from(*letter)));
+        }
+    }
+    grouped(&text)
+}
+
+fn compact(text: &str) -> String {
+    text.chars().filter(|c| !c.is_whitespace() && *c != '-').map(|c| c.to_ascii_lowercase()).collect()
+}
+
+fn grouped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().saturating_mul(2));
+    for (index, letter) in text.chars().enumerate() {
+        if index > 0 && index.is_multiple_of(GROUP_CHARS) {
+            out.push(' ');
+        }
+        out.push(letter);
+    }
+    out
+}
+
+fn to_text(part: Hrp, bytes: &[u8]) -> String {
+    use bech32::primitives::iter::{ByteIterExt as _, Fe32IterExt as _};
+    bytes.iter().copied().bytes_to_fes().with_checksum::<Bech32m>(&part).chars().collect()
+}
+
+fn from_text(
+    part: Hrp,
+    prefix: &'static str,
+    what: &'static str,
+    compact: &str,
+) -> Result<Vec<u8>, RecoveryTextError> {
+    let Some(data) = compact.strip_prefix(prefix) else {
+        return Err(RecoveryTextError::Prefix { what, prefix });
+    };
+    let place_of = |position: usize| (position / GROUP_CHARS + 1, position % GROUP_CHARS + 1);
+    for (offset, letter) in data.chars().enumerate() {
+        if bech32::Fe32::from_char(letter).is_err() {
+            let position = prefix.len().saturating_add(offset);
+            let (group, place) = place_of(position);
+            return Err(RecoveryTextError::Character { what, position: position + 1, group, place });
+        }
+    }
+    let parsed = match CheckedHrpstring::new::<LongBech32m>(compact) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            let located = error.correction_context::<Bech32m>().and_then(|context| {
+                let errors: Vec<_> = context.bch_errors()?.take(2).collect();
+                match errors.as_slice() {
+                    [(from_end, _)] => compact.len().checked_sub(from_end.checked_add(1)?),
+                    _ => None,
+                }
+            });
+            return Err(match located {
+                Some(position) => {
+                    let (group, place) = place_of(position);
+                    RecoveryTextError::Mistyped { what, position: position + 1, group, place }
+                }
+                None => RecoveryTextError::Checksum { what },
+            });
+        }
+    };
+    let bytes: Vec<u8> = parsed.byte_iter().collect();
+    // One text for one value: bits of padding are not ours to ignore.
+    if to_text(part, &bytes) == compact { Ok(bytes) } else { Err(RecoveryTextError::Checksum { what }) }
+}
+
+/// Bech32m without the length limit of payment addresses: a checkpoint is longer, and locating single
+/// errors in it is not promised.
+enum LongBech32m {}
+
+impl bech32::Checksum for LongBech32m {
+    type MidstateRepr = <Bech32m as bech32::Checksum>::MidstateRepr;
+    type CorrectionField = <Bech32m as bech32::Checksum>::CorrectionField;
+    const ROOT_GENERATOR: Self::CorrectionField = <Bech32m as bech32::Checksum>::ROOT_GENERATOR;
+    const ROOT_EXPONENTS: core::ops::RangeInclusive<usize> = <Bech32m as bech32::Checksum>::ROOT_EXPONENTS;
+    const CHECKSUM_LENGTH: usize = <Bech32m as bech32::Checksum>::CHECKSUM_LENGTH;
+    const CODE_LENGTH: usize = 1023;
+    const GENERATOR_SH: [u32; 5] = <Bech32m as bech32::Checksum>::GENERATOR_SH;
+    const TARGET_RESIDUE: u32 = <Bech32m as bech32::Checksum>::TARGET_RESIDUE;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recovery_key_round_trip_tolerates_layout() {
+        let key = [0x5a; 32];
+        let text = recovery_key_text(&key);
+        assert!(text.starts_with("lsrk 1"));
+        assert_eq!(parse_recovery_key(&text), Ok(key));
+        assert_eq!(parse_recovery_key(&text.to_uppercase().replace(' ', "\n-")), Ok(key));
+    }
+
+    #[test]
+    fn one_mistyped_place_is_named_wherever_it_is() {
+        let text = compact(&recovery_key_text(&[0xa7; 32]));
+        for position in 5..text.len() {
+            let mut typed = text.clone().into_bytes();
+            typed[position] = if typed[position] == b'q' { b'p' } else { b'q' };
+            let error = parse_recovery_key(&String::from_utf8(typed).unwrap()).unwrap_err();
+            let (group, place) = (position / 4 + 1, position % 4 + 1);
+            assert_eq!(
+                error,
+                RecoveryTextError::Mistyped { what: "recovery key", position: position + 1, group, place }
+            );
+        }
+        let mut typed = text.clone().into_bytes();
+        typed[9] = b'b';
+        let error = parse_recovery_key(&String::from_utf8(typed).unwrap()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "character 10 (group 3, place 2) of the recovery key can not occur there"
+        );
+        assert!(matches!(parse_recovery_key(&text[..60]), Err(RecoveryTextError::Length { actual: 60, .. })));
+        assert!(matches!(parse_recovery_key("hello"), Err(RecoveryTextError::Prefix { .. })));
+    }
+
+    #[test]
+    fn checkpoints_and_fingerprints() {
+        let checkpoint = Checkpoint {
+            version: crate::version::VERSION,
+            account: AccountId::from_bytes([1; 16]),
+            device_log_index: 3,
+            device_log_head: Digest::from_bytes([2; 32]),
+            keyring_seq: Seq::new(9),
+            keyring_head: Digest::from_bytes([3; 32]),
+        };
+        let text = checkpoint.to_text();
+        assert_eq!(Checkpoint::parse(&text), Ok(checkpoint));
+        let mut typed = text.into_bytes();
+        let last = typed.len() - 1;
+        typed[last] = if typed[last] == b'q' { b'p' } else { b'q' };
+        assert!(Checkpoint::parse(&String::from_utf8(typed).unwrap()).is_err());
+        let fingerprint = identity_fingerprint(&[4; 32]);
+        assert_eq!(fingerprint.len(), 49);
+        assert_ne!(fingerprint, identity_fingerprint(&[5; 32]));
+    }
+}

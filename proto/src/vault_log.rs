@@ -1,0 +1,80 @@
+//! The vault log: birth and (later) key epochs and members of a vault (PROTOCOL.md section 4.1).
+
+use crate::cbor::{CodecError, Wire};
+use crate::hash::Digest;
+use crate::id::{AccountId, DeviceId, Epoch, VaultId};
+use crate::{label, limits, wire_array};
+
+/// Birth of the vault.
+pub const KIND_CREATE: u8 = 1;
+
+wire_array! {
+    /// One entry of a vault log; signed by the device, apart from it.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct VaultLogEntry {
+        /// Version byte.
+        pub version: u8,
+        /// Suite.
+        pub suite: u8,
+        /// Vault.
+        pub vault: VaultId,
+        /// Position, from 0.
+        pub index: u64,
+        /// Hash of the entry before; zero at 0.
+        pub previous: Digest,
+        /// [`KIND_CREATE`]; all others are refused in this draft.
+        pub kind: u8,
+        /// Owner.
+        pub account: AccountId,
+        /// Owner's identity key.
+        pub identity: Digest,
+        /// Key epoch from here on.
+        pub epoch: Epoch,
+        /// Author.
+        pub device: DeviceId,
+        /// Last device-log entry that the author had verified.
+        pub device_log_index: u64,
+        /// Its hash.
+        pub device_log_head: Digest,
+    }
+}
+
+impl Wire for VaultLogEntry {
+    const NAME: &'static str = "vault-log entry";
+    const BYTES_MAX: usize = limits::VAULT_LOG_ENTRY_BYTES_MAX;
+    const VERSIONED: bool = true;
+
+    fn check(&self) -> Result<(), CodecError> {
+        crate::version::check_suite(Self::NAME, self.version, self.suite)?;
+        let rule = |rule| Err(CodecError::Rule { what: Self::NAME, rule });
+        if self.kind != KIND_CREATE {
+            return rule("only the creation of a vault is part of this draft; an update is needed");
+        }
+        if self.index != 0 || self.previous != Digest::ZERO || self.epoch.value() != 1 {
+            return rule("a creation has index 0, no entry before it, and epoch 1");
+        }
+        Ok(())
+    }
+}
+
+impl VaultLogEntry {
+    /// Hash of an entry's encoding.
+    pub fn hash_of(bytes: &[u8]) -> Digest {
+        Digest::of(label::VAULT_LOG_ENTRY, bytes)
+    }
+}
+
+/// Id of the keyring vault of an identity.
+pub fn keyring_vault_id(identity: &[u8; 32]) -> VaultId {
+    derived_id(identity, "keyring")
+}
+
+/// Id of the default vault `files` of an identity.
+pub fn files_vault_id(identity: &[u8; 32]) -> VaultId {
+    derived_id(identity, "files")
+}
+
+fn derived_id(identity: &[u8; 32], purpose: &str) -> VaultId {
+    let digest = Digest::of_cbor(label::VAULT_ID, &(Digest::from_bytes(*identity), purpose));
+    VaultId::from_bytes(digest.truncate16())
+}
