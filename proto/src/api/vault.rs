@@ -147,7 +147,7 @@ body! {
 /// `POST /v1/vaults/{v}/envelopes/get`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct GetEnvelopes(pub Vec<(RecordId, Revision)>);
+pub struct GetEnvelopes(pub Vec<(Seq, RecordId)>);
 
 impl crate::cbor::Wire for GetEnvelopes {
     const NAME: &'static str = "envelope request";

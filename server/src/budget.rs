@@ -1,0 +1,59 @@
+//! The global budget of body and page bytes held in memory: who comes when it is used up waits a little,
+//! then gets 503 with Retry-After.
+
+use crate::error::ApiError;
+use lockstep_proto::api::problem::Code;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes that all requests together may hold.
+pub const BUDGET_BYTES: usize = 16 * 1024 * 1024;
+const UNIT_BYTES: usize = 1024;
+const WAIT: Duration = Duration::from_secs(10);
+
+/// Hands out parts of the budget.
+#[derive(Clone)]
+pub struct Budget(Arc<Semaphore>);
+
+/// A part of the budget; given back when dropped.
+pub struct Reserved {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(BUDGET_BYTES / UNIT_BYTES)))
+    }
+}
+
+impl Budget {
+    /// Reserves `bytes`, waiting at most ten seconds. More than the whole budget counts as the whole.
+    ///
+    /// # Errors
+    /// 503 with Retry-After.
+    pub async fn reserve(&self, bytes: usize) -> Result<Reserved, ApiError> {
+        let units = bytes.min(BUDGET_BYTES).div_ceil(UNIT_BYTES);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let acquired = tokio::time::timeout(WAIT, Arc::clone(&self.0).acquire_many_owned(units)).await;
+        match acquired {
+            Ok(Ok(permit)) => Ok(Reserved { _permit: permit }),
+            _ => Err(ApiError::new(Code::Busy, "the server is busy; try again shortly").retry_after(2)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_too_late_is_told_when_to_come_back() {
+        let budget = Budget::default();
+        let all = budget.reserve(BUDGET_BYTES * 2).await.ok().unwrap();
+        let refused = budget.reserve(1).await.err().unwrap();
+        assert_eq!(refused.code(), Code::Busy);
+        drop(all);
+        assert!(budget.reserve(1).await.is_ok());
+    }
+}

@@ -1,0 +1,229 @@
+//! Settings: environment first, then the TOML file, then defaults that work with nothing configured.
+//! A wrong setting is one line that names it.
+
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Who may register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Anyone.
+    Open,
+    /// Whoever has an invite code.
+    Invite,
+    /// Nobody.
+    Closed,
+}
+
+/// Settings after checking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Folder of the embedded default.
+    pub data: PathBuf,
+    /// SQLite file.
+    pub database: PathBuf,
+    /// Folder of blob segments.
+    pub objects: PathBuf,
+    /// Public origin (scheme, host, port); none: derived from the listening address.
+    pub public_url: Option<String>,
+    /// Who may register.
+    pub registration: Registration,
+}
+
+/// A wrong setting.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {reason}")]
+pub struct ConfigError {
+    setting: String,
+    reason: String,
+}
+
+fn wrong(setting: impl Into<String>, reason: impl Into<String>) -> ConfigError {
+    ConfigError { setting: setting.into(), reason: reason.into() }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<String>,
+    data: Option<String>,
+    database_url: Option<String>,
+    objects: Option<String>,
+    public_url: Option<String>,
+    registration: Option<String>,
+}
+
+/// Environment variables that are read, with the key of the same setting in the file.
+pub const VARIABLES: &[(&str, &str)] = &[
+    ("LOCKSTEP_LISTEN", "listen"),
+    ("LOCKSTEP_DATA", "data"),
+    ("LOCKSTEP_DATABASE_URL", "database_url"),
+    ("LOCKSTEP_OBJECTS", "objects"),
+    ("LOCKSTEP_PUBLIC_URL", "public_url"),
+    ("LOCKSTEP_REGISTRATION", "registration"),
+];
+
+impl Config {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the setting and says what is wrong with it.
+    pub fn load(file: Option<&Path>, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let from_file = match file {
+            None => File::default(),
+            Some(path) => {
+                let name = path.display().to_string();
+                let text = std::fs::read_to_string(path).map_err(|error| wrong(&name, error.to_string()))?;
+                toml::from_str(&text).map_err(|error| wrong(&name, error.message().to_owned()))?
+            }
+        };
+        let pick = |variable: &str, key: &str, value: Option<String>| match env(variable) {
+            Some(text) if !text.is_empty() => (variable.to_owned(), Some(text)),
+            _ => (key.to_owned(), value),
+        };
+        Self::check(
+            pick("LOCKSTEP_LISTEN", "listen", from_file.listen),
+            pick("LOCKSTEP_DATA", "data", from_file.data),
+            pick("LOCKSTEP_DATABASE_URL", "database_url", from_file.database_url),
+            pick("LOCKSTEP_OBJECTS", "objects", from_file.objects),
+            pick("LOCKSTEP_PUBLIC_URL", "public_url", from_file.public_url),
+            pick("LOCKSTEP_REGISTRATION", "registration", from_file.registration),
+        )
+    }
+
+    fn check(
+        listen: Setting,
+        data: Setting,
+        database: Setting,
+        objects: Setting,
+        public_url: Setting,
+        registration: Setting,
+    ) -> Result<Self, ConfigError> {
+        let address: SocketAddr = match listen.1 {
+            None => SocketAddr::from(([127, 0, 0, 1], 8484)),
+            Some(text) => text.parse().map_err(|_| {
+                wrong(listen.0, format!("\"{text}\" is no address and port, such as 127.0.0.1:8484"))
+            })?,
+        };
+        let data_folder = data.1.map_or_else(|| PathBuf::from("lockstep-data"), PathBuf::from);
+        let database_file = match database.1 {
+            None => data_folder.join("lockstep.sqlite"),
+            Some(url) => match url.strip_prefix("sqlite:") {
+                Some(path) if !path.is_empty() => PathBuf::from(path.trim_start_matches("//")),
+                _ => {
+                    return Err(wrong(
+                        database.0,
+                        "only sqlite:PATH is supported by this version; PostgreSQL is not yet",
+                    ));
+                }
+            },
+        };
+        let objects_folder = match objects.1 {
+            None => data_folder.join("objects"),
+            Some(text) if text.contains("://") && !text.starts_with("file://") => {
+                return Err(wrong(objects.0, "only a folder is supported by this version; S3 is not yet"));
+            }
+            Some(text) => PathBuf::from(text.trim_start_matches("file://")),
+        };
+        let public_url = match public_url.1 {
+            None => None,
+            Some(text) => Some(check_origin(&text).map_err(|reason| wrong(public_url.0, reason))?),
+        };
+        let registration = match (registration.1.as_deref(), address.ip().is_loopback()) {
+            (Some("open"), _) | (None, true) => Registration::Open,
+            (Some("invite"), _) => Registration::Invite,
+            (Some("closed"), _) => Registration::Closed,
+            (None, false) => {
+                return Err(wrong(
+                    registration.0,
+                    "say open, invite or closed: it is open by default only on a loopback address",
+                ));
+            }
+            (Some(other), _) => {
+                return Err(wrong(registration.0, format!("\"{other}\" is none of open, invite, closed")));
+            }
+        };
+        if public_url.is_none() && !address.ip().is_loopback() {
+            return Err(wrong(
+                "LOCKSTEP_PUBLIC_URL",
+                "say the address that clients use, such as https://sync.example.org",
+            ));
+        }
+        Ok(Self {
+            listen: address,
+            data: data_folder,
+            database: database_file,
+            objects: objects_folder,
+            public_url,
+            registration,
+        })
+    }
+}
+
+type Setting = (String, Option<String>);
+
+/// An origin is scheme, host and port, nothing else.
+fn check_origin(text: &str) -> Result<String, String> {
+    let trimmed = text.trim_end_matches('/');
+    let rest = trimmed.strip_prefix("https://").or_else(|| trimmed.strip_prefix("http://"));
+    match rest {
+        Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']) => {
+            Ok(trimmed.to_ascii_lowercase())
+        }
+        _ => Err(format!("\"{text}\" is no origin such as https://sync.example.org")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::load(None, |name| {
+            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn nothing_configured_works_on_loopback() {
+        let config = load(&[]).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8484");
+        assert_eq!(config.registration, Registration::Open);
+        assert_eq!(config.database, PathBuf::from("lockstep-data/lockstep.sqlite"));
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named() {
+        for (pairs, name) in [
+            (&[("LOCKSTEP_LISTEN", "nonsense")][..], "LOCKSTEP_LISTEN"),
+            (&[("LOCKSTEP_DATABASE_URL", "postgres://x")], "LOCKSTEP_DATABASE_URL"),
+            (&[("LOCKSTEP_OBJECTS", "s3://bucket")], "LOCKSTEP_OBJECTS"),
+            (&[("LOCKSTEP_PUBLIC_URL", "example.org")], "LOCKSTEP_PUBLIC_URL"),
+            (&[("LOCKSTEP_REGISTRATION", "maybe")], "LOCKSTEP_REGISTRATION"),
+            (&[("LOCKSTEP_LISTEN", "0.0.0.0:1")], "registration"),
+            (&[("LOCKSTEP_LISTEN", "0.0.0.0:1"), ("LOCKSTEP_REGISTRATION", "closed")], "LOCKSTEP_PUBLIC_URL"),
+        ] {
+            let error = load(pairs).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{name}: ")), "{error}");
+            assert!(!error.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn unknown_keys_of_the_file_are_named() {
+        let folder = std::env::temp_dir().join(format!("lockstep-config-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("server.toml");
+        std::fs::write(&path, "listn = \"127.0.0.1:1\"\n").unwrap();
+        let error = Config::load(Some(&path), |_| None).unwrap_err().to_string();
+        assert!(error.contains("listn"), "{error}");
+        std::fs::write(&path, "listen = \"127.0.0.1:9\"\n").unwrap();
+        let env = |name: &str| (name == "LOCKSTEP_LISTEN").then(|| "127.0.0.1:7".to_owned());
+        assert_eq!(Config::load(Some(&path), env).unwrap().listen.port(), 7);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

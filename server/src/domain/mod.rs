@@ -1,0 +1,6 @@
+//! Rules. Nothing here knows HTTP or SQL.
+
+pub mod account;
+pub mod commit;
+pub mod opaque;
+pub mod throttle;

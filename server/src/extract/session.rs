@@ -1,0 +1,110 @@
+//! Bearer sessions.
+
+use crate::domain::opaque::random_bytes;
+use crate::error::ApiError;
+use crate::state::App;
+use crate::store::{SessionRow, VaultRow};
+use crate::time::now_utc;
+use axum::extract::FromRequestParts;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use base64ct::{Base64UrlUnpadded, Encoding};
+use lockstep_proto::api::auth::{SESSION_DEVICE, SESSION_PROVISIONAL, Session};
+use lockstep_proto::api::problem::Code;
+use lockstep_proto::id::{AccountId, DeviceId, VaultId};
+use lockstep_proto::{Digest, label, limits};
+
+const TOKEN_BYTES: usize = 32;
+
+/// Any session: of a device, or provisional.
+pub struct AnySession(pub SessionRow);
+
+/// A device's session.
+pub struct DeviceSession(pub SessionRow);
+
+impl FromRequestParts<App> for AnySession {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let token = parts
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .ok_or_else(ApiError::unauthenticated)?;
+        let mut bytes = [0; TOKEN_BYTES];
+        let decoded =
+            Base64UrlUnpadded::decode(token, &mut bytes).map_err(|_| ApiError::unauthenticated())?;
+        if decoded.len() != TOKEN_BYTES {
+            return Err(ApiError::unauthenticated());
+        }
+        let hash = Digest::of(label::LOCAL_SESSION, decoded);
+        let session = app.store.session(hash, now_utc()).await?;
+        session.map(Self).ok_or_else(ApiError::unauthenticated)
+    }
+}
+
+impl FromRequestParts<App> for DeviceSession {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let AnySession(session) = AnySession::from_request_parts(parts, app).await?;
+        if session.kind == SESSION_DEVICE {
+            Ok(Self(session))
+        } else {
+            Err(ApiError::new(Code::Forbidden, "enrol a device first: this session can not do that"))
+        }
+    }
+}
+
+/// Opens a session and gives its token to the client; the server keeps the token's hash.
+///
+/// # Errors
+/// The store's.
+pub async fn open_session(
+    app: &App,
+    account: AccountId,
+    device: Option<DeviceId>,
+) -> Result<Session, ApiError> {
+    let token: [u8; TOKEN_BYTES] = random_bytes();
+    let (kind, ttl_seconds) = match device {
+        Some(_) => (SESSION_DEVICE, limits::DEVICE_SESSION_TTL_SECONDS),
+        None => (SESSION_PROVISIONAL, limits::PROVISIONAL_SESSION_TTL_SECONDS),
+    };
+    let row = SessionRow {
+        token_hash: Digest::of(label::LOCAL_SESSION, &token),
+        account,
+        device: device.unwrap_or(DeviceId::ZERO),
+        kind,
+        expires_utc: now_utc().saturating_add(ttl_seconds),
+    };
+    app.store.put_session(row).await?;
+    Ok(Session {
+        token: Base64UrlUnpadded::encode_string(&token),
+        account,
+        device: row.device,
+        kind,
+        expires_utc: row.expires_utc,
+    })
+}
+
+/// The account's vault of a path. A provisional session sees the keyring vault only, whose id it can not
+/// choose: it is derived from the identity.
+///
+/// # Errors
+/// 400, 403, 404.
+pub async fn vault_of(app: &App, session: &SessionRow, id: &str) -> Result<VaultRow, ApiError> {
+    let vault: VaultId = super::parse_id(id)?;
+    if session.kind != SESSION_DEVICE && vault != keyring_of(app, session.account).await? {
+        return Err(ApiError::new(Code::Forbidden, "enrol a device first: this session can not do that"));
+    }
+    let row = app.store.vault(session.account, vault).await?;
+    row.ok_or_else(|| ApiError::new(Code::NotFound, "there is no such vault"))
+}
+
+async fn keyring_of(app: &App, account: AccountId) -> Result<VaultId, ApiError> {
+    use lockstep_proto::cbor::Wire as _;
+    let devices = app.store.devices(account, 0, 0).await?.ok_or_else(ApiError::unauthenticated)?;
+    let header = lockstep_proto::key_header::KeyHeader::decode(&devices.key_header.bytes.0)?;
+    Ok(lockstep_proto::vault_log::keyring_vault_id(header.identity.as_bytes()))
+}

@@ -1,0 +1,228 @@
+//! Starting, accepting connections, stopping.
+
+use crate::config::Config;
+use crate::domain::opaque::{Opaque, random_bytes};
+use crate::error::StoreError;
+use crate::objects::Objects;
+use crate::objects::local::LocalObjects;
+use crate::router::router;
+use crate::state::{App, Shared};
+use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+const CONNECTIONS_MAX: usize = 1024;
+const HEADER_READ_TIMEOUT: Duration = Duration::from_mins(1);
+const GRACE: Duration = Duration::from_secs(20);
+const BUFFER_BYTES: usize = 64 * 1024;
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// Address of the other side.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+impl Peer {
+    /// Throttling key of this source: an IPv4 address, or an IPv6 /64.
+    pub fn bucket(&self, purpose: &str) -> Vec<u8> {
+        let mut key = purpose.as_bytes().to_vec();
+        match self.0.ip() {
+            IpAddr::V4(address) => key.extend_from_slice(&address.octets()),
+            IpAddr::V6(address) => key.extend(address.octets().iter().take(8)),
+        }
+        key
+    }
+}
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data folder can not be used.
+    #[error("the data folder {folder} can not be used: {source}")]
+    Folder {
+        /// Which.
+        folder: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another server uses the folder.
+    #[error("another lockstep-server uses the data folder {folder}; stop it first")]
+    Locked {
+        /// Which.
+        folder: String,
+    },
+    /// The database or blob storage failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The address can not be listened on.
+    #[error("can not listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A server that is ready to serve.
+pub struct Server {
+    listener: TcpListener,
+    app: App,
+    store: Arc<SqliteStore>,
+    _lock: std::fs::File,
+}
+
+/// Opens (and creates) the data folder, for this process alone.
+fn lock_folder(config: &Config) -> Result<std::fs::File, StartError> {
+    let folder = config.data.display().to_string();
+    let failed = |source| StartError::Folder { folder: folder.clone(), source };
+    create_private(&config.data).map_err(failed)?;
+    let lock = std::fs::File::create(config.data.join("lock")).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked { folder }),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+#[cfg(unix)]
+fn create_private(folder: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+#[cfg(not(unix))]
+fn create_private(folder: &std::path::Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)
+}
+
+/// Opens the database and brings its schema up to date.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn open_store(config: &Config) -> Result<(SqliteStore, std::fs::File), StartError> {
+    let lock = lock_folder(config)?;
+    let store = SqliteStore::open(&config.database).await?;
+    Ok((store, lock))
+}
+
+impl Server {
+    /// Opens everything and binds the address.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn bind(config: &Config) -> Result<Self, StartError> {
+        let (store, lock) = open_store(config).await?;
+        let store = Arc::new(store);
+        let objects: Arc<dyn Objects> = Arc::new(LocalObjects::open(&config.objects)?);
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let address = listener.local_addr().unwrap_or(config.listen);
+        let opaque = store.secret("opaque", Opaque::generate()).await?;
+        let opaque = Opaque::from_bytes(&opaque).ok_or(StoreError::Corrupt("the OPAQUE keys are damaged"))?;
+        let fake: [u8; 32] = random_bytes();
+        let fake_key = store.secret("fake", fake.to_vec()).await?;
+        let fake_key =
+            fake_key.try_into().map_err(|_| StoreError::Corrupt("the key of fake answers is damaged"))?;
+        let shared_store: Arc<dyn Store> = store.clone();
+        let shared = Shared {
+            store: shared_store,
+            objects,
+            opaque,
+            fake_key,
+            budget: crate::budget::Budget::default(),
+            names: crate::domain::throttle::Throttle::default(),
+            sources: crate::domain::throttle::Throttle::default(),
+            origin: config.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
+            registration: config.registration,
+        };
+        Ok(Self { listener, app: App(Arc::new(shared)), store, _lock: lock })
+    }
+
+    /// The address that is listened on.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listener.local_addr().ok()
+    }
+
+    /// The public origin.
+    pub fn origin(&self) -> &str {
+        &self.app.origin
+    }
+
+    /// Shared state, for tests and jobs.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Serves until `stop` resolves, then lets running requests end.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let collector = tokio::spawn(crate::job::collect_for_ever(
+            Arc::clone(&self.app.store),
+            Arc::clone(&self.app.objects),
+        ));
+        serve(self.listener, router(self.app.clone()), stop).await;
+        collector.abort();
+        let _ = collector.await;
+        self.store.close().await;
+    }
+}
+
+/// Accepts connections until `stop` resolves; then waits for running requests, at most 20 seconds.
+pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let graceful = GracefulShutdown::new();
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).max_buf_size(BUFFER_BYTES);
+    http.max_header_size(HEADER_BYTES_MAX);
+    let mut connections = JoinSet::new();
+    tokio::pin!(stop);
+    loop {
+        while connections.try_join_next().is_some() {}
+        let next = async {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (listener.accept().await, slot)
+        };
+        let (stream, peer, slot) = tokio::select! {
+            () = &mut stop => break,
+            accepted = next => match accepted {
+                (Ok((stream, peer)), slot) => (stream, peer, slot),
+                (Err(error), _) => {
+                    // Out of file descriptors, most likely: do not spin.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+        };
+        let _ = stream.set_nodelay(true);
+        let router = router.clone();
+        let service =
+            hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(Peer(peer));
+                tower::ServiceExt::oneshot(router.clone(), request)
+            });
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        connections.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
+        tracing::warn!(left = connections.len(), "requests were still running after the grace period");
+    }
+    connections.shutdown().await;
+}

@@ -1,0 +1,39 @@
+//! Background work: collection of what expired and of objects that no commit names.
+
+use crate::error::StoreError;
+use crate::objects::Objects;
+use crate::store::Store;
+use crate::time::now_utc;
+use lockstep_proto::limits::STAGED_TTL_SECONDS;
+use std::sync::Arc;
+use std::time::Duration;
+
+const INTERVAL: Duration = Duration::from_mins(10);
+
+/// Runs for ever; ended with its task.
+pub async fn collect_for_ever(store: Arc<dyn Store>, objects: Arc<dyn Objects>) {
+    let mut timer = tokio::time::interval(INTERVAL);
+    loop {
+        timer.tick().await;
+        if let Err(error) = collect(&*store, &*objects, now_utc(), STAGED_TTL_SECONDS).await {
+            tracing::warn!(%error, "collection failed; it is tried again");
+        }
+    }
+}
+
+/// One round of collection.
+///
+/// # Errors
+/// [`StoreError`]; what was done stays done.
+pub async fn collect(
+    store: &dyn Store,
+    objects: &dyn Objects,
+    now_utc: u64,
+    grace_seconds: u64,
+) -> Result<(), StoreError> {
+    for segment in store.collect(now_utc, grace_seconds).await? {
+        objects.delete(segment).await?;
+        store.forget_segment(segment).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! Segments in a local folder, through `object_store` with fsync on.
+
+use super::{Objects, SegmentWriter};
+use crate::error::StoreError;
+use crate::store::SegmentId;
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{Error, ObjectStoreExt, WriteMultipart};
+use std::sync::Arc;
+
+const CHUNK_BYTES: usize = 512 * 1024;
+
+/// Segments in a folder.
+pub struct LocalObjects {
+    store: Arc<LocalFileSystem>,
+}
+
+fn failed(error: Error) -> StoreError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>()
+            && matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+        {
+            return StoreError::Full;
+        }
+        cause = inner.source();
+    }
+    StoreError::Unavailable(Arc::new(error))
+}
+
+fn place(segment: SegmentId) -> Path {
+    let name = lockstep_proto::BlobId::from_bytes(segment.0).to_string();
+    let folder: String = name.chars().take(2).collect();
+    Path::from(format!("{folder}/{name}"))
+}
+
+impl LocalObjects {
+    /// Opens a folder, which is created if needed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(folder: &std::path::Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(folder).map_err(|error| StoreError::Unavailable(Arc::new(error)))?;
+        let store = LocalFileSystem::new_with_prefix(folder).map_err(failed)?.with_fsync(true);
+        Ok(Self { store: Arc::new(store) })
+    }
+}
+
+struct LocalWriter {
+    upload: WriteMultipart,
+}
+
+#[async_trait]
+impl SegmentWriter for LocalWriter {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        self.upload.wait_for_capacity(1).await.map_err(failed)?;
+        self.upload.put(bytes);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<(), StoreError> {
+        self.upload.finish().await.map_err(failed)?;
+        Ok(())
+    }
+
+    async fn abort(self: Box<Self>) {
+        if let Err(error) = self.upload.abort().await {
+            tracing::warn!(%error, "an unfinished segment could not be removed");
+        }
+    }
+}
+
+#[async_trait]
+impl Objects for LocalObjects {
+    async fn create(&self, segment: SegmentId) -> Result<Box<dyn SegmentWriter>, StoreError> {
+        let upload = self.store.put_multipart(&place(segment)).await.map_err(failed)?;
+        Ok(Box::new(LocalWriter { upload: WriteMultipart::new_with_chunk_size(upload, CHUNK_BYTES) }))
+    }
+
+    async fn read(&self, segment: SegmentId, start: u64, size: u64) -> Result<Bytes, StoreError> {
+        let end =
+            start.checked_add(size).ok_or(StoreError::Corrupt("a part lies beyond the end of numbers"))?;
+        let bytes = self.store.get_range(&place(segment), start..end).await.map_err(failed)?;
+        if u64::try_from(bytes.len()) == Ok(size) {
+            Ok(bytes)
+        } else {
+            Err(StoreError::Corrupt("a segment is shorter than its parts"))
+        }
+    }
+
+    async fn delete(&self, segment: SegmentId) -> Result<(), StoreError> {
+        match self.store.delete(&place(segment)).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn writer_bytes(&self) -> usize {
+        3 * CHUNK_BYTES
+    }
+}

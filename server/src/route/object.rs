@@ -1,0 +1,331 @@
+//! Objects: framed uploads, parts, downloads with ranges (PROTOCOL.md section 9).
+
+use super::{cbor, nothing};
+use crate::domain::opaque::random_bytes;
+use crate::error::ApiError;
+use crate::extract::body::{Cbor, drain, next_chunk, read};
+use crate::extract::session::{DeviceSession, vault_of};
+use crate::extract::{Place, parse_id};
+use crate::objects::SegmentWriter;
+use crate::state::App;
+use crate::store::{FramedObject, PartRow, SegmentId, VaultKey};
+use crate::time::now_utc;
+use axum::body::{Body, BodyDataStream};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures_util::stream;
+use lockstep_proto::api::object::{BeginUpload, FRAME_HEADER_BYTES, Stored, UploadState, parse_frame_header};
+use lockstep_proto::api::problem::Code;
+use lockstep_proto::blob::{object_digest, part_count, part_digest, part_len};
+use lockstep_proto::id::BlobId;
+use lockstep_proto::{Digest, label, limits};
+
+type Answer = Result<Response, ApiError>;
+
+/// `POST /v1/vaults/{v}/objects`: many small objects become one segment in one write.
+pub(crate) async fn framed(
+    State(app): State<App>,
+    DeviceSession(session): DeviceSession,
+    Place(vault): Place<String>,
+    body: Body,
+) -> Answer {
+    let vault = vault_of(&app, &session, &vault).await?;
+    let _reserved = app.budget.reserve(app.objects.writer_bytes()).await?;
+    let segment = SegmentId(random_bytes());
+    app.store.begin_segment(vault.key, segment, now_utc()).await?;
+    let mut writer = app.objects.create(segment).await?;
+    let mut stream = body.into_data_stream();
+    let objects = match take_frames(&mut stream, &mut *writer).await {
+        Ok(objects) => objects,
+        Err(error) => {
+            writer.abort().await;
+            drain(&mut stream).await;
+            return Err(error);
+        }
+    };
+    writer.finish().await?;
+    let ids = objects.iter().map(|object| object.blob).collect();
+    app.store.put_framed(vault.key, segment, objects, now_utc()).await?;
+    Ok(cbor(&Stored(ids)))
+}
+
+/// Takes frames apart as they come: bytes go to the segment, digests are made on the way.
+struct Frames<'a> {
+    writer: &'a mut dyn SegmentWriter,
+    header: BytesMut,
+    current: Option<Frame>,
+    objects: Vec<FramedObject>,
+    written: u64,
+}
+
+struct Frame {
+    blob: BlobId,
+    size: u64,
+    left: u64,
+    start: u64,
+    hasher: blake3::Hasher,
+}
+
+async fn take_frames(
+    stream: &mut BodyDataStream,
+    writer: &mut dyn SegmentWriter,
+) -> Result<Vec<FramedObject>, ApiError> {
+    let mut frames =
+        Frames { writer, header: BytesMut::new(), current: None, objects: Vec::new(), written: 0 };
+    let mut taken = 0_usize;
+    while let Some(chunk) = next_chunk(stream).await? {
+        taken = taken.saturating_add(chunk.len());
+        if taken > limits::FRAMES_BODY_BYTES_MAX {
+            return Err(ApiError::new(Code::TooLarge, "a framed upload has at most 16 MiB"));
+        }
+        frames.take(chunk).await?;
+    }
+    frames.finish()
+}
+
+impl Frames<'_> {
+    async fn take(&mut self, mut chunk: Bytes) -> Result<(), ApiError> {
+        while !chunk.is_empty() {
+            let Some(frame) = &mut self.current else {
+                let want = FRAME_HEADER_BYTES.saturating_sub(self.header.len()).min(chunk.len());
+                self.header.extend_from_slice(&chunk.split_to(want));
+                if self.header.len() == FRAME_HEADER_BYTES {
+                    self.open()?;
+                }
+                continue;
+            };
+            let now = usize::try_from(frame.left).unwrap_or(usize::MAX).min(chunk.len());
+            let piece = chunk.split_to(now);
+            frame.hasher.update(&piece);
+            let now = u64::try_from(now).unwrap_or(u64::MAX);
+            frame.left = frame.left.saturating_sub(now);
+            self.written = self.written.saturating_add(now);
+            let done = frame.left == 0;
+            self.writer.write(piece).await?;
+            if done {
+                self.close();
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<(), ApiError> {
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        self.header.copy_to_slice(&mut bytes);
+        let (blob, size) = parse_frame_header(&bytes);
+        let part_bytes = u32::try_from(limits::PART_BYTES).unwrap_or(u32::MAX);
+        if size == 0 || size > part_bytes {
+            return Err(ApiError::new(Code::Malformed, "a framed object has between 1 byte and 8 MiB"));
+        }
+        if self.objects.len() >= limits::FRAMES_MAX || self.objects.iter().any(|object| object.blob == blob) {
+            return Err(ApiError::new(
+                Code::Malformed,
+                "a framed upload names an object twice, or more than 4,096",
+            ));
+        }
+        let size = u64::from(size);
+        let hasher = blake3::Hasher::new_derive_key(label::OBJECT_PART.as_str());
+        self.current = Some(Frame { blob, size, left: size, start: self.written, hasher });
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        if let Some(frame) = self.current.take() {
+            let part = Digest::from_bytes(*frame.hasher.finalize().as_bytes());
+            self.objects.push(FramedObject {
+                blob: frame.blob,
+                size: frame.size,
+                part,
+                digest: object_digest(frame.size, &[part]),
+                start: frame.start,
+            });
+        }
+    }
+
+    fn finish(self) -> Result<Vec<FramedObject>, ApiError> {
+        if self.current.is_some() || !self.header.is_empty() || self.objects.is_empty() {
+            return Err(ApiError::new(
+                Code::Malformed,
+                "the framed upload is empty or ends within an object",
+            ));
+        }
+        Ok(self.objects)
+    }
+}
+
+/// `POST /v1/vaults/{v}/uploads`.
+pub(crate) async fn begin(
+    State(app): State<App>,
+    DeviceSession(session): DeviceSession,
+    Place(vault): Place<String>,
+    body: Cbor<BeginUpload>,
+) -> Answer {
+    let vault = vault_of(&app, &session, &vault).await?;
+    let BeginUpload { blob, size, digest } = body.value;
+    if size == 0 || part_count(size) > limits::PARTS_MAX {
+        return Err(ApiError::new(Code::Malformed, "an object has between 1 byte and 1 TiB"));
+    }
+    let (row, parts) = app.store.begin_object(vault.key, blob, size, digest, now_utc()).await?;
+    let parts = parts.iter().map(|part| part.index).collect();
+    Ok(cbor(&UploadState { complete: row.complete, parts }))
+}
+
+/// `PUT /v1/vaults/{v}/uploads/{b}/parts/{i}`.
+pub(crate) async fn put_part(
+    State(app): State<App>,
+    DeviceSession(session): DeviceSession,
+    Place((vault, blob, index)): Place<(String, String, u64)>,
+    body: Body,
+) -> Answer {
+    let vault = vault_of(&app, &session, &vault).await?;
+    let blob: BlobId = parse_id(&blob)?;
+    let found = app.store.object(vault.key, blob).await?;
+    let (object, _) =
+        found.ok_or_else(|| ApiError::new(Code::NotFound, "this upload was not begun, or it expired"))?;
+    let expected = part_len(object.size, index)
+        .ok_or_else(|| ApiError::new(Code::Malformed, "the object has no such part"))?;
+    let (bytes, _reserved) = read(body, limits::PART_BYTES, &app).await?;
+    let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    if size != expected {
+        return Err(ApiError::new(
+            Code::Mismatch,
+            format!("part {index} has {expected} bytes, {size} were sent"),
+        ));
+    }
+    let digest = part_digest(&bytes);
+    let segment = SegmentId(random_bytes());
+    app.store.begin_segment(vault.key, segment, now_utc()).await?;
+    let mut writer = app.objects.create(segment).await?;
+    writer.write(bytes).await?;
+    writer.finish().await?;
+    app.store.put_part(vault.key, blob, PartRow { index, digest, segment, start: 0, size }).await?;
+    Ok(nothing())
+}
+
+/// `POST /v1/vaults/{v}/uploads/{b}/complete`.
+pub(crate) async fn complete(
+    State(app): State<App>,
+    DeviceSession(session): DeviceSession,
+    Place((vault, blob)): Place<(String, String)>,
+) -> Answer {
+    let vault = vault_of(&app, &session, &vault).await?;
+    let blob: BlobId = parse_id(&blob)?;
+    let found = app.store.object(vault.key, blob).await?;
+    let (object, parts) =
+        found.ok_or_else(|| ApiError::new(Code::NotFound, "this upload was not begun, or it expired"))?;
+    if object.complete {
+        return Ok(nothing());
+    }
+    let count = part_count(object.size);
+    if u64::try_from(parts.len()) != Ok(count) {
+        return Err(ApiError::new(
+            Code::Mismatch,
+            format!("the object has {count} parts, {} are there", parts.len()),
+        ));
+    }
+    let digests: Vec<Digest> = parts.iter().map(|part| part.digest).collect();
+    if object_digest(object.size, &digests) != object.digest {
+        return Err(ApiError::new(Code::Mismatch, "the parts do not give the digest that was announced"));
+    }
+    app.store.complete_object(vault.key, blob).await?;
+    Ok(nothing())
+}
+
+/// `GET /v1/vaults/{v}/objects/{b}`.
+pub(crate) async fn get(
+    State(app): State<App>,
+    DeviceSession(session): DeviceSession,
+    Place((vault, blob)): Place<(String, String)>,
+    headers: HeaderMap,
+) -> Answer {
+    let vault = vault_of(&app, &session, &vault).await?;
+    let found = app.store.object(vault.key, parse_id(&blob)?).await?;
+    let (object, parts) = found
+        .filter(|(object, _)| object.complete)
+        .ok_or_else(|| ApiError::new(Code::NotFound, "there is no such object"))?;
+    let range = match headers.get(header::RANGE) {
+        None => None,
+        Some(value) => Some(parse_range(value, object.size)?),
+    };
+    let (begin, end) = range.unwrap_or((0, object.size));
+    let body = body_of(&app, vault.key, parts, begin, end);
+    let mut response = Response::new(body);
+    let set = response.headers_mut();
+    set.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    set.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    set.insert(header::CONTENT_LENGTH, HeaderValue::from(end.saturating_sub(begin)));
+    if range.is_some() {
+        let text = format!("bytes {begin}-{}/{}", end.saturating_sub(1), object.size);
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            set.insert(header::CONTENT_RANGE, value);
+        }
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    Ok(response)
+}
+
+/// One range `bytes=a-b`, `bytes=a-` or `bytes=-n`; gives begin and end (exclusive).
+fn parse_range(value: &HeaderValue, size: u64) -> Result<(u64, u64), ApiError> {
+    let refused =
+        || ApiError::new(Code::Range, format!("the range can not be satisfied: the object has {size} bytes"));
+    let text = value.to_str().map_err(|_| refused())?;
+    let spec = text.strip_prefix("bytes=").ok_or_else(refused)?;
+    let (from, to) = spec.split_once('-').ok_or_else(refused)?;
+    let number = |text: &str| text.parse::<u64>().map_err(|_| refused());
+    let (begin, end) = match (from, to) {
+        ("", count) => (size.saturating_sub(number(count)?), size),
+        (from, "") => (number(from)?, size),
+        (from, to) => (number(from)?, number(to)?.saturating_add(1).min(size)),
+    };
+    if begin < end { Ok((begin, end)) } else { Err(refused()) }
+}
+
+/// Reads pieces of at most this size, one at a time, as the client takes them.
+const READ_BYTES: u64 = 256 * 1024;
+
+fn body_of(app: &App, _vault: VaultKey, parts: Vec<PartRow>, begin: u64, end: u64) -> Body {
+    let app = app.clone();
+    let state = (app, parts, begin);
+    let stream = stream::try_unfold(state, move |(app, parts, place)| async move {
+        if place >= end {
+            return Ok(None);
+        }
+        let part_bytes = u64::try_from(limits::PART_BYTES).unwrap_or(u64::MAX);
+        let index = place / part_bytes;
+        let part = parts.iter().find(|part| part.index == index).copied();
+        let damaged = || std::io::Error::other("a part of the object is missing");
+        let part = part.ok_or_else(damaged)?;
+        let within = place % part_bytes;
+        let size = part.size.saturating_sub(within).min(end.saturating_sub(place)).min(READ_BYTES);
+        if size == 0 {
+            return Err(damaged());
+        }
+        let bytes = app.objects.read(part.segment, part.start.saturating_add(within), size).await.map_err(
+            |error| {
+                tracing::error!(%error, "an object could not be read");
+                std::io::Error::other("an object could not be read")
+            },
+        )?;
+        Ok(Some((bytes, (app, parts, place.saturating_add(size)))))
+    });
+    Body::from_stream(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        let parse = |text: &'static str| parse_range(&HeaderValue::from_static(text), 100).ok();
+        assert_eq!(parse("bytes=0-9"), Some((0, 10)));
+        assert_eq!(parse("bytes=90-"), Some((90, 100)));
+        assert_eq!(parse("bytes=-5"), Some((95, 100)));
+        assert_eq!(parse("bytes=0-1000"), Some((0, 100)));
+        for refused in ["bytes=100-", "bytes=5-4", "bytes=x-1", "lines=0-1", "bytes=0-1,3-4", "bytes=-0"] {
+            assert_eq!(parse(refused), None, "{refused}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Vaults, staged envelopes, commits.
+
+use super::pull::first_page;
+use super::{cbor, nothing};
+use crate::domain::commit::{PreparedCommit, refuse};
+use crate::error::ApiError;
+use crate::extract::Place;
+use crate::extract::body::Cbor;
+use crate::extract::session::{AnySession, DeviceSession, vault_of};
+use crate::state::App;
+use crate::store::{NewVault, Pushed};
+use crate::time::now_utc;
+use axum::extract::State;
+use axum::response::Response;
+use lockstep_proto::api::problem::Code;
+use lockstep_proto::api::vault::{
+    CreateVault, PushCommit, Pushed as PushedBody, StageEnvelopes, StagedEnvelopes, VaultLog, Vaults,
+};
+use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::device_log::DeviceLog;
+use lockstep_proto::key_header::VerifiedKeyHeader;
+use lockstep_proto::vault_log::VaultLogEntry;
+use lockstep_proto::{chain, envelope, limits};
+
+type Answer = Result<Response, ApiError>;
+
+/// `GET /v1/vaults`.
+pub(crate) async fn list(State(app): State<App>, AnySession(session): AnySession) -> Answer {
+    Ok(cbor(&Vaults(app.store.vaults(session.account).await?)))
+}
+
+/// `POST /v1/vaults`.
+pub(crate) async fn create(
+    State(app): State<App>,
+    DeviceSession(session): DeviceSession,
+    body: Cbor<CreateVault>,
+) -> Answer {
+    let CreateVault { create, genesis } = body.value;
+    let entry = VaultLogEntry::decode(&create.bytes.0)?;
+    let limit = usize::try_from(limits::DEVICE_LOG_ENTRIES_MAX).unwrap_or(usize::MAX);
+    let devices =
+        app.store.devices(session.account, 0, limit).await?.ok_or_else(ApiError::unauthenticated)?;
+    let damaged = |_| ApiError::new(Code::Internal, "what the server stores is damaged");
+    let header = VerifiedKeyHeader::verify(session.account, &devices.key_header)
+        .map_err(|_| ApiError::new(Code::Internal, "what the server stores is damaged"))?;
+    let mut log = DeviceLog::new(*header.identity());
+    for known in &devices.entries {
+        log.append(known).map_err(damaged)?;
+    }
+    let birth = chain::verify_birth(entry.vault, session.account, header.identity(), &log, &create, &genesis)
+        .map_err(|error| refuse(&error))?;
+    app.store.create_vault(session.account, NewVault { tip: birth.tip(), create, genesis }).await?;
+    Ok(nothing())
+}
+
+/// `GET /v1/vaults/{v}/log`.
+pub(crate) async fn log(
+    State(app): State<App>,
+    AnySession(session): AnySession,
+    Place(vault): Place<String>,
+) -> Answer {
+    let vault = vault_of(&app, &session, &vault).await?;
+    Ok(cbor(&VaultLog(app.store.vault_log(vault.key).await?)))
+}
+
+/// `POST /v1/vaults/{v}/envelopes`.
+pub(crate) async fn stage(
+    State(app): State<App>,
+    DeviceSession(session): DeviceSession,
+    Place(vault): Place<String>,
+    body: Cbor<StageEnvelopes>,
+) -> Answer {
+    let vault = vault_of(&app, &session, &vault).await?;
+    if body.value.0.len() > limits::CHANGES_MAX {
+        return Err(ApiError::new(Code::TooLarge, "more than 4,096 envelopes"));
+    }
+    let mut staged = Vec::with_capacity(body.value.0.len());
+    for bytes in body.value.0 {
+        envelope::decode(&bytes.0)?;
+        staged.push((envelope::digest(&bytes.0), bytes.0));
+    }
+    staged.sort_by_key(|(digest, _)| *digest);
+    staged.dedup_by_key(|(digest, _)| *digest);
+    let digests = staged.iter().map(|(digest, _)| *digest).collect();
+    app.store.stage(vault.key, staged, now_utc().saturating_add(limits::STAGED_TTL_SECONDS)).await?;
+    Ok(cbor(&StagedEnvelopes(digests)))
+}
+
+/// `POST /v1/vaults/{v}/commits`.
+pub(crate) async fn push(
+    State(app): State<App>,
+    DeviceSession(session): DeviceSession,
+    Place(vault): Place<String>,
+    body: Cbor<PushCommit>,
+) -> Answer {
+    let row = vault_of(&app, &session, &vault).await?;
+    let prepared = PreparedCommit::parse(body.value)?;
+    if prepared.commit.vault.to_string() != vault || prepared.commit.device != session.device {
+        return Err(ApiError::new(Code::InvalidChain, "the commit belongs to another vault or device"));
+    }
+    let after = prepared.commit.seq.previous();
+    match app.store.apply_commit(session.account, row.key, prepared).await? {
+        Pushed::Applied { seq, head } => Ok(cbor(&PushedBody { seq, head })),
+        Pushed::HeadMoved => {
+            drop(body.reserved);
+            let page = first_page(&app, row.key, after).await?;
+            Err(ApiError::new(Code::HeadMoved, "the vault's head moved on").with_body(page.encode()))
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What every handler shares.
+
+use crate::budget::Budget;
+use crate::config::Registration;
+use crate::domain::opaque::Opaque;
+use crate::domain::throttle::Throttle;
+use crate::objects::Objects;
+use crate::store::Store;
+use lockstep_proto::Digest;
+use lockstep_proto::id::AccountId;
+use std::sync::Arc;
+
+/// Shared state; cheap to clone.
+#[derive(Clone)]
+pub struct App(pub Arc<Shared>);
+
+/// The shared parts.
+pub struct Shared {
+    /// Database.
+    pub store: Arc<dyn Store>,
+    /// Blob bytes.
+    pub objects: Arc<dyn Objects>,
+    /// OPAQUE keys.
+    pub opaque: Opaque,
+    /// Key of fake answers for unknown names.
+    pub fake_key: [u8; 32],
+    /// Bytes held in memory.
+    pub budget: Budget,
+    /// Tries by account name.
+    pub names: Throttle,
+    /// Tries by source address.
+    pub sources: Throttle,
+    /// Public origin.
+    pub origin: String,
+    /// Who may register.
+    pub registration: Registration,
+}
+
+impl std::ops::Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Shared {
+    /// Account id and credential identifier of a name that does not exist: the same from call to call.
+    pub fn fake_account(&self, name: &str) -> (AccountId, Vec<u8>) {
+        let mut hasher = blake3::Hasher::new_keyed(&self.fake_key);
+        hasher.update(name.as_bytes());
+        let digest = Digest::from_bytes(*hasher.finalize().as_bytes());
+        let (_, credential) = digest.as_bytes().split_at(16);
+        (AccountId::from_bytes(digest.truncate16()), credential.to_vec())
+    }
+}

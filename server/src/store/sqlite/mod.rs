@@ -1,0 +1,250 @@
+//! The embedded default: one SQLite file (WAL, synchronous=FULL), one writer that groups concurrent
+//! jobs into one transaction, readers beside it.
+
+mod account;
+mod collect;
+mod commit;
+mod object;
+mod pull;
+mod row;
+mod schema;
+mod vault;
+mod writer;
+
+use super::{
+    Challenge, EntryQuery, FramedObject, NewAccount, NewEntry, NewSignIn, NewVault, ObjectRow, PartRow,
+    Pushed, Result, SegmentId, SessionRow, SignIn, Store, VaultKey, VaultRow,
+};
+use crate::domain::commit::PreparedCommit;
+use crate::error::StoreError;
+use async_trait::async_trait;
+use lockstep_proto::api::account::Devices;
+use lockstep_proto::api::vault::{CommitEntry, Entry, VaultInfo};
+use lockstep_proto::id::{AccountId, BlobId, DeviceId, RecordId, Seq, VaultId};
+use lockstep_proto::{Digest, Signed};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection, SqliteConnection, SqlitePool};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use writer::Writer;
+
+const READERS_MAX: u32 = 4;
+
+/// The SQLite back end.
+pub struct SqliteStore {
+    writer: Writer,
+    readers: SqlitePool,
+}
+
+/// Turns a database error into ours; a full disk is told apart.
+pub(super) fn failed(error: sqlx::Error) -> StoreError {
+    let code = error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
+    match code.as_deref() {
+        Some("13") => StoreError::Full,
+        _ => StoreError::Unavailable(Arc::new(error)),
+    }
+}
+
+impl SqliteStore {
+    /// Opens the database, creates it if needed, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open(path: &Path) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5))
+            .foreign_keys(true)
+            .statement_cache_capacity(200)
+            .pragma("cache_size", "-8192")
+            .pragma("wal_autocheckpoint", "2000");
+        let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
+        schema::migrator()
+            .run(&mut connection)
+            .await
+            .map_err(|error| StoreError::Unavailable(Arc::new(error)))?;
+        let reading = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(Duration::from_secs(5))
+            .statement_cache_capacity(100)
+            .pragma("cache_size", "-2048")
+            .pragma("query_only", "1");
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS_MAX)
+            .min_connections(0)
+            .acquire_timeout(Duration::from_secs(10))
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .connect_with(reading)
+            .await
+            .map_err(failed)?;
+        Ok(Self { writer: Writer::start(connection), readers })
+    }
+
+    /// Waits for the writer's queue and closes all connections.
+    pub async fn close(&self) {
+        self.writer.stop().await;
+        self.readers.close().await;
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn secret(&self, name: &'static str, fresh: Vec<u8>) -> Result<Vec<u8>> {
+        self.writer.run(move |c| Box::pin(account::secret(c, name, fresh))).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT 1").execute(&self.readers).await.map_err(failed)?;
+        self.writer.run(|_| Box::pin(async { Ok(()) })).await
+    }
+
+    async fn put_challenge(&self, challenge: Challenge) -> Result<()> {
+        self.writer.run(move |c| Box::pin(account::put_challenge(c, challenge))).await
+    }
+
+    async fn take_challenge(&self, id: Digest, kind: u8, now_utc: u64) -> Result<Option<Challenge>> {
+        self.writer.run(move |c| Box::pin(account::take_challenge(c, id, kind, now_utc))).await
+    }
+
+    async fn put_session(&self, session: SessionRow) -> Result<()> {
+        self.writer.run(move |c| Box::pin(account::put_session(c, session))).await
+    }
+
+    async fn session(&self, token_hash: Digest, now_utc: u64) -> Result<Option<SessionRow>> {
+        account::session(&self.readers, token_hash, now_utc).await
+    }
+
+    async fn end_session(&self, token_hash: Digest) -> Result<()> {
+        self.writer.run(move |c| Box::pin(account::end_session(c, token_hash))).await
+    }
+
+    async fn put_invite(&self, code_hash: Digest, expires_utc: u64) -> Result<()> {
+        self.writer.run(move |c| Box::pin(account::put_invite(c, code_hash, expires_utc))).await
+    }
+
+    async fn sign_in(&self, name: &str) -> Result<Option<SignIn>> {
+        account::sign_in(&self.readers, name).await
+    }
+
+    async fn account_exists(&self, account: AccountId) -> Result<bool> {
+        Ok(account::recovery_key(&self.readers, account).await?.is_some())
+    }
+
+    async fn recovery_key(&self, account: AccountId) -> Result<Option<Digest>> {
+        account::recovery_key(&self.readers, account).await
+    }
+
+    async fn device_key(&self, account: AccountId, device: DeviceId) -> Result<Option<Digest>> {
+        account::device_key(&self.readers, account, device).await
+    }
+
+    async fn register(&self, account: NewAccount) -> Result<()> {
+        self.writer.run(move |c| Box::pin(account::register(c, account))).await
+    }
+
+    async fn devices(&self, account: AccountId, from: u64, limit: usize) -> Result<Option<Devices>> {
+        let mut transaction = self.readers.begin().await.map_err(failed)?;
+        account::devices(&mut transaction, account, from, limit).await
+    }
+
+    async fn add_entry(&self, entry: NewEntry, sign_in: Option<NewSignIn>) -> Result<()> {
+        self.writer.run(move |c| Box::pin(account::add_entry(c, entry, sign_in))).await
+    }
+
+    async fn vaults(&self, account: AccountId) -> Result<Vec<VaultInfo>> {
+        vault::list(&self.readers, account).await
+    }
+
+    async fn vault(&self, account: AccountId, id: VaultId) -> Result<Option<VaultRow>> {
+        vault::find(&self.readers, account, id).await
+    }
+
+    async fn create_vault(&self, account: AccountId, new: NewVault) -> Result<()> {
+        self.writer.run(move |c| Box::pin(vault::create(c, account, new))).await
+    }
+
+    async fn vault_log(&self, key: VaultKey) -> Result<Vec<Signed>> {
+        vault::log(&self.readers, key).await
+    }
+
+    async fn stage(&self, key: VaultKey, envelopes: Vec<(Digest, Vec<u8>)>, expires_utc: u64) -> Result<()> {
+        self.writer.run(move |c| Box::pin(commit::stage(c, key, envelopes, expires_utc))).await
+    }
+
+    async fn apply_commit(&self, account: AccountId, key: VaultKey, push: PreparedCommit) -> Result<Pushed> {
+        self.writer.run(move |c| Box::pin(commit::apply(c, account, key, push))).await
+    }
+
+    async fn commits(&self, key: VaultKey, after: Option<Seq>) -> Result<(Seq, Vec<CommitEntry>, bool)> {
+        let mut transaction = self.readers.begin().await.map_err(failed)?;
+        pull::commits(&mut transaction, key, after).await
+    }
+
+    async fn entries(&self, key: VaultKey, query: EntryQuery) -> Result<(Vec<Entry>, bool)> {
+        let mut connection = self.readers.acquire().await.map_err(failed)?;
+        pull::entries(&mut connection, key, query).await
+    }
+
+    async fn envelopes(&self, key: VaultKey, places: Vec<(Seq, RecordId)>) -> Result<(Vec<Entry>, bool)> {
+        let mut connection = self.readers.acquire().await.map_err(failed)?;
+        pull::envelopes(&mut connection, key, &places).await
+    }
+
+    async fn history(&self, key: VaultKey, record: RecordId) -> Result<Vec<Entry>> {
+        let mut transaction = self.readers.begin().await.map_err(failed)?;
+        pull::history(&mut transaction, key, record).await
+    }
+
+    async fn begin_segment(&self, key: VaultKey, segment: SegmentId, now_utc: u64) -> Result<()> {
+        self.writer.run(move |c| Box::pin(object::begin_segment(c, key, segment, now_utc))).await
+    }
+
+    async fn put_framed(
+        &self,
+        key: VaultKey,
+        segment: SegmentId,
+        objects: Vec<FramedObject>,
+        now_utc: u64,
+    ) -> Result<()> {
+        self.writer.run(move |c| Box::pin(object::put_framed(c, key, segment, objects, now_utc))).await
+    }
+
+    async fn begin_object(
+        &self,
+        key: VaultKey,
+        blob: BlobId,
+        size: u64,
+        digest: Digest,
+        now_utc: u64,
+    ) -> Result<(ObjectRow, Vec<PartRow>)> {
+        self.writer.run(move |c| Box::pin(object::begin(c, key, blob, size, digest, now_utc))).await
+    }
+
+    async fn put_part(&self, key: VaultKey, blob: BlobId, part: PartRow) -> Result<()> {
+        self.writer.run(move |c| Box::pin(object::put_part(c, key, blob, part))).await
+    }
+
+    async fn complete_object(&self, key: VaultKey, blob: BlobId) -> Result<()> {
+        self.writer.run(move |c| Box::pin(object::complete(c, key, blob))).await
+    }
+
+    async fn object(&self, key: VaultKey, blob: BlobId) -> Result<Option<(ObjectRow, Vec<PartRow>)>> {
+        let mut transaction = self.readers.begin().await.map_err(failed)?;
+        object::find(&mut transaction, key, blob).await
+    }
+
+    async fn collect(&self, now_utc: u64, grace_seconds: u64) -> Result<Vec<SegmentId>> {
+        self.writer.run(move |c| Box::pin(collect::collect(c, now_utc, grace_seconds))).await
+    }
+
+    async fn forget_segment(&self, segment: SegmentId) -> Result<()> {
+        self.writer.run(move |c| Box::pin(collect::forget_segment(c, segment))).await
+    }
+}

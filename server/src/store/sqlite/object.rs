@@ -1,0 +1,274 @@
+//! Objects, parts and segments: where blob bytes lie, not the bytes.
+
+use super::failed;
+use super::row::{digest, id16, number, sql};
+use crate::error::StoreError;
+use crate::store::{FramedObject, ObjectRow, PartRow, Result, SegmentId, VaultKey};
+use lockstep_proto::Digest;
+use lockstep_proto::api::problem::Code;
+use lockstep_proto::id::BlobId;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use std::collections::BTreeMap;
+
+const ROWS_A_STATEMENT: usize = 100;
+
+pub(super) async fn begin_segment(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    segment: SegmentId,
+    now_utc: u64,
+) -> Result<()> {
+    sqlx::query("INSERT INTO segment (id, vault, state, created_utc) VALUES (?, ?, 1, ?)")
+        .bind(&segment.0[..])
+        .bind(key.0)
+        .bind(sql(now_utc)?)
+        .execute(c)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+async fn use_segment(c: &mut SqliteConnection, segment: SegmentId) -> Result<()> {
+    let used = sqlx::query("UPDATE segment SET state = 2 WHERE id = ? AND state = 1")
+        .bind(&segment.0[..])
+        .execute(c)
+        .await
+        .map_err(failed)?;
+    if used.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(StoreError::refused(Code::Expired, "the upload took too long; send it again"))
+    }
+}
+
+pub(super) async fn put_framed(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    segment: SegmentId,
+    objects: Vec<FramedObject>,
+    now_utc: u64,
+) -> Result<()> {
+    let known = known(c, key, &objects).await?;
+    let mut fresh = Vec::new();
+    for object in &objects {
+        match known.get(&object.blob) {
+            None => fresh.push(object),
+            Some((found, _)) if *found != object.digest => return Err(differs(object.blob)),
+            Some((_, true)) => {}
+            Some((_, false)) => {
+                forget(c, key, object.blob).await?;
+                fresh.push(object);
+            }
+        }
+    }
+    // A segment that holds nothing new stays "being written" and is collected.
+    if fresh.is_empty() {
+        return Ok(());
+    }
+    use_segment(c, segment).await?;
+    let now = sql(now_utc)?;
+    for rows in fresh.chunks(ROWS_A_STATEMENT) {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO object (vault, blob, size, digest, complete, named, created_utc) ",
+        );
+        query.push_values(rows, |mut row, object| {
+            row.push_bind(key.0)
+                .push_bind(&object.blob.as_bytes()[..])
+                .push_bind(i64::try_from(object.size).unwrap_or(i64::MAX))
+                .push_bind(&object.digest.as_bytes()[..])
+                .push_bind(1_i64)
+                .push_bind(0_i64)
+                .push_bind(now);
+        });
+        query.build().execute(&mut *c).await.map_err(failed)?;
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO part (vault, blob, position, digest, segment, start, size) ",
+        );
+        query.push_values(rows, |mut row, object| {
+            row.push_bind(key.0)
+                .push_bind(&object.blob.as_bytes()[..])
+                .push_bind(0_i64)
+                .push_bind(&object.part.as_bytes()[..])
+                .push_bind(&segment.0[..])
+                .push_bind(i64::try_from(object.start).unwrap_or(i64::MAX))
+                .push_bind(i64::try_from(object.size).unwrap_or(i64::MAX));
+        });
+        query.build().execute(&mut *c).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+async fn known(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    objects: &[FramedObject],
+) -> Result<BTreeMap<BlobId, (Digest, bool)>> {
+    let mut known = BTreeMap::new();
+    for chunk in objects.chunks(ROWS_A_STATEMENT) {
+        let mut query =
+            QueryBuilder::<Sqlite>::new("SELECT blob, digest, complete FROM object WHERE vault = ");
+        query.push_bind(key.0).push(" AND blob IN (");
+        let mut list = query.separated(", ");
+        for object in chunk {
+            list.push_bind(&object.blob.as_bytes()[..]);
+        }
+        query.push(")");
+        for row in query.build().fetch_all(&mut *c).await.map_err(failed)? {
+            known.insert(BlobId::from_bytes(id16(&row, 0)?), (digest(&row, 1)?, number(&row, 2)? == 1));
+        }
+    }
+    Ok(known)
+}
+
+fn differs(blob: BlobId) -> StoreError {
+    StoreError::refused(Code::Exists, format!("object {blob} exists with another size or digest"))
+}
+
+/// Drops an object and its parts; segments that hold nothing else are marked for deletion.
+pub(super) async fn forget(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<()> {
+    let segments = sqlx::query("DELETE FROM part WHERE vault = ? AND blob = ? RETURNING segment")
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .fetch_all(&mut *c)
+        .await
+        .map_err(failed)?;
+    for row in &segments {
+        release(c, SegmentId(id16(row, 0)?)).await?;
+    }
+    sqlx::query("DELETE FROM object WHERE vault = ? AND blob = ?")
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .execute(c)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// Marks a segment for deletion if no part lies in it any more.
+async fn release(c: &mut SqliteConnection, segment: SegmentId) -> Result<()> {
+    sqlx::query(
+        "UPDATE segment SET state = 3 WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM part WHERE part.segment = ?1)",
+    )
+    .bind(&segment.0[..])
+    .execute(c)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+pub(super) async fn begin(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    blob: BlobId,
+    size: u64,
+    digest: Digest,
+    now_utc: u64,
+) -> Result<(ObjectRow, Vec<PartRow>)> {
+    if let Some((row, parts)) = find(c, key, blob).await? {
+        return if row.size == size && row.digest == digest { Ok((row, parts)) } else { Err(differs(blob)) };
+    }
+    sqlx::query(
+        "INSERT INTO object (vault, blob, size, digest, complete, named, created_utc) VALUES (?, ?, ?, ?, 0, 0, ?)",
+    )
+    .bind(key.0)
+    .bind(&blob.as_bytes()[..])
+    .bind(sql(size)?)
+    .bind(&digest.as_bytes()[..])
+    .bind(sql(now_utc)?)
+    .execute(c)
+    .await
+    .map_err(failed)?;
+    Ok((ObjectRow { size, digest, complete: false }, Vec::new()))
+}
+
+pub(super) async fn put_part(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    blob: BlobId,
+    part: PartRow,
+) -> Result<()> {
+    let begun = sqlx::query("SELECT complete FROM object WHERE vault = ? AND blob = ?")
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .fetch_optional(&mut *c)
+        .await
+        .map_err(failed)?;
+    match begun {
+        None => return Err(StoreError::refused(Code::NotFound, "this upload was not begun, or it expired")),
+        Some(row) if number(&row, 0)? == 1 => return Ok(()),
+        Some(_) => {}
+    }
+    use_segment(c, part.segment).await?;
+    let before =
+        sqlx::query("DELETE FROM part WHERE vault = ? AND blob = ? AND position = ? RETURNING segment")
+            .bind(key.0)
+            .bind(&blob.as_bytes()[..])
+            .bind(sql(part.index)?)
+            .fetch_optional(&mut *c)
+            .await
+            .map_err(failed)?;
+    if let Some(row) = before {
+        release(c, SegmentId(id16(&row, 0)?)).await?;
+    }
+    sqlx::query(
+        "INSERT INTO part (vault, blob, position, digest, segment, start, size) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(key.0)
+    .bind(&blob.as_bytes()[..])
+    .bind(sql(part.index)?)
+    .bind(&part.digest.as_bytes()[..])
+    .bind(&part.segment.0[..])
+    .bind(sql(part.start)?)
+    .bind(sql(part.size)?)
+    .execute(c)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+pub(super) async fn complete(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<()> {
+    sqlx::query("UPDATE object SET complete = 1 WHERE vault = ? AND blob = ?")
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .execute(c)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+pub(super) async fn find(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    blob: BlobId,
+) -> Result<Option<(ObjectRow, Vec<PartRow>)>> {
+    let row = sqlx::query("SELECT size, digest, complete FROM object WHERE vault = ? AND blob = ?")
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .fetch_optional(&mut *c)
+        .await
+        .map_err(failed)?;
+    let Some(row) = row else { return Ok(None) };
+    let object =
+        ObjectRow { size: number(&row, 0)?, digest: digest(&row, 1)?, complete: number(&row, 2)? == 1 };
+    let rows = sqlx::query(
+        "SELECT position, digest, segment, start, size FROM part WHERE vault = ? AND blob = ? ORDER BY position",
+    )
+    .bind(key.0)
+    .bind(&blob.as_bytes()[..])
+    .fetch_all(c)
+    .await
+    .map_err(failed)?;
+    let parts = rows
+        .iter()
+        .map(|row| {
+            Ok(PartRow {
+                index: number(row, 0)?,
+                digest: digest(row, 1)?,
+                segment: SegmentId(id16(row, 2)?),
+                start: number(row, 3)?,
+                size: number(row, 4)?,
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok(Some((object, parts)))
+}
