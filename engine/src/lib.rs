@@ -1,1 +1,26 @@
-//! placeholder
+//! Lockstep's sync engine, pure: [`VaultEngine::step`] takes an input and gives effects. It reads the
+//! replica through [`Replica`], and everything else (writing, sending, waiting) is an [`Effect`] that an
+//! adapter carries out. So it runs in a browser and in the simulator as it is.
+//!
+//! Walks: a local write is [`local`]; pushing is [`push`]; pulling is [`pull`], whose checks are
+//! [`verify`]; what happens to pending writes that lost is [`merge`].
+
+#![cfg_attr(test, allow(clippy::as_conversions, clippy::indexing_slicing, clippy::panic))]
+
+pub mod effect;
+pub mod engine;
+pub mod error;
+pub mod files;
+pub mod keyring;
+mod local;
+mod merge;
+mod pull;
+mod push;
+pub mod read;
+pub mod replica;
+mod verify;
+
+pub use effect::{Answer, Effect, Env, Event, Failure, Input, NewRecord, Request};
+pub use engine::VaultEngine;
+pub use error::EngineError;
+pub use replica::Replica;

@@ -1,0 +1,179 @@
+//! What goes into the engine and what comes out.
+
+use crate::error::EngineError;
+use crate::replica::{Policy, WriteOp};
+use lockstep_client_crypto::CryptoRng;
+use lockstep_client_crypto::content::BlobRef;
+use lockstep_proto::api::vault::{Entry, Page, PushCommit};
+use lockstep_proto::device_log::DeviceLog;
+use lockstep_proto::id::{OperationId, RecordId, Revision, Seq};
+use lockstep_proto::{BlobId, Bytes};
+use std::sync::Arc;
+
+/// What a step may use of the world.
+pub struct Env<'a> {
+    /// Milliseconds since 1970, by this device's clock.
+    pub utc_ms: u64,
+    /// Randomness.
+    pub rng: &'a mut dyn CryptoRng,
+}
+
+/// A local write.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewRecord {
+    /// Record type.
+    pub record_type: String,
+    /// Name within the type.
+    pub name: Vec<u8>,
+    /// Schema version.
+    pub schema: u64,
+    /// The document; none deletes the record.
+    pub document: Option<Vec<u8>>,
+    /// Objects that it needs; they are complete at the server.
+    pub blobs: Vec<BlobRef>,
+    /// What happens in a clash.
+    pub policy: Policy,
+    /// Whether the commit pins itself (snapshots).
+    pub pin: bool,
+    /// Revision that the writer read, for compare-and-swap; none takes what is there now.
+    pub expected: Option<Revision>,
+}
+
+impl std::fmt::Debug for NewRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NewRecord([redacted])")
+    }
+}
+
+/// Something to send to the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// `GET .../commits?after`.
+    Commits {
+        /// Last verified commit.
+        after: Option<Seq>,
+    },
+    /// `GET .../state` with current entries only.
+    State {
+        /// Last commit before the round.
+        after: Option<Seq>,
+        /// Last commit of the round.
+        upto: Seq,
+        /// Last entry received.
+        from: Option<(Seq, RecordId)>,
+    },
+    /// `POST .../envelopes/get`.
+    Envelopes {
+        /// Places.
+        places: Vec<(Seq, RecordId)>,
+    },
+    /// `POST .../envelopes`.
+    Stage {
+        /// Envelopes.
+        envelopes: Vec<Bytes>,
+    },
+    /// `POST .../commits`.
+    Push(PushCommit),
+    /// The whole device log, verified by the adapter from what it holds.
+    DeviceLog,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// Commits.
+    Page(Page),
+    /// Entries, and whether there are more.
+    Entries(Vec<Entry>, bool),
+    /// Envelopes are staged.
+    Staged,
+    /// The commit is applied.
+    Pushed,
+    /// The head moved on; here is the first page after the commit's place.
+    HeadMoved(Page),
+    /// The device log as it is now.
+    DeviceLog(Arc<DeviceLog>),
+}
+
+/// A request that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// Try again later; the request may have been carried out.
+    Later(String),
+    /// Objects that the commit names are missing.
+    MissingObjects(Vec<BlobId>),
+    /// The server refuses; trying the same again does not help.
+    Refused(String),
+    /// The session ended.
+    SignedOut,
+}
+
+/// An input.
+#[derive(Debug)]
+pub enum Input {
+    /// Local writes, durable together.
+    Put(Vec<NewRecord>),
+    /// Pull, then push what is pending.
+    Sync,
+    /// A write was carried out.
+    Written(u64),
+    /// An answer to a request.
+    Answered(u64, Result<Answer, Failure>),
+}
+
+/// Something for the adapter to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Carry out all operations durably, together; then give [`Input::Written`].
+    Write(u64, Vec<WriteOp>),
+    /// Send; then give [`Input::Answered`].
+    Send(u64, Request),
+    /// Tell the app.
+    Report(Event),
+}
+
+/// Something that the app may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Local writes are durable.
+    Stored(Vec<OperationId>),
+    /// Commits became visible.
+    Pulled {
+        /// Head.
+        seq: Seq,
+        /// Records that changed.
+        records: usize,
+    },
+    /// A commit of this device is durable at the server.
+    Pushed {
+        /// Its seq.
+        seq: Seq,
+        /// Operations in it.
+        operations: Vec<OperationId>,
+    },
+    /// A pending write lost and lives on as a copy.
+    ConflictCopy {
+        /// The record that stays as committed.
+        record: RecordId,
+        /// The copy.
+        copy: RecordId,
+    },
+    /// A pending write lost and was dropped by its policy.
+    Adopted {
+        /// The record that stays as committed.
+        record: RecordId,
+    },
+    /// An envelope does not open or belongs elsewhere; it is kept and named.
+    Quarantined {
+        /// The record.
+        record: RecordId,
+        /// Commit that put it.
+        seq: Seq,
+    },
+    /// Nothing is left to do.
+    Idle,
+    /// The sync ended early; pending writes are kept.
+    Paused(Failure),
+    /// The sync stopped.
+    Stopped(EngineError),
+}

@@ -1,0 +1,410 @@
+//! The state machine of one vault: pull, then push, until nothing is pending.
+
+use crate::effect::{Answer, Effect, Env, Event, Failure, Input, Request};
+use crate::error::EngineError;
+use crate::pull::Pull;
+use crate::replica::{InFlight, RecordRow, Replica, Result, WriteOp};
+use crate::{local, push};
+use lockstep_client_crypto::device::DeviceKeys;
+use lockstep_client_crypto::vault::VaultKeys;
+use lockstep_proto::api::vault::{Entry, Page};
+use lockstep_proto::device_log::DeviceLog;
+use lockstep_proto::id::{AccountId, OperationId, VaultId};
+use lockstep_proto::{Signed, limits};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What an engine knows of its vault from the start.
+#[derive(Clone)]
+pub struct Setup {
+    /// Owner.
+    pub account: AccountId,
+    /// The vault's keys.
+    pub keys: Arc<VaultKeys>,
+    /// This device.
+    pub device: Arc<DeviceKeys>,
+    /// Vault-log entry 0, as the keyring (or, for the keyring itself, the server) has it.
+    pub create: Signed,
+    /// Genesis as the keyring has it; none for the keyring itself.
+    pub genesis: Option<Signed>,
+}
+
+impl Setup {
+    /// The vault.
+    pub fn vault(&self) -> VaultId {
+        self.keys.vault()
+    }
+}
+
+/// What is being waited for.
+enum Phase {
+    Idle,
+    Waiting { request: u64, doing: Doing },
+    Writing { write: u64, then: Then },
+}
+
+enum Doing {
+    Commits,
+    Devices(Box<Page>),
+    State(Box<Pull>),
+    Fill(Vec<RecordRow>),
+    Stage(Box<InFlight>),
+    Push(Box<InFlight>),
+}
+
+enum Then {
+    State(Box<Pull>),
+    Pulled { events: Vec<Event>, more: bool },
+    Filled { events: Vec<Event> },
+    Send(Box<InFlight>),
+    Rebuild,
+    Confirmed { event: Event },
+}
+
+/// After so many lost races envelopes are staged before the commit is sent.
+const RACES_BEFORE_STAGING: u32 = 2;
+
+/// The engine of one vault. Volatile: everything durable is in the replica, so that a new engine over
+/// the same replica goes on where another one was stopped.
+pub struct VaultEngine {
+    pub(crate) setup: Setup,
+    pub(crate) devices: Arc<DeviceLog>,
+    phase: Phase,
+    next_id: u64,
+    stores: BTreeMap<u64, Vec<OperationId>>,
+    reusable: BTreeMap<OperationId, crate::replica::SealedOperation>,
+    races: u32,
+}
+
+impl VaultEngine {
+    /// An engine over a replica.
+    pub fn new(setup: Setup, devices: Arc<DeviceLog>) -> Self {
+        Self {
+            setup,
+            devices,
+            phase: Phase::Idle,
+            next_id: 1,
+            stores: BTreeMap::new(),
+            reusable: BTreeMap::new(),
+            races: 0,
+        }
+    }
+
+    /// Whether a sync is under way.
+    pub fn is_busy(&self) -> bool {
+        !matches!(self.phase, Phase::Idle)
+    }
+
+    /// The vault's keys.
+    pub fn keys(&self) -> &Arc<VaultKeys> {
+        &self.setup.keys
+    }
+
+    /// The device log that commits are verified against.
+    pub fn devices(&self) -> &Arc<DeviceLog> {
+        &self.devices
+    }
+
+    /// Takes one input and gives what is to be done. Errors end the sync, not the engine.
+    pub fn step(&mut self, replica: &dyn Replica, env: &mut Env<'_>, input: Input) -> Vec<Effect> {
+        let mut out = Vec::new();
+        let is_put = matches!(input, Input::Put(_));
+        if let Err(error) = self.take(replica, env, input, &mut out) {
+            if !is_put {
+                self.phase = Phase::Idle;
+            }
+            out.push(Effect::Report(Event::Stopped(error)));
+        }
+        out
+    }
+
+    fn take(
+        &mut self,
+        replica: &dyn Replica,
+        env: &mut Env<'_>,
+        input: Input,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        match input {
+            Input::Put(records) => {
+                let (operations, ops) = local::put(replica, &self.setup, env, records)?;
+                let id = self.id();
+                self.stores.insert(id, operations);
+                out.push(Effect::Write(id, ops));
+                Ok(())
+            }
+            Input::Sync => {
+                if !self.is_busy() {
+                    self.races = 0;
+                    self.ask_commits(replica, out)?;
+                }
+                Ok(())
+            }
+            Input::Written(id) => self.written(replica, env, id, out),
+            Input::Answered(id, answer) => self.answered(replica, env, id, answer, out),
+        }
+    }
+
+    fn id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id = self.next_id.saturating_add(1);
+        id
+    }
+
+    fn send(&mut self, request: Request, doing: Doing, out: &mut Vec<Effect>) {
+        let id = self.id();
+        self.phase = Phase::Waiting { request: id, doing };
+        out.push(Effect::Send(id, request));
+    }
+
+    fn write(&mut self, ops: Vec<WriteOp>, then: Then, out: &mut Vec<Effect>) {
+        let id = self.id();
+        self.phase = Phase::Writing { write: id, then };
+        out.push(Effect::Write(id, ops));
+    }
+
+    fn ask_commits(&mut self, replica: &dyn Replica, out: &mut Vec<Effect>) -> Result<()> {
+        let after = replica.head()?.map(|head| head.tip.seq);
+        self.send(Request::Commits { after }, Doing::Commits, out);
+        Ok(())
+    }
+
+    fn written(
+        &mut self,
+        replica: &dyn Replica,
+        env: &mut Env<'_>,
+        id: u64,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        if let Some(operations) = self.stores.remove(&id) {
+            out.push(Effect::Report(Event::Stored(operations)));
+            return Ok(());
+        }
+        let then = match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Writing { write, then } if write == id => then,
+            other => {
+                self.phase = other;
+                return Ok(());
+            }
+        };
+        match then {
+            Then::State(pull) => self.ask_state(pull, out),
+            Then::Pulled { events, more } => {
+                out.extend(events.into_iter().map(Effect::Report));
+                if more { self.ask_commits(replica, out)? } else { self.fill_or_push(replica, env, out)? }
+            }
+            Then::Filled { events } => {
+                out.extend(events.into_iter().map(Effect::Report));
+                self.fill_or_push(replica, env, out)?;
+            }
+            Then::Send(in_flight) => self.send_commit(in_flight, out),
+            Then::Rebuild => self.build(replica, env, out)?,
+            Then::Confirmed { event } => {
+                out.push(Effect::Report(event));
+                self.races = 0;
+                self.build(replica, env, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(
+        &mut self,
+        replica: &dyn Replica,
+        env: &mut Env<'_>,
+        id: u64,
+        answer: std::result::Result<Answer, Failure>,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        let doing = match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Waiting { request, doing } if request == id => doing,
+            other => {
+                // A late or duplicated answer.
+                self.phase = other;
+                return Ok(());
+            }
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(failure) => {
+                out.push(Effect::Report(Event::Paused(failure)));
+                return Ok(());
+            }
+        };
+        match (doing, answer) {
+            (Doing::Commits, Answer::Page(page)) => self.page(replica, env, page, out),
+            (Doing::Devices(page), Answer::DeviceLog(log)) => {
+                let known = self.devices.next_index();
+                let goes_on = log.account() == self.devices.account()
+                    && log.next_index() > known
+                    && known.checked_sub(1).and_then(|index| log.hash_at(index)) == Some(self.devices.head());
+                if !goes_on {
+                    return Err(EngineError::server(
+                        "a commit names a device-log entry that the server does not show",
+                    ));
+                }
+                self.devices = log;
+                self.page(replica, env, *page, out)
+            }
+            (Doing::State(pull), Answer::Entries(entries, more)) => {
+                self.state_page(replica, pull, entries, more, out)
+            }
+            (Doing::Fill(rows), Answer::Entries(entries, _)) => self.fill(replica, &rows, entries, out),
+            (Doing::Stage(in_flight), Answer::Staged) => {
+                let push = push::body(&in_flight, false);
+                self.send(Request::Push(push), Doing::Push(in_flight), out);
+                Ok(())
+            }
+            (Doing::Push(in_flight), Answer::Pushed) => self.confirm(replica, &in_flight, out),
+            (Doing::Push(in_flight), Answer::HeadMoved(page)) => {
+                self.races = self.races.saturating_add(1);
+                for sealed in in_flight.sealed {
+                    self.reusable.insert(sealed.operation, sealed);
+                }
+                if page.commits.is_empty() {
+                    // The head moved, and yet nothing is there: ask again rather than believe it.
+                    return self.ask_commits(replica, out);
+                }
+                self.page(replica, env, page, out)
+            }
+            _ => Err(EngineError::server("it does not fit the request")),
+        }
+    }
+
+    fn page(
+        &mut self,
+        replica: &dyn Replica,
+        env: &mut Env<'_>,
+        page: Page,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        let vault = self.setup.vault();
+        let head = replica.head()?;
+        if let Some(head) = &head
+            && page.head_seq < head.tip.seq
+        {
+            return Err(EngineError::Rollback { vault, verified: head.tip.seq, server: page.head_seq });
+        }
+        if page.commits.is_empty() {
+            let at_head = head.is_some_and(|head| head.tip.seq == page.head_seq);
+            if page.more || !at_head {
+                return Err(EngineError::server("it withholds commits that it says are there"));
+            }
+            return self.fill_or_push(replica, env, out);
+        }
+        let Some(mut pull) = Pull::verify(replica, &self.setup, &self.devices, &page)? else {
+            self.send(Request::DeviceLog, Doing::Devices(Box::new(page)), out);
+            return Ok(());
+        };
+        pull.take(replica, &self.setup, page.entries)?;
+        if pull.is_complete() {
+            return self.finish_pull(replica, pull, out);
+        }
+        self.ask_state(Box::new(pull), out);
+        Ok(())
+    }
+
+    fn ask_state(&mut self, pull: Box<Pull>, out: &mut Vec<Effect>) {
+        let request = Request::State { after: pull.after(), upto: pull.upto(), from: pull.last_place() };
+        self.send(request, Doing::State(pull), out);
+    }
+
+    fn state_page(
+        &mut self,
+        replica: &dyn Replica,
+        mut pull: Box<Pull>,
+        entries: Vec<Entry>,
+        more: bool,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        if more && entries.is_empty() {
+            return Err(EngineError::server("it promises more entries and sends none"));
+        }
+        pull.take(replica, &self.setup, entries)?;
+        if pull.is_complete() || !more {
+            return self.finish_pull(replica, *pull, out);
+        }
+        // Envelopes do not wait in memory: they are staged, invisible until the round is whole.
+        let ops = pull.stage();
+        self.write(ops, Then::State(pull), out);
+        Ok(())
+    }
+
+    fn finish_pull(&mut self, replica: &dyn Replica, pull: Pull, out: &mut Vec<Effect>) -> Result<()> {
+        let more = pull.has_more();
+        let (ops, events) = pull.finish(replica, &self.setup)?;
+        self.write(ops, Then::Pulled { events, more }, out);
+        Ok(())
+    }
+
+    fn fill_or_push(
+        &mut self,
+        replica: &dyn Replica,
+        env: &mut Env<'_>,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        let absent = replica.absent(limits::PAGE_ENTRIES_MAX)?;
+        if absent.is_empty() {
+            return self.build(replica, env, out);
+        }
+        let places = absent.iter().map(|row| (row.seq, row.record)).collect();
+        self.send(Request::Envelopes { places }, Doing::Fill(absent), out);
+        Ok(())
+    }
+
+    fn fill(
+        &mut self,
+        replica: &dyn Replica,
+        rows: &[RecordRow],
+        entries: Vec<Entry>,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        let vault = self.setup.vault();
+        let first = rows.first().ok_or(EngineError::server("nothing was asked"))?;
+        if entries.is_empty() {
+            return Err(EngineError::Incomplete { vault, seq: first.seq, record: first.record });
+        }
+        let (ops, events) = crate::pull::fill(replica, &self.setup, rows, entries)?;
+        self.write(ops, Then::Filled { events }, out);
+        Ok(())
+    }
+
+    fn build(&mut self, replica: &dyn Replica, env: &mut Env<'_>, out: &mut Vec<Effect>) -> Result<()> {
+        let head = replica.head()?.ok_or(EngineError::Misuse { what: "the vault has no head yet" })?;
+        if let Some(in_flight) = replica.in_flight()? {
+            if push::follows(&in_flight, &head)? {
+                self.send_commit(Box::new(in_flight), out);
+            } else {
+                self.write(vec![WriteOp::DropInFlight], Then::Rebuild, out);
+            }
+            return Ok(());
+        }
+        match push::build(replica, &self.setup, &self.devices, &head, &self.reusable, env)? {
+            None => {
+                self.reusable.clear();
+                out.push(Effect::Report(Event::Idle));
+            }
+            Some(in_flight) => {
+                let ops = vec![WriteOp::SetInFlight(in_flight.clone())];
+                self.write(ops, Then::Send(Box::new(in_flight)), out);
+            }
+        }
+        Ok(())
+    }
+
+    fn send_commit(&mut self, in_flight: Box<InFlight>, out: &mut Vec<Effect>) {
+        if self.races >= RACES_BEFORE_STAGING {
+            let envelopes = in_flight.sealed.iter().map(|sealed| sealed.envelope.clone().into()).collect();
+            self.send(Request::Stage { envelopes }, Doing::Stage(in_flight), out);
+        } else {
+            let push = push::body(&in_flight, true);
+            self.send(Request::Push(push), Doing::Push(in_flight), out);
+        }
+    }
+
+    fn confirm(&mut self, replica: &dyn Replica, in_flight: &InFlight, out: &mut Vec<Effect>) -> Result<()> {
+        let (ops, event) = push::confirm(replica, &self.setup, &self.devices, in_flight)?;
+        self.write(ops, Then::Confirmed { event }, out);
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! What the engine can end a sync with.
+
+use lockstep_proto::id::{DeviceId, RecordId, Seq, VaultId};
+
+/// Why a sync stopped. Nothing was persisted of what it refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The server's chain ends before the head that was verified here.
+    #[error(
+        "the server went back in time: vault {vault} ends at commit {server}, this device verified commit {verified}"
+    )]
+    Rollback {
+        /// Vault.
+        vault: VaultId,
+        /// Last commit that was verified here.
+        verified: Seq,
+        /// The server's head.
+        server: Seq,
+    },
+    /// The server's chain does not pass through the head that was verified here.
+    #[error(
+        "the server shows another history: commit {seq} of vault {vault} does not follow what this device verified"
+    )]
+    Fork {
+        /// Vault.
+        vault: VaultId,
+        /// First commit that differs.
+        seq: Seq,
+    },
+    /// A commit of a device breaks a rule.
+    #[error("commit {seq} of vault {vault} by device {device} is not valid: {rule}")]
+    Fault {
+        /// Vault.
+        vault: VaultId,
+        /// The commit.
+        seq: Seq,
+        /// Its author.
+        device: DeviceId,
+        /// The rule.
+        rule: String,
+    },
+    /// The server withholds something that a signed change list announces.
+    #[error("the server withholds record {record}, which commit {seq} of vault {vault} wrote")]
+    Incomplete {
+        /// Vault.
+        vault: VaultId,
+        /// Commit that wrote it.
+        seq: Seq,
+        /// The record.
+        record: RecordId,
+    },
+    /// The server's answer is not valid; nothing is held against any device.
+    #[error("the server's answer is not valid: {what}")]
+    Server {
+        /// What is wrong.
+        what: String,
+    },
+    /// A commit by this device that this device does not know: its data was copied or restored.
+    #[error("another copy of this device has written commit {seq} of vault {vault}")]
+    Cloned {
+        /// Vault.
+        vault: VaultId,
+        /// The commit.
+        seq: Seq,
+    },
+    /// Misuse by the caller.
+    #[error("{what}")]
+    Misuse {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The replica failed or contradicts itself.
+    #[error("the local data is damaged or can not be read: {what}")]
+    Replica {
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl EngineError {
+    pub(crate) fn server(what: impl std::fmt::Display) -> Self {
+        Self::Server { what: what.to_string() }
+    }
+
+    /// An error of the replica.
+    pub fn replica(what: impl std::fmt::Display) -> Self {
+        Self::Replica { what: what.to_string() }
+    }
+}

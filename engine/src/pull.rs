@@ -1,0 +1,253 @@
+//! One round of a pull: a verified page of commits, and the envelopes that it announces.
+
+use crate::effect::Event;
+use crate::engine::Setup;
+use crate::error::EngineError;
+use crate::merge;
+use crate::replica::{EnvelopeSource, IndexInfo, RecordRow, Replica, Result, WriteOp};
+use crate::verify::{Overlay, Step, Touched};
+use lockstep_client_crypto::content::Content;
+use lockstep_proto::api::vault::{Entry, Page};
+use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::commit::{Change, Changes, Commit};
+use lockstep_proto::device_log::DeviceLog;
+use lockstep_proto::envelope::{self, blob_list_digest};
+use lockstep_proto::id::{RecordId, Seq};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A round under way.
+pub(crate) struct Pull {
+    overlay: Overlay,
+    after: Option<Seq>,
+    head_seq: Seq,
+    /// Whether the in-flight commit is among the commits: an answer was lost.
+    ours: bool,
+    here: BTreeMap<RecordId, (Vec<u8>, Option<IndexInfo>)>,
+    staged: BTreeSet<RecordId>,
+    /// Contents of records that have pending writes.
+    contents: BTreeMap<RecordId, Content>,
+    last_place: Option<(Seq, RecordId)>,
+    events: Vec<Event>,
+}
+
+impl Pull {
+    /// Verifies a page; none if the device log has to be fetched first.
+    pub(crate) fn verify(
+        replica: &dyn Replica,
+        setup: &Setup,
+        devices: &DeviceLog,
+        page: &Page,
+    ) -> Result<Option<Self>> {
+        let head = replica.head()?;
+        let after = head.as_ref().map(|head| head.tip.seq);
+        let in_flight = replica.in_flight()?;
+        let in_flight_hash = in_flight.map(|in_flight| Commit::hash_of(&in_flight.commit.bytes.0));
+        let mut overlay = Overlay { head, ..Overlay::default() };
+        let mut ours = false;
+        for entry in &page.commits {
+            if matches!(overlay.add(replica, setup, devices, entry)?, Step::NeedDevices) {
+                return Ok(None);
+            }
+            let Some(commit) = overlay.commits.last() else { continue };
+            let is_in_flight = in_flight_hash == Some(commit.hash);
+            ours |= is_in_flight;
+            // A genesis is bound by the keyring, whoever posted it.
+            let is_birth = commit.seq == Seq::new(0);
+            if commit.device == setup.device.id() && !is_in_flight && !is_birth {
+                return Err(EngineError::Cloned { vault: setup.vault(), seq: commit.seq });
+            }
+        }
+        Ok(Some(Self {
+            overlay,
+            after,
+            head_seq: page.head_seq,
+            ours,
+            here: BTreeMap::new(),
+            staged: BTreeSet::new(),
+            contents: BTreeMap::new(),
+            last_place: None,
+            events: Vec::new(),
+        }))
+    }
+
+    pub(crate) fn after(&self) -> Option<Seq> {
+        self.after
+    }
+
+    pub(crate) fn upto(&self) -> Seq {
+        self.overlay.head.as_ref().map_or(Seq::new(0), |head| head.tip.seq)
+    }
+
+    pub(crate) fn last_place(&self) -> Option<(Seq, RecordId)> {
+        self.last_place
+    }
+
+    /// Whether the server's head lies beyond this round.
+    pub(crate) fn has_more(&self) -> bool {
+        self.upto() < self.head_seq
+    }
+
+    /// Whether every announced envelope is here.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.here.len().saturating_add(self.staged.len()) == self.overlay.touched.len()
+    }
+
+    /// Takes entries, which ascend; refuses what no verified commit announced.
+    pub(crate) fn take(&mut self, replica: &dyn Replica, setup: &Setup, entries: Vec<Entry>) -> Result<()> {
+        for entry in entries {
+            let place = (entry.seq, entry.record);
+            if self.last_place.is_some_and(|last| last >= place) {
+                return Err(EngineError::server("entries do not ascend"));
+            }
+            self.last_place = Some(place);
+            let announced = self.overlay.touched.get(&entry.record).filter(|touched| {
+                touched.row.seq == entry.seq && touched.row.digest == envelope::digest(&entry.envelope.0)
+            });
+            let Some(touched) = announced else {
+                return Err(EngineError::server(format!(
+                    "record {} is not as its commit announced it",
+                    entry.record
+                )));
+            };
+            let opened = open(setup, touched, &entry.envelope.0);
+            if opened.is_none() {
+                self.events.push(Event::Quarantined { record: entry.record, seq: entry.seq });
+            }
+            let index = opened.as_ref().map(index_info);
+            if let Some(content) = opened
+                && !replica.pending_of(entry.record)?.is_empty()
+            {
+                self.contents.insert(entry.record, content);
+            }
+            self.here.insert(entry.record, (entry.envelope.0, index));
+        }
+        Ok(())
+    }
+
+    /// Moves envelopes from memory into the replica's staging.
+    pub(crate) fn stage(&mut self) -> Vec<WriteOp> {
+        let here = std::mem::take(&mut self.here);
+        let mut ops = Vec::with_capacity(here.len());
+        for (record, (envelope, index)) in here {
+            if let Some(touched) = self.overlay.touched.get(&record) {
+                ops.push(WriteOp::StageEnvelope { seq: touched.row.seq, record, envelope, index });
+                self.staged.insert(record);
+            }
+        }
+        ops
+    }
+
+    /// All that becomes visible with this round.
+    pub(crate) fn finish(
+        mut self,
+        replica: &dyn Replica,
+        setup: &Setup,
+    ) -> Result<(Vec<WriteOp>, Vec<Event>)> {
+        let mut ops = Vec::new();
+        merge::settle(
+            replica,
+            setup,
+            env,
+            &self.overlay,
+            &self.contents,
+            self.ours,
+            &mut ops,
+            &mut self.events,
+        )?;
+        for commit in self.overlay.commits {
+            let (seq, hash) = (commit.seq, commit.hash);
+            ops.push(WriteOp::AddCommit { seq, hash, commit: commit.signed, changes: commit.changes });
+        }
+        ops.extend(self.overlay.versions.into_iter().map(WriteOp::AddVersion));
+        let records = self.overlay.touched.len();
+        for (record, touched) in self.overlay.touched {
+            let (present, source) = match self.here.remove(&record) {
+                Some((envelope, index)) => (true, EnvelopeSource::Here(envelope, index)),
+                None if self.staged.contains(&record) => (true, EnvelopeSource::Staged),
+                None => (false, EnvelopeSource::Absent),
+            };
+            ops.push(WriteOp::SetRecord(RecordRow { present, ..touched.row }, source));
+        }
+        let head = self.overlay.head.ok_or(EngineError::server("a round without commits"))?;
+        let seq = head.tip.seq;
+        ops.push(WriteOp::SetHead(head));
+        ops.push(WriteOp::ClearStaged);
+        self.events.push(Event::Pulled { seq, records });
+        Ok((ops, self.events))
+    }
+}
+
+/// What the index says of a content.
+pub(crate) fn index_info(content: &Content) -> IndexInfo {
+    let group = if content.record_type == crate::files::FILE_TYPE {
+        content.name.0.iter().copied().take(16).collect()
+    } else {
+        Vec::new()
+    };
+    IndexInfo { record_type: content.record_type.clone(), group }
+}
+
+/// Opens an envelope that belongs to a change; none if it is to be quarantined.
+fn open(setup: &Setup, touched: &Touched, bytes: &[u8]) -> Option<Content> {
+    let opened = setup.keys.open(bytes).ok()?;
+    let header = &opened.header;
+    let row = &touched.row;
+    let fits = (header.record, header.revision, header.kind) == (row.record, row.revision, row.kind)
+        && (header.device, header.epoch) == (touched.device, touched.epoch)
+        && header.blobs == blob_list_digest(&touched.blobs);
+    fits.then_some(opened.content)
+}
+
+/// Takes envelopes that were absent. Each is checked against the commit that announced it.
+pub(crate) fn fill(
+    replica: &dyn Replica,
+    setup: &Setup,
+    rows: &[RecordRow],
+    entries: Vec<Entry>,
+) -> Result<(Vec<WriteOp>, Vec<Event>)> {
+    let wanted: BTreeMap<RecordId, &RecordRow> = rows.iter().map(|row| (row.record, row)).collect();
+    let (mut ops, mut events) = (Vec::new(), Vec::new());
+    for entry in entries {
+        let fits = wanted
+            .get(&entry.record)
+            .filter(|row| row.seq == entry.seq && row.digest == envelope::digest(&entry.envelope.0));
+        let Some(row) = fits else {
+            return Err(EngineError::server(format!(
+                "record {} is not as its commit announced it",
+                entry.record
+            )));
+        };
+        let touched = touched_of(replica, row)?;
+        let index = open(setup, &touched, &entry.envelope.0).as_ref().map(index_info);
+        if index.is_none() {
+            events.push(Event::Quarantined { record: row.record, seq: row.seq });
+        }
+        let source = EnvelopeSource::Here(entry.envelope.0, index);
+        ops.push(WriteOp::SetRecord(RecordRow { present: true, ..**row }, source));
+    }
+    Ok((ops, events))
+}
+
+fn touched_of(replica: &dyn Replica, row: &RecordRow) -> Result<Touched> {
+    let missing = || EngineError::replica(format!("commit {} is missing", row.seq));
+    let (signed, changes) = replica.commit(row.seq)?.ok_or_else(missing)?;
+    let commit = Commit::decode(&signed.bytes.0).map_err(EngineError::replica)?;
+    let changes = Changes::decode(&changes).map_err(EngineError::replica)?;
+    let change =
+        changes.0.iter().find(|change| change.version().is_some_and(|(record, ..)| record == row.record));
+    let blobs = change.map(Change::blobs).unwrap_or_default().to_vec();
+    Ok(Touched { row: *row, device: commit.device, epoch: commit.epoch, blobs })
+}
+
+/// Opens a version that was fetched for reading the past; it must be the one that its commit announced.
+pub(crate) fn open_version(
+    replica: &dyn Replica,
+    setup: &Setup,
+    row: &RecordRow,
+    bytes: &[u8],
+) -> Result<Option<Content>> {
+    if envelope::digest(bytes) != row.digest {
+        return Err(EngineError::server(format!("record {} is not as its commit announced it", row.record)));
+    }
+    Ok(open(setup, &touched_of(replica, row)?, bytes))
+}

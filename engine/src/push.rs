@@ -1,0 +1,217 @@
+//! Building commits from pending writes, and what holds when one is applied (PROTOCOL.md section 6.4).
+
+use crate::effect::{Env, Event};
+use crate::engine::Setup;
+use crate::error::EngineError;
+use crate::merge;
+use crate::replica::{
+    Base, EnvelopeSource, Head, InFlight, PendingRow, RecordRow, Replica, Result, SealedOperation, WriteOp,
+};
+use crate::verify::{Overlay, Step};
+use lockstep_client_crypto::content::Content;
+use lockstep_client_crypto::vault::SealAs;
+use lockstep_proto::api::vault::{CommitEntry, PushCommit};
+use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE};
+use lockstep_proto::device_log::DeviceLog;
+use lockstep_proto::envelope::{self, KIND_DOCUMENT};
+use lockstep_proto::id::{OperationId, RecordId, Revision};
+use lockstep_proto::version::{SUITE, VERSION};
+use lockstep_proto::{Digest, label};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Changes in one commit of ours; below the protocol's limit, so that a commit stays a small step.
+const CHANGES_A_COMMIT: usize = 2048;
+/// Envelope bytes in one commit of ours; a larger single envelope still rides alone.
+const BYTES_A_COMMIT: usize = 1024 * 1024;
+
+/// Whether a commit extends the head.
+pub(crate) fn follows(in_flight: &InFlight, head: &Head) -> Result<bool> {
+    let commit = Commit::decode(&in_flight.commit.bytes.0).map_err(EngineError::replica)?;
+    Ok(commit.seq == head.tip.seq.next() && commit.previous == head.tip.hash)
+}
+
+/// The request's body, with or without its envelopes.
+pub(crate) fn body(in_flight: &InFlight, with_envelopes: bool) -> PushCommit {
+    let envelopes = if with_envelopes {
+        in_flight.sealed.iter().map(|sealed| sealed.envelope.clone().into()).collect()
+    } else {
+        Vec::new()
+    };
+    PushCommit { commit: in_flight.commit.clone(), changes: in_flight.changes.clone().into(), envelopes }
+}
+
+/// Seals and signs the next commit; none if nothing is pending.
+pub(crate) fn build(
+    replica: &dyn Replica,
+    setup: &Setup,
+    devices: &DeviceLog,
+    head: &Head,
+    reusable: &BTreeMap<OperationId, SealedOperation>,
+    env: &mut Env<'_>,
+) -> Result<Option<InFlight>> {
+    let pending = replica.pending(CHANGES_A_COMMIT)?;
+    let mut records = BTreeSet::new();
+    let mut sealed = Vec::new();
+    let mut changes: BTreeMap<RecordId, Change> = BTreeMap::new();
+    let mut state = head.state.clone();
+    let mut pin = false;
+    let mut size_bytes = 0_usize;
+    let seq = head.tip.seq.next();
+    for row in &pending {
+        // In order: a second write of a record waits for the next commit, and everything behind it too.
+        if !records.insert(row.record) {
+            break;
+        }
+        let before = replica.record(row.record)?;
+        let revision = before.map_or(Revision::new(1), |row| row.revision.next());
+        let operation = seal(setup, head, row, before.as_ref(), revision, reusable, env)?;
+        let next_bytes = size_bytes.saturating_add(operation.envelope.len());
+        if next_bytes > BYTES_A_COMMIT && !sealed.is_empty() {
+            break;
+        }
+        size_bytes = next_bytes;
+        let digest = envelope::digest(&operation.envelope);
+        if let Some(old) = before {
+            state.remove(row.record, old.revision, old.digest, old.seq);
+        }
+        state.add(row.record, revision, digest, seq);
+        changes.insert(row.record, change(row, revision, digest)?);
+        pin |= row.pin;
+        sealed.push(operation);
+        if row.pin {
+            // A snapshot is the last change of its commit.
+            break;
+        }
+    }
+    if sealed.is_empty() {
+        return Ok(None);
+    }
+    let mut list = Changes(changes.into_values().collect());
+    if pin {
+        list.0.push(Change::Pin(seq));
+    }
+    let changes = list.encode();
+    let skip = replica
+        .commit_hash(seq.skip_target())?
+        .ok_or_else(|| EngineError::replica(format!("commit {} is missing", seq.skip_target())))?;
+    let last = devices.next_index().saturating_sub(1);
+    let commit = Commit {
+        version: VERSION,
+        suite: SUITE,
+        vault: setup.vault(),
+        seq,
+        previous: head.tip.hash,
+        skip,
+        kind: KIND_CHANGE,
+        epoch: head.tip.epoch,
+        device: setup.device.id(),
+        device_log_index: last,
+        device_log_head: devices.head(),
+        vault_log_index: head.tip.vault_log_index,
+        vault_log_head: head.tip.vault_log_head,
+        utc: env.utc_ms / 1000,
+        changes: Changes::digest_of(&changes),
+        state: state.checksum(),
+    };
+    let commit = setup.device.sign(label::COMMIT, commit.encode());
+    Ok(Some(InFlight { commit, changes, sealed }))
+}
+
+fn seal(
+    setup: &Setup,
+    head: &Head,
+    row: &PendingRow,
+    before: Option<&RecordRow>,
+    revision: Revision,
+    reusable: &BTreeMap<OperationId, SealedOperation>,
+    env: &mut Env<'_>,
+) -> Result<SealedOperation> {
+    let known = reusable.get(&row.operation).filter(|sealed| {
+        let header = envelope::decode(&sealed.envelope).map(|(_, header)| header);
+        header.is_ok_and(|header| {
+            (header.record, header.revision, header.epoch, header.device)
+                == (row.record, revision, head.tip.epoch, setup.device.id())
+        })
+    });
+    if let Some(sealed) = known {
+        return Ok(sealed.clone());
+    }
+    let mut content = Content::decode(&row.content).map_err(EngineError::replica)?;
+    content.base_revision = match row.base {
+        Base::Revision(revision) => revision,
+        Base::Pending(_) => before.map_or(Revision::new(0), |row| row.revision),
+    };
+    let seal_as = SealAs { kind: row.kind, revision, epoch: head.tip.epoch };
+    let envelope =
+        setup.keys.seal(seal_as, &content, &setup.device, env.rng).map_err(EngineError::replica)?;
+    Ok(SealedOperation { operation: row.operation, record: row.record, revision, envelope })
+}
+
+fn change(row: &PendingRow, revision: Revision, envelope: Digest) -> Result<Change> {
+    let record = row.record;
+    if row.kind != KIND_DOCUMENT {
+        return Ok(Change::Tombstone { record, revision, envelope });
+    }
+    let content = Content::decode(&row.content).map_err(EngineError::replica)?;
+    Ok(Change::Put { record, revision, envelope, blobs: content.blob_ids() })
+}
+
+/// Everything that holds once the server has a commit of ours. It is verified like anybody else's.
+pub(crate) fn confirm(
+    replica: &dyn Replica,
+    setup: &Setup,
+    devices: &DeviceLog,
+    in_flight: &InFlight,
+) -> Result<(Vec<WriteOp>, Event)> {
+    let mut overlay = Overlay { head: replica.head()?, ..Overlay::default() };
+    let entry =
+        CommitEntry { commit: in_flight.commit.clone(), changes: Some(in_flight.changes.clone().into()) };
+    if matches!(overlay.add(replica, setup, devices, &entry)?, Step::NeedDevices) {
+        return Err(EngineError::replica("the own commit names an unknown device-log entry"));
+    }
+    let mut ops = vec![WriteOp::DropInFlight];
+    let done = merge::confirmed(in_flight, &mut ops);
+    for row in follow_ups(replica, in_flight, &done)? {
+        ops.push(row);
+    }
+    for commit in overlay.commits {
+        let (seq, hash) = (commit.seq, commit.hash);
+        ops.push(WriteOp::AddCommit { seq, hash, commit: commit.signed, changes: commit.changes });
+    }
+    ops.extend(overlay.versions.into_iter().map(WriteOp::AddVersion));
+    let mut envelopes: BTreeMap<RecordId, &Vec<u8>> =
+        in_flight.sealed.iter().map(|sealed| (sealed.record, &sealed.envelope)).collect();
+    for (record, touched) in overlay.touched {
+        let bytes = envelopes
+            .remove(&record)
+            .ok_or_else(|| EngineError::replica("an in-flight commit lacks an envelope"))?;
+        let index = setup.keys.open(bytes).ok().map(|opened| crate::pull::index_info(&opened.content));
+        let row = RecordRow { present: true, ..touched.row };
+        ops.push(WriteOp::SetRecord(row, EnvelopeSource::Here(bytes.clone(), index)));
+    }
+    let head = overlay.head.ok_or_else(|| EngineError::replica("no head"))?;
+    let seq = head.tip.seq;
+    ops.push(WriteOp::SetHead(head));
+    Ok((ops, Event::Pushed { seq, operations: done.into_keys().collect() }))
+}
+
+/// Pending writes that were based on the ones that are done now have a revision to stand on.
+fn follow_ups(
+    replica: &dyn Replica,
+    in_flight: &InFlight,
+    done: &BTreeMap<OperationId, Revision>,
+) -> Result<Vec<WriteOp>> {
+    let mut ops = Vec::new();
+    for sealed in &in_flight.sealed {
+        for row in replica.pending_of(sealed.record)? {
+            if let Base::Pending(operation) = row.base
+                && let Some(revision) = done.get(&operation)
+            {
+                let id = row.operation;
+                ops.push(WriteOp::ReplacePending(id, PendingRow { base: Base::Revision(*revision), ..row }));
+            }
+        }
+    }
+    Ok(ops)
+}

@@ -1,0 +1,213 @@
+//! What a device keeps of a vault, as the engine reads and writes it.
+
+use crate::error::EngineError;
+use lockstep_client_crypto::content::Hlc;
+use lockstep_proto::chain::Tip;
+use lockstep_proto::id::{OperationId, RecordId, Revision, Seq};
+use lockstep_proto::state::StateDigest;
+use lockstep_proto::{Digest, Signed};
+
+/// Result of reading.
+pub type Result<T> = std::result::Result<T, EngineError>;
+
+/// The verified head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Where the chain stands.
+    pub tip: Tip,
+    /// State digest there.
+    pub state: StateDigest,
+}
+
+/// A record's newest verified version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordRow {
+    /// Record.
+    pub record: RecordId,
+    /// Revision.
+    pub revision: Revision,
+    /// Envelope digest.
+    pub digest: Digest,
+    /// Commit that put it.
+    pub seq: Seq,
+    /// Document or tombstone.
+    pub kind: u8,
+    /// Whether the envelope is here.
+    pub present: bool,
+}
+
+/// Any version that a verified change list announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VersionRow {
+    /// Commit that put it.
+    pub seq: Seq,
+    /// Record.
+    pub record: RecordId,
+    /// Revision.
+    pub revision: Revision,
+    /// Envelope digest.
+    pub digest: Digest,
+    /// Document or tombstone.
+    pub kind: u8,
+    /// Commit of the revision before.
+    pub previous_seq: Option<Seq>,
+}
+
+/// What a pending write is based on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Base {
+    /// A verified revision; 0 for a new record.
+    Revision(Revision),
+    /// An earlier pending write of the same record.
+    Pending(OperationId),
+}
+
+/// What happens when somebody else wrote the record first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// The committed version stays; the pending one becomes a conflict copy.
+    KeepBoth,
+    /// The committed version stays; the pending one is dropped (write-once records).
+    AdoptCommitted,
+    /// The pending version is written over the committed one (records with one writer).
+    Overwrite,
+}
+
+/// A local write that the server has not got yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingRow {
+    /// Random id.
+    pub operation: OperationId,
+    /// Record.
+    pub record: RecordId,
+    /// Document or tombstone.
+    pub kind: u8,
+    /// Encoded content; its base revision is filled in when it is sealed.
+    pub content: Vec<u8>,
+    /// What it is based on.
+    pub base: Base,
+    /// What happens in a clash.
+    pub policy: Policy,
+    /// Whether the commit that carries it pins itself.
+    pub pin: bool,
+}
+
+/// A commit that was built and may have been sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InFlight {
+    /// The signed commit.
+    pub commit: Signed,
+    /// Its change list.
+    pub changes: Vec<u8>,
+    /// Operations that it carries, each with the envelope made of it.
+    pub sealed: Vec<SealedOperation>,
+}
+
+/// A pending write, sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedOperation {
+    /// The write.
+    pub operation: OperationId,
+    /// Record.
+    pub record: RecordId,
+    /// Revision in the envelope.
+    pub revision: Revision,
+    /// The envelope.
+    pub envelope: Vec<u8>,
+}
+
+/// What the local index says of a record; sealed at rest by the adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexInfo {
+    /// Record type.
+    pub record_type: String,
+    /// Group within the type (the source of a file), or empty.
+    pub group: Vec<u8>,
+}
+
+/// Where a record's envelope comes from when its row is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvelopeSource {
+    /// Here it is; with no index information if it does not open (quarantined).
+    Here(Vec<u8>, Option<IndexInfo>),
+    /// Staged before under (seq, record).
+    Staged,
+    /// Not here yet.
+    Absent,
+}
+
+/// One durable change of the replica. All operations of one write happen together or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteOp {
+    /// Appends a pending write.
+    AddPending(PendingRow),
+    /// Puts another pending write in the place of one.
+    ReplacePending(OperationId, PendingRow),
+    /// Removes a pending write.
+    DropPending(OperationId),
+    /// Remembers a commit before it is sent.
+    SetInFlight(InFlight),
+    /// Forgets it.
+    DropInFlight,
+    /// A verified commit.
+    AddCommit {
+        /// Its seq.
+        seq: Seq,
+        /// Its hash.
+        hash: Digest,
+        /// The signed commit.
+        commit: Signed,
+        /// Its change list.
+        changes: Vec<u8>,
+    },
+    /// A version that it announced.
+    AddVersion(VersionRow),
+    /// A record's newest version.
+    SetRecord(RecordRow, EnvelopeSource),
+    /// An envelope that came before its commit became visible.
+    StageEnvelope {
+        /// Commit that put it.
+        seq: Seq,
+        /// Record.
+        record: RecordId,
+        /// The envelope.
+        envelope: Vec<u8>,
+        /// What the index says of it.
+        index: Option<IndexInfo>,
+    },
+    /// Forgets what was staged and not used.
+    ClearStaged,
+    /// The verified head.
+    SetHead(Head),
+    /// The hybrid clock.
+    SetClock(Hlc),
+}
+
+/// Read access to one vault's replica. Reading sees every write that was carried out.
+#[expect(clippy::missing_errors_doc, reason = "every method fails with the replica's own error only")]
+pub trait Replica {
+    /// The verified head; none before genesis.
+    fn head(&self) -> Result<Option<Head>>;
+    /// Hash of a verified commit.
+    fn commit_hash(&self, seq: Seq) -> Result<Option<Digest>>;
+    /// A verified commit and its change list.
+    fn commit(&self, seq: Seq) -> Result<Option<(Signed, Vec<u8>)>>;
+    /// A record's newest verified version.
+    fn record(&self, record: RecordId) -> Result<Option<RecordRow>>;
+    /// Its envelope.
+    fn envelope(&self, record: RecordId) -> Result<Option<Vec<u8>>>;
+    /// A version by place.
+    fn version(&self, seq: Seq, record: RecordId) -> Result<Option<VersionRow>>;
+    /// Records whose envelope is not here, at most `limit`.
+    fn absent(&self, limit: usize) -> Result<Vec<RecordRow>>;
+    /// Pending writes in order, at most `limit`.
+    fn pending(&self, limit: usize) -> Result<Vec<PendingRow>>;
+    /// Pending writes of a record, in order.
+    fn pending_of(&self, record: RecordId) -> Result<Vec<PendingRow>>;
+    /// The commit that may have been sent.
+    fn in_flight(&self) -> Result<Option<InFlight>>;
+    /// The hybrid clock's last reading.
+    fn clock(&self) -> Result<Hlc>;
+    /// Records of a type (and group, if given) that are present and not tombstones, ascending by record.
+    fn list(&self, record_type: &str, group: Option<&[u8]>) -> Result<Vec<RecordRow>>;
+}
