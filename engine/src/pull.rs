@@ -144,16 +144,7 @@ impl Pull {
         setup: &Setup,
     ) -> Result<(Vec<WriteOp>, Vec<Event>)> {
         let mut ops = Vec::new();
-        merge::settle(
-            replica,
-            setup,
-            env,
-            &self.overlay,
-            &self.contents,
-            self.ours,
-            &mut ops,
-            &mut self.events,
-        )?;
+        merge::settle(replica, setup, &self.overlay, &self.contents, self.ours, &mut ops, &mut self.events)?;
         for commit in self.overlay.commits {
             let (seq, hash) = (commit.seq, commit.hash);
             ops.push(WriteOp::AddCommit { seq, hash, commit: commit.signed, changes: commit.changes });
