@@ -85,6 +85,14 @@ impl DeviceKeys {
         })
     }
 
+    /// Fresh keys under a fresh id for a device whose own were copied: what lies at rest stays readable.
+    ///
+    /// # Errors
+    /// [`CryptoError::Primitive`].
+    pub fn renew(&self, rng: &mut dyn CryptoRng) -> Result<Self, CryptoError> {
+        Ok(Self { index: self.index.duplicate(), ..Self::generate(rng)? })
+    }
+
     /// The device file's bytes; as secret as everything that the device can read.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let mut seal = [0; 32];

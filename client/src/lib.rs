@@ -1,1 +1,20 @@
-//! placeholder
+//! Lockstep's native client: the adapters round the engine. [`account`] is sign-up, sign-in and recovery,
+//! [`vault`] drives engines over the SQLite [`replica`] and HTTP [`api`], [`backup`] and [`restore`] are
+//! files as records. It never touches the terminal.
+
+pub mod account;
+pub mod api;
+pub mod backup;
+pub mod blob;
+pub mod check;
+pub mod error;
+pub mod home;
+pub mod keyring;
+pub mod kit;
+pub mod replica;
+pub mod restore;
+pub mod rng;
+pub mod snapshot;
+pub mod vault;
+
+pub use error::ClientError;

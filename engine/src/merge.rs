@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Settles all pending writes of touched records; drops the in-flight commit, which either is among the
 /// commits (its writes are done) or lost the race (its writes go on as pending).
-#[expect(clippy::too_many_arguments, reason = "the round's parts, borrowed apart")]
 pub(crate) fn settle(
     replica: &dyn Replica,
     setup: &Setup,

@@ -84,7 +84,7 @@ impl Overlay {
             }
         })?;
         let state = self.apply(replica, setup, &head, &verified, &list)?;
-        self.push(verified, entry, changes.0.clone(), state);
+        self.push(&verified, entry, changes.0.clone(), state);
         Ok(Step::Next)
     }
 
@@ -110,11 +110,11 @@ impl Overlay {
         if entry.changes.as_ref().is_some_and(|list| list.0 != changes) {
             return Err(EngineError::server("a genesis has no changes"));
         }
-        self.push(verified, entry, changes, StateDigest::default());
+        self.push(&verified, entry, changes, StateDigest::default());
         Ok(Step::Next)
     }
 
-    fn push(&mut self, verified: VerifiedCommit, entry: &CommitEntry, changes: Vec<u8>, state: StateDigest) {
+    fn push(&mut self, verified: &VerifiedCommit, entry: &CommitEntry, changes: Vec<u8>, state: StateDigest) {
         self.commits.push(Verified {
             seq: verified.commit().seq,
             hash: verified.hash(),

@@ -105,6 +105,13 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     out
 }
 
+/// Decodes a value that this device wrote itself, in its one encoding; none if it is anything else.
+/// Not for bytes of a peer: those have a type, a name and a limit ([`Wire`]).
+pub fn decode_local<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let value: T = serde_cbor::from_slice(bytes).ok()?;
+    (encode(&value) == bytes).then_some(value)
+}
+
 /// A byte string of any length.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Bytes(pub Vec<u8>);

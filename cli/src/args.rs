@@ -1,0 +1,234 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// End-to-end encrypted backup and sync. The server stores what it can not read, and can not go back in
+/// time, hide or change anything unnoticed.
+#[derive(Parser)]
+#[command(name = "lockstep", version, propagate_version = true, after_help = crate::output::STATUSES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Args)]
+pub(crate) struct Global {
+    /// Folder of this device: keys, database. One device a home. Default: lockstep in the XDG data folder.
+    #[arg(long, global = true, env = "LOCKSTEP_HOME", value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// Print results as JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Allow http:// to other machines: everybody on the way sees who signs in and when.
+    #[arg(long, global = true)]
+    pub(crate) insecure_http: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Create an account and make this home its first device.
+    Signup(Signup),
+    /// Add this home to an account as a new device.
+    Login(Login),
+    /// Get back into an account with the recovery key: new passphrase, new recovery key, new kit.
+    Recover(Recover),
+    /// End the session; the home stays and the device signs in again when needed.
+    Logout {
+        /// Remove this device's keys and data from the home. Refused while writes wait for the server.
+        #[arg(long)]
+        wipe: bool,
+    },
+    /// Show account, server and device of this home.
+    Whoami,
+    /// Create and list vaults.
+    #[command(subcommand)]
+    Vault(VaultCommand),
+    /// Back up files and folders; each PATH is a source with its own snapshots.
+    Backup(Backup),
+    /// List finished snapshots.
+    Snapshots {
+        /// Vault.
+        #[arg(long, default_value = "files", value_name = "V")]
+        vault: String,
+    },
+    /// List the files of the newest snapshots, or of one.
+    Ls(Ls),
+    /// Restore snapshots to DEST/<source name>/...
+    Restore(Restore),
+    /// Read and write single records (JSON documents).
+    #[command(subcommand)]
+    Record(RecordCommand),
+    /// Show vaults, pending writes and whether the server can be reached.
+    Status,
+    /// Verify everything: chain, signatures, state digest, every envelope; with --read-data every blob.
+    Check {
+        /// One vault only.
+        #[arg(long, value_name = "V")]
+        vault: Option<String>,
+        /// Download and verify all contents, too.
+        #[arg(long)]
+        read_data: bool,
+    },
+    /// Show the account's fingerprint, to compare between devices.
+    Fingerprint,
+}
+
+#[derive(Args)]
+pub(crate) struct Server {
+    /// Address of the server, such as https://sync.example.org
+    #[arg(long = "server", value_name = "URL", env = "LOCKSTEP_SERVER")]
+    pub(crate) url: String,
+    /// Account name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: String,
+    /// Read the passphrase from the first line of a file instead of asking.
+    #[arg(long, value_name = "F")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Name of this device, for you. Default: the machine's name.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) device_name: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Signup {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Write the recovery kit to a new file (mode 0600) instead of printing it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kit: Option<PathBuf>,
+    /// Invite code, if the server asks for one.
+    #[arg(long, value_name = "CODE", default_value = "")]
+    pub(crate) invite: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Login {
+    #[command(flatten)]
+    pub(crate) server: Server,
+}
+
+#[derive(Args)]
+pub(crate) struct Recover {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// The kit, or a file with the bare recovery key.
+    #[arg(long, value_name = "F")]
+    pub(crate) recovery_key_file: PathBuf,
+    /// Write the new kit to a new file (mode 0600) instead of printing it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kit: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum VaultCommand {
+    /// Create a vault.
+    Create {
+        /// Its name; encrypted.
+        name: String,
+    },
+    /// List vaults.
+    List,
+}
+
+#[derive(Args)]
+pub(crate) struct Backup {
+    /// Files and folders.
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Vault; made on first use.
+    #[arg(long, default_value = "files", value_name = "V")]
+    pub(crate) vault: String,
+    /// Leave out what matches, by name or by path below the root. May be repeated.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Tag of the snapshots. May be repeated.
+    #[arg(long, value_name = "T")]
+    pub(crate) tag: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Ls {
+    /// Path, beginning with a source's name.
+    pub(crate) path: Option<PathBuf>,
+    /// Vault.
+    #[arg(long, default_value = "files", value_name = "V")]
+    pub(crate) vault: String,
+    /// Beginning of a snapshot's id.
+    #[arg(long, value_name = "S")]
+    pub(crate) snapshot: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Restore {
+    /// Folder to restore to.
+    pub(crate) dest: PathBuf,
+    /// Only these paths, each beginning with a source's name.
+    pub(crate) paths: Vec<PathBuf>,
+    /// Vault.
+    #[arg(long, default_value = "files", value_name = "V")]
+    pub(crate) vault: String,
+    /// One snapshot, by the beginning of its id.
+    #[arg(long, value_name = "S", conflicts_with = "at")]
+    pub(crate) snapshot: Option<String>,
+    /// The newest snapshot of each source at or before a time: 2026-11-20, 2026-11-20T08:30:00Z, or seconds
+    /// since 1970.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// Replace what differs.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RecordPlace {
+    /// Record type.
+    #[arg(long = "type", value_name = "T")]
+    pub(crate) record_type: String,
+    /// Vault.
+    #[arg(long, default_value = "files", value_name = "V")]
+    pub(crate) vault: String,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum RecordCommand {
+    /// Write a record: JSON on standard input.
+    Put {
+        #[command(flatten)]
+        place: RecordPlace,
+        /// Id within the type; random if not given.
+        #[arg(long)]
+        id: Option<String>,
+    },
+    /// Print a record.
+    Get {
+        #[command(flatten)]
+        place: RecordPlace,
+        /// Id within the type.
+        #[arg(long)]
+        id: String,
+    },
+    /// List records of a type.
+    List {
+        #[command(flatten)]
+        place: RecordPlace,
+    },
+    /// Delete a record.
+    Rm {
+        #[command(flatten)]
+        place: RecordPlace,
+        /// Id within the type.
+        #[arg(long)]
+        id: String,
+    },
+    /// List a record's versions, newest first.
+    History {
+        #[command(flatten)]
+        place: RecordPlace,
+        /// Id within the type.
+        #[arg(long)]
+        id: String,
+    },
+}

@@ -1,0 +1,201 @@
+//! `signup`, `login`, `recover`, `logout`.
+
+use crate::Context;
+use crate::args::{Login, Recover, Server, Signup};
+use lockstep_client::account::{self, Account, NewSecrets, Place, generate_passphrase};
+use lockstep_client::api::check_server;
+use lockstep_client::error::Result;
+use lockstep_client::home::{Home, write_private};
+use lockstep_client::{ClientError, kit};
+use lockstep_client_crypto::passphrase::Passphrase;
+use serde_json::json;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// Checks what can be checked before anybody types a passphrase.
+fn origin(context: &Context, server: &Server) -> Result<(String, String)> {
+    let origin = check_server(&server.url, context.insecure_http)?;
+    let name = server.name.to_lowercase();
+    if !lockstep_proto::api::auth::is_account_name(&name) {
+        return Err(ClientError::Usage(
+            "an account name has 1 to 64 characters of a-z 0-9 . _ - @ + and begins with a letter or digit"
+                .into(),
+        ));
+    }
+    Ok((origin, name))
+}
+
+fn device_name(server: &Server) -> String {
+    let machine = || std::fs::read_to_string("/etc/hostname").ok().map(|name| name.trim().to_owned());
+    server
+        .device_name
+        .clone()
+        .or_else(machine)
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "device".into())
+}
+
+fn prompt(text: &str) -> Result<Zeroizing<String>> {
+    if !std::io::stdin().is_terminal() {
+        return Err(ClientError::Usage(
+            "there is no terminal to ask for the passphrase; say --passphrase-file F".into(),
+        ));
+    }
+    rpassword::prompt_password(text).map(Zeroizing::new).map_err(|error| ClientError::io("terminal", error))
+}
+
+/// The first line of a file.
+fn from_file(path: &Path) -> Result<Passphrase> {
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| ClientError::io(path, error))?);
+    let line = text.lines().next().unwrap_or_default();
+    Passphrase::new(line).map_err(|error| ClientError::Usage(format!("{}: {error}", path.display())))
+}
+
+fn old_passphrase(server: &Server) -> Result<Passphrase> {
+    match &server.passphrase_file {
+        Some(path) => from_file(path),
+        None => Ok(Passphrase::new(&prompt("Passphrase: ")?)?),
+    }
+}
+
+/// Asks twice; an empty answer takes a generated passphrase.
+fn new_passphrase(context: &Context, server: &Server) -> Result<Passphrase> {
+    if let Some(path) = &server.passphrase_file {
+        let passphrase = from_file(path)?;
+        passphrase.check_strength()?;
+        return Ok(passphrase);
+    }
+    let generated = generate_passphrase();
+    context.out.note("choose a passphrase of at least 10 characters, or press Enter to take this one:");
+    // Shown to its owner, on the terminal only.
+    let mut terminal = std::io::stderr().lock();
+    let _ = writeln!(terminal, "\n    {}\n", *generated);
+    drop(terminal);
+    let first = prompt("Passphrase: ")?;
+    let again = prompt("The same again: ")?;
+    match (first.is_empty(), *first == *again || (first.is_empty() && *again == *generated)) {
+        (true, true) => Ok(Passphrase::new(&generated)?),
+        (false, true) => {
+            let passphrase = Passphrase::new(&first)?;
+            passphrase.check_strength()?;
+            Ok(passphrase)
+        }
+        (_, false) => Err(ClientError::Usage("the two passphrases differ; nothing was done".into())),
+    }
+}
+
+/// Writes the kit to a new file, or prints it.
+fn deliver(context: &Context, file: Option<&Path>) -> impl FnMut(&str) -> Result<()> {
+    let json = context.out.is_json();
+    let file = file.map(Path::to_path_buf);
+    move |text: &str| match &file {
+        Some(path) => write_private(path, text.as_bytes(), false),
+        None if json => {
+            Err(ClientError::Usage("say --kit FILE with --json: the kit is not printed then".into()))
+        }
+        None => {
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "{text}").map_err(|error| ClientError::io("standard output", error))
+        }
+    }
+}
+
+fn joined(context: &Context, account: &Account, what: &str) -> Result<()> {
+    account.keep_session()?;
+    let file = account.file();
+    context.out.result(
+        &format!("{what} {} on {} (device {})", file.name, file.server, file.device),
+        &json!({ "account": file.account, "name": file.name, "server": file.server, "device": file.device }),
+    );
+    Ok(())
+}
+
+pub(crate) async fn signup(context: &Context, args: Signup) -> Result<()> {
+    let (origin, name) = origin(context, &args.server)?;
+    check_kit_place(args.kit.as_deref())?;
+    let home = Home::open(&context.home)?;
+    let passphrase = new_passphrase(context, &args.server)?;
+    let device_name = device_name(&args.server);
+    let place = Place { origin: &origin, name: &name, device_name: &device_name };
+    let mut deliver_kit = deliver(context, args.kit.as_deref());
+    let secrets = NewSecrets { passphrase: &passphrase, deliver_kit: &mut deliver_kit };
+    let done = account::signup(home, &place, &args.invite, secrets, context.insecure_http).await;
+    let account = done.inspect_err(|_| disown_kit(context, args.kit.as_deref()))?;
+    joined(context, &account, "signed up as")
+}
+
+/// A kit that already stands there is never written over.
+fn check_kit_place(kit: Option<&Path>) -> Result<()> {
+    match kit {
+        Some(path) if path.symlink_metadata().is_ok() => {
+            Err(ClientError::Usage(format!("{} exists; choose another file for the kit", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn disown_kit(context: &Context, kit: Option<&Path>) {
+    if let Some(path) = kit.filter(|path| path.exists()) {
+        context.out.note(&format!(
+            "the kit {} is good only if this succeeds; keep the old one until then",
+            path.display()
+        ));
+    }
+}
+
+pub(crate) async fn login(context: &Context, args: Login) -> Result<()> {
+    let (origin, name) = origin(context, &args.server)?;
+    let home = Home::open(&context.home)?;
+    let passphrase = old_passphrase(&args.server)?;
+    let device_name = device_name(&args.server);
+    let place = Place { origin: &origin, name: &name, device_name: &device_name };
+    let account = account::login(home, &place, &passphrase, context.insecure_http).await?;
+    joined(context, &account, "signed in as")
+}
+
+pub(crate) async fn recover(context: &Context, args: Recover) -> Result<()> {
+    let (origin, name) = origin(context, &args.server)?;
+    check_kit_place(args.kit.as_deref())?;
+    let path = &args.recovery_key_file;
+    let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| ClientError::io(path, error))?);
+    let kit = kit::parse(&text)?;
+    if kit.checkpoint.is_none() {
+        context.out.note(
+            "this is a bare recovery key: without the kit's checkpoint a server that shows an old state of the \
+             account is not noticed",
+        );
+    }
+    let home = Home::open(&context.home)?;
+    let passphrase = new_passphrase(context, &args.server)?;
+    let device_name = device_name(&args.server);
+    let place = Place { origin: &origin, name: &name, device_name: &device_name };
+    let mut deliver_kit = deliver(context, args.kit.as_deref());
+    let secrets = NewSecrets { passphrase: &passphrase, deliver_kit: &mut deliver_kit };
+    let done = account::recover(home, &place, &kit, secrets, context.insecure_http).await;
+    let account = done.inspect_err(|_| disown_kit(context, args.kit.as_deref()))?;
+    joined(context, &account, "recovered")
+}
+
+pub(crate) async fn logout(context: &Context, wipe: bool) -> Result<()> {
+    let account = context.account()?;
+    if wipe {
+        let pending = account.pending()?;
+        if pending > 0 {
+            return Err(ClientError::Usage(format!(
+                "{pending} writes wait for the server; run: lockstep status, while it can be reached, then try again"
+            )));
+        }
+    }
+    account.logout().await?;
+    if wipe {
+        account.home().wipe()?;
+    }
+    let text = if wipe {
+        "signed out; the home is empty"
+    } else {
+        "signed out; this device signs in again when needed"
+    };
+    context.out.result(text, &json!({ "signed_out": true, "wiped": wipe }));
+    Ok(())
+}

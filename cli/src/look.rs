@@ -1,0 +1,203 @@
+//! `whoami`, `vault`, `status`, `check`, `fingerprint`.
+
+use crate::Context;
+use crate::output::DAMAGED;
+use lockstep_client::ClientError;
+use lockstep_client::account::Account;
+use lockstep_client::check::{Report, check as check_vault};
+use lockstep_client::error::Result;
+use lockstep_client::vault::Vault;
+use lockstep_engine::Replica as _;
+use lockstep_proto::recovery::{account_fingerprint, identity_fingerprint};
+use serde_json::json;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+pub(crate) fn whoami(context: &Context) -> Result<()> {
+    let account = context.account_to_read()?;
+    let file = account.file();
+    let identity = identity_fingerprint(&account.identity().to_bytes());
+    let mut text = format!(
+        "name: {}\nserver: {}\naccount: {}\nidentity: {identity}\ndevices:\n",
+        file.name, file.server, file.account
+    );
+    let devices = account.devices();
+    for device in &devices {
+        let mark = if device.is_this { " (this one)" } else { "" };
+        let _ = writeln!(text, "  {} {}{mark}", device.id, crate::output::shown(device.name.as_bytes()));
+    }
+    let devices: Vec<_> =
+        devices.iter().map(|d| json!({ "id": d.id, "name": d.name, "this": d.is_this })).collect();
+    context.out.result(
+        &text,
+        &json!({
+            "name": file.name, "server": file.server, "account": file.account,
+            "identity": identity, "device": file.device, "devices": devices,
+        }),
+    );
+    Ok(())
+}
+
+pub(crate) async fn vault_create(context: &Context, name: &str) -> Result<()> {
+    let mut account = context.account()?;
+    account.sync_keyring().await?;
+    if account.vaults()?.iter().any(|entry| entry.name == name) {
+        return Err(ClientError::Usage(format!("there is a vault \"{name}\" already")));
+    }
+    let mut vault = account.open_vault(name, true).await?;
+    vault.sync().await?;
+    account.pin_heads(false).await?;
+    account.keep_session()?;
+    let id = vault.setup().vault().to_string();
+    context.out.result(&format!("created vault {name} ({id})"), &json!({ "vault": id, "name": name }));
+    Ok(())
+}
+
+pub(crate) async fn vault_list(context: &Context) -> Result<()> {
+    let mut account = context.account_to_read()?;
+    if account.writes() {
+        account.sync_keyring().await?;
+        account.keep_session()?;
+    }
+    let vaults = account.vaults()?;
+    let text: String = vaults.iter().fold(String::new(), |mut text, entry| {
+        let _ = writeln!(text, "{}  {}", entry.vault, crate::output::shown(entry.name.as_bytes()));
+        text
+    });
+    let text = if text.is_empty() { "there is no vault yet".into() } else { text };
+    let list: Vec<_> =
+        vaults.iter().map(|entry| json!({ "vault": entry.vault.to_string(), "name": entry.name })).collect();
+    context.out.result(&text, &json!(list));
+    Ok(())
+}
+
+/// Syncs keyring and vaults; pending writes go out.
+pub(crate) async fn sync_all(account: &mut Account) -> Result<Vec<(String, Vault)>> {
+    account.sync_keyring().await?;
+    let mut open = Vec::new();
+    for entry in account.vaults()? {
+        let mut vault = account.open_vault(&entry.name, false).await?;
+        vault.sync().await?;
+        account.check_pins_of(&vault, true)?;
+        open.push((entry.name, vault));
+    }
+    account.pin_heads(false).await?;
+    account.keep_session()?;
+    Ok(open)
+}
+
+pub(crate) async fn status(context: &Context) -> Result<()> {
+    let mut account = context.account_to_read()?;
+    let synced = if account.writes() { sync_all(&mut account).await.map(|_| ()) } else { Ok(()) };
+    let mut text = String::new();
+    let mut list = Vec::new();
+    for entry in account.vaults()? {
+        let Ok(vault) = account.open_vault_locally(&entry.name) else { continue };
+        let head = vault.replica().head()?.map(|head| head.tip.seq.value());
+        let pending = vault.replica().pending_count()?;
+        let absent = vault.replica().absent(1)?.len();
+        let quarantined = vault.replica().quarantined()?.len();
+        let _ = writeln!(
+            text,
+            "vault {}: {}, {pending} writes pending{}{}",
+            crate::output::shown(entry.name.as_bytes()),
+            head.map_or("never synced".into(), |seq| format!("commit {seq}")),
+            if absent > 0 { ", some records still missing" } else { "" },
+            if quarantined > 0 { format!(", {quarantined} records quarantined") } else { String::new() },
+        );
+        list.push(json!({
+            "name": entry.name, "vault": entry.vault.to_string(), "commit": head, "pending": pending,
+            "complete": absent == 0, "quarantined": quarantined,
+        }));
+    }
+    let file = account.file();
+    let state = match &synced {
+        Ok(()) if account.writes() => "in sync".to_owned(),
+        Ok(()) => "not checked: another process is writing".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    context.out.result(
+        &format!("{}@{}: {state}\n{text}", file.name, file.server),
+        &json!({ "name": file.name, "server": file.server, "state": state, "vaults": list }),
+    );
+    synced
+}
+
+pub(crate) async fn check(context: &Context, only: Option<&str>, read_data: bool) -> Result<ExitCode> {
+    let mut account = context.account()?;
+    let vaults = sync_all(&mut account).await?;
+    let mut report = Report::default();
+    let mut found = false;
+    let mut add = |name: &str, part: Report| {
+        report.commits += part.commits;
+        report.records += part.records;
+        report.objects += part.objects;
+        report.bytes += part.bytes;
+        report.problems.extend(part.problems.into_iter().map(|problem| format!("vault {name}: {problem}")));
+    };
+    for (name, vault) in &vaults {
+        if only.is_none_or(|only| only == name) {
+            found = true;
+            add(name, check_vault(vault, read_data, &mut |_| {}).await?);
+        }
+    }
+    if only.is_none() {
+        add("keyring", check_vault(account.keyring(), false, &mut |_| {}).await?);
+    } else if !found {
+        return Err(ClientError::NotFound(format!("there is no vault \"{}\"", only.unwrap_or_default())));
+    }
+    let mut text = format!(
+        "{} commits, {} records{} verified",
+        report.commits,
+        report.records,
+        if read_data {
+            format!(", {} objects ({})", report.objects, crate::output::size(report.bytes))
+        } else {
+            String::new()
+        }
+    );
+    for problem in &report.problems {
+        let _ = write!(text, "\nPROBLEM: {problem}");
+    }
+    if report.problems.is_empty() {
+        text.push_str("; no problem found");
+    } else {
+        text.push_str(
+            "\nWhat other devices hold is not affected. Restore the server's data from a newer copy, or keep this \
+             device's home: it holds every record as it was received.",
+        );
+    }
+    context.out.result(
+        &text,
+        &json!({
+            "commits": report.commits, "records": report.records, "objects": report.objects,
+            "bytes": report.bytes, "problems": report.problems,
+        }),
+    );
+    Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
+}
+
+pub(crate) async fn fingerprint(context: &Context) -> Result<()> {
+    let mut account = context.account()?;
+    sync_all(&mut account).await?;
+    let mut heads = Vec::new();
+    for vault in account.db().vault_ids()? {
+        if let Some(replica) = account.db().vault(vault, None)?
+            && let Some(head) = replica.head()?
+        {
+            heads.push((vault, head.tip.seq, head.tip.hash));
+        }
+    }
+    let log = account.keyring().device_log();
+    let last = log.next_index().saturating_sub(1);
+    let whole = account_fingerprint(account.id(), last, log.head(), &heads);
+    let identity = identity_fingerprint(&account.identity().to_bytes());
+    context.out.result(
+        &format!(
+            "identity: {identity}\naccount:  {whole}\n\nThe identity never changes. The account's line is equal on two \
+             devices that have just synced; if it stays different, the server shows them different histories."
+        ),
+        &json!({ "identity": identity, "account": whole }),
+    );
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! The `lockstep` program: the reference companion app.
+
+mod args;
+mod backup;
+mod join;
+mod look;
+mod output;
+mod record;
+
+use args::{Cli, Command, VaultCommand};
+use clap::Parser as _;
+use lockstep_client::account::Account;
+use lockstep_client::home::Home;
+use lockstep_client::{ClientError, error::Result};
+use output::Output;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What every command gets.
+pub(crate) struct Context {
+    pub(crate) home: PathBuf,
+    pub(crate) insecure_http: bool,
+    pub(crate) out: Output,
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl Context {
+    /// Opens the home's account for writing.
+    pub(crate) fn account(&self) -> Result<Account> {
+        if !self.home.join("account").exists() {
+            return Err(ClientError::NoAccount(self.home.clone()));
+        }
+        Account::open(Home::open(&self.home)?, self.insecure_http)
+    }
+
+    /// Opens it for reading if another process writes; then nothing is synced.
+    pub(crate) fn account_to_read(&self) -> Result<Account> {
+        match self.account() {
+            Err(ClientError::Locked(_)) => {
+                self.out.note("another lockstep process is writing here: showing what this device holds");
+                Account::open(Home::open_read_only(&self.home), self.insecure_http)
+            }
+            other => other,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let out = Output::new(cli.global.json);
+    let home = match home_of(cli.global.home) {
+        Ok(home) => home,
+        Err(error) => return fail(&out, &error),
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&out, &ClientError::io("runtime", error)),
+    };
+    let context = Context { home, insecure_http: cli.global.insecure_http, out, stop: Arc::clone(&stop) };
+    runtime.spawn(async move {
+        // The first Ctrl-C ends the run cleanly, a second one at once.
+        let _ = tokio::signal::ctrl_c().await;
+        stop.store(true, Ordering::Relaxed);
+        let _ = tokio::signal::ctrl_c().await;
+        std::process::exit(output::INTERRUPTED.into());
+    });
+    match runtime.block_on(run(&context, cli.command)) {
+        Ok(code) => code,
+        Err(error) => fail(&context.out, &error),
+    }
+}
+
+fn fail(out: &Output, error: &ClientError) -> ExitCode {
+    out.error(error);
+    ExitCode::from(output::status_of(error))
+}
+
+/// `--home`, `LOCKSTEP_HOME`, or the XDG data folder.
+fn home_of(given: Option<PathBuf>) -> Result<PathBuf> {
+    let base =
+        |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    given
+        .or_else(|| base("XDG_DATA_HOME").map(|folder| folder.join("lockstep")))
+        .or_else(|| base("HOME").map(|folder| folder.join(".local/share/lockstep")))
+        .ok_or_else(|| ClientError::Usage("say --home DIR: there is no HOME".into()))
+}
+
+async fn run(context: &Context, command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Signup(args) => join::signup(context, args).await?,
+        Command::Login(args) => join::login(context, args).await?,
+        Command::Recover(args) => join::recover(context, args).await?,
+        Command::Logout { wipe } => join::logout(context, wipe).await?,
+        Command::Whoami => look::whoami(context)?,
+        Command::Vault(VaultCommand::Create { name }) => look::vault_create(context, &name).await?,
+        Command::Vault(VaultCommand::List) => look::vault_list(context).await?,
+        Command::Backup(args) => return backup::backup(context, args).await,
+        Command::Snapshots { vault } => backup::snapshots(context, &vault).await?,
+        Command::Ls(args) => backup::ls(context, args).await?,
+        Command::Restore(args) => return backup::restore(context, args).await,
+        Command::Record(command) => record::run(context, command).await?,
+        Command::Status => look::status(context).await?,
+        Command::Check { vault, read_data } => {
+            return look::check(context, vault.as_deref(), read_data).await;
+        }
+        Command::Fingerprint => look::fingerprint(context).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,230 @@
+//! `record put|get|list|rm|history`.
+
+use crate::Context;
+use crate::args::{RecordCommand, RecordPlace};
+use crate::output::{shown, time};
+use lockstep_client::account::Account;
+use lockstep_client::error::Result;
+use lockstep_client::vault::Vault;
+use lockstep_client::{ClientError, rng};
+use lockstep_client_crypto::content::Content;
+use lockstep_engine::replica::{Policy, Replica as _, VersionRow};
+use lockstep_engine::{NewRecord, read};
+use lockstep_proto::api::vault::History;
+use lockstep_proto::envelope::KIND_TOMBSTONE;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::io::Read as _;
+
+const DOCUMENT_BYTES_MAX: u64 = 900 * 1024;
+
+pub(crate) async fn run(context: &Context, command: RecordCommand) -> Result<()> {
+    match command {
+        RecordCommand::Put { place, id } => put(context, &place, id).await,
+        RecordCommand::Get { place, id } => get(context, &place, &id).await,
+        RecordCommand::List { place } => list(context, &place).await,
+        RecordCommand::Rm { place, id } => rm(context, &place, &id).await,
+        RecordCommand::History { place, id } => history(context, &place, &id).await,
+    }
+}
+
+fn check_type(place: &RecordPlace) -> Result<()> {
+    if place.record_type.starts_with("lockstep/") {
+        return Err(ClientError::Usage("types that begin with lockstep/ belong to the program".into()));
+    }
+    Ok(())
+}
+
+/// Opens a vault and brings it up to date if the server can be reached; offline, what is held is shown.
+async fn open(context: &Context, name: &str, create: bool) -> Result<(Account, Vault)> {
+    let mut account = context.account_to_read()?;
+    if !account.writes() {
+        let vault = account.open_vault_locally(name)?;
+        return Ok((account, vault));
+    }
+    match account.sync_keyring().await {
+        Ok(()) => {
+            let mut vault = account.open_vault(name, create).await?;
+            vault.sync().await?;
+            account.check_pins_of(&vault, true)?;
+            account.pin_heads(false).await?;
+            account.keep_session()?;
+            Ok((account, vault))
+        }
+        Err(ClientError::Unreachable { .. }) if account.vaults()?.iter().any(|entry| entry.name == name) => {
+            context.out.note("the server can not be reached: working with what this device holds");
+            let vault = account.open_vault_locally(name)?;
+            Ok((account, vault))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Sends what is pending; offline, it stays pending and says so.
+async fn send(context: &Context, vault: &mut Vault) -> Result<bool> {
+    match vault.sync().await {
+        Ok(_) => Ok(true),
+        Err(ClientError::Unreachable { .. } | ClientError::Busy(_)) => {
+            context.out.note("kept on this device; it is sent when the server can be reached");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn put(context: &Context, place: &RecordPlace, id: Option<String>) -> Result<()> {
+    check_type(place)?;
+    let mut text = Vec::new();
+    std::io::stdin()
+        .take(DOCUMENT_BYTES_MAX + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| ClientError::io("standard input", error))?;
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > DOCUMENT_BYTES_MAX {
+        return Err(ClientError::Usage("the document is larger than 900 KiB".into()));
+    }
+    let document: Value = serde_json::from_slice(&text)
+        .map_err(|error| ClientError::Usage(format!("standard input is not JSON: {error}")))?;
+    let (account, mut vault) = open(context, &place.vault, true).await?;
+    if !account.writes() {
+        return Err(ClientError::Locked(context.home.clone()));
+    }
+    let id = id.unwrap_or_else(|| rng::hex(&rng::bytes::<16>()));
+    let record = NewRecord {
+        record_type: place.record_type.clone(),
+        name: id.clone().into_bytes(),
+        schema: 1,
+        document: Some(document.to_string().into_bytes()),
+        blobs: Vec::new(),
+        policy: Policy::KeepBoth,
+        pin: false,
+        expected: None,
+    };
+    vault.put(vec![record]).await?;
+    let sent = send(context, &mut vault).await?;
+    context.out.result(&id, &json!({ "id": id, "sent": sent }));
+    Ok(())
+}
+
+fn parse(content: &Content) -> Value {
+    serde_json::from_slice(&content.document.0)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&content.document.0).into_owned()))
+}
+
+fn missing(place: &RecordPlace, id: &str) -> ClientError {
+    ClientError::NotFound(format!("there is no record \"{id}\" of type \"{}\"", place.record_type))
+}
+
+async fn get(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
+    let (_account, vault) = open(context, &place.vault, false).await?;
+    let keys = &vault.setup().keys;
+    let record = keys.record_id(&place.record_type, id.as_bytes());
+    let current = read::current(vault.replica(), keys, record)?.ok_or_else(|| missing(place, id))?;
+    let document = parse(&current.content);
+    context.out.result(&document.to_string(), &document);
+    Ok(())
+}
+
+async fn list(context: &Context, place: &RecordPlace) -> Result<()> {
+    let (_account, vault) = open(context, &place.vault, false).await?;
+    let keys = &vault.setup().keys;
+    let mut found = std::collections::BTreeMap::new();
+    for row in vault.replica().list(&place.record_type, None)? {
+        if let Some(current) = read::current(vault.replica(), keys, row.record)? {
+            found.insert(current.content.name.0.clone(), current);
+        }
+    }
+    for row in vault.replica().pending(usize::MAX)? {
+        if let Some(current) = read::current(vault.replica(), keys, row.record)?
+            && current.content.record_type == place.record_type
+        {
+            found.insert(current.content.name.0.clone(), current);
+        }
+    }
+    let mut text = String::new();
+    let mut list = Vec::new();
+    for (name, current) in &found {
+        let conflict = current.content.conflict_of().is_some();
+        let mark = if conflict { "  (conflict copy)" } else { "" };
+        let _ = writeln!(text, "{}  revision {}{mark}", shown(name), current.revision);
+        list.push(json!({
+            "id": String::from_utf8_lossy(name), "revision": current.revision.value(),
+            "pending": current.pending, "conflict": conflict, "document": parse(&current.content),
+        }));
+    }
+    context.out.result(if text.is_empty() { "there is none" } else { &text }, &json!(list));
+    Ok(())
+}
+
+async fn rm(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
+    check_type(place)?;
+    let (account, mut vault) = open(context, &place.vault, false).await?;
+    if !account.writes() {
+        return Err(ClientError::Locked(context.home.clone()));
+    }
+    let keys = &vault.setup().keys;
+    let record = keys.record_id(&place.record_type, id.as_bytes());
+    read::current(vault.replica(), keys, record)?.ok_or_else(|| missing(place, id))?;
+    let deletion = NewRecord {
+        record_type: place.record_type.clone(),
+        name: id.as_bytes().to_vec(),
+        schema: 1,
+        document: None,
+        blobs: Vec::new(),
+        policy: Policy::KeepBoth,
+        pin: false,
+        expected: None,
+    };
+    vault.put(vec![deletion]).await?;
+    let sent = send(context, &mut vault).await?;
+    context.out.result(&format!("deleted {id}"), &json!({ "id": id, "sent": sent }));
+    Ok(())
+}
+
+/// Versions are accepted only if a verified change list announced exactly them.
+async fn history(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
+    let (_account, vault) = open(context, &place.vault, false).await?;
+    let keys = &vault.setup().keys;
+    let record = keys.record_id(&place.record_type, id.as_bytes());
+    let mut expected: Vec<VersionRow> = Vec::new();
+    let mut seq = vault.replica().record(record)?.map(|row| row.seq);
+    while let Some(at) = seq {
+        let Some(version) = vault.replica().version(at, record)? else { break };
+        seq = version.previous_seq;
+        expected.push(version);
+    }
+    if expected.is_empty() {
+        return Err(missing(place, id));
+    }
+    let path = format!("/v1/vaults/{}/records/{record}/history", vault.setup().vault());
+    let shown: History = vault.api().get(&path).await?;
+    let mut text = String::new();
+    let mut list = Vec::new();
+    for (version, entry) in expected.iter().zip(&shown.0) {
+        if (entry.seq, entry.record) != (version.seq, record) {
+            return Err(ClientError::Server(format!(
+                "version {} of the record is not shown",
+                version.revision
+            )));
+        }
+        let opened = read::open_version(vault.replica(), vault.setup(), version, &entry.envelope.0)?;
+        let written = opened.as_ref().map_or(0, |opened| opened.hlc.utc_ms / 1000);
+        let deleted = version.kind == KIND_TOMBSTONE;
+        let document = opened.as_ref().filter(|_| !deleted).map(parse);
+        let words = match (&document, deleted) {
+            (_, true) => "deleted".to_owned(),
+            (Some(document), _) => document.to_string(),
+            (None, _) => "does not open".to_owned(),
+        };
+        let _ = writeln!(text, "revision {}  {}  {words}", version.revision, time(written));
+        list.push(json!({
+            "revision": version.revision.value(), "commit": version.seq.value(), "utc": written,
+            "deleted": deleted, "document": document,
+        }));
+    }
+    if shown.0.len() < expected.len() {
+        let _ =
+            writeln!(text, "({} older versions are not shown by the server)", expected.len() - shown.0.len());
+    }
+    context.out.result(&text, &json!(list));
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! Sign-up, sign-in on a new device, recovery, and opening the account of a home. The order of
+//! verification is PROTOCOL.md section 2.2; the order of writing section 3.1.
+
+mod join;
+
+pub use join::{NewSecrets, Place, generate_passphrase, login, recover, signup};
+
+use crate::api::Api;
+use crate::error::{ClientError, Result};
+use crate::home::{AccountFile, Home};
+use crate::replica::Db;
+use crate::vault::Vault;
+use lockstep_client_crypto::account::KeyringKeys;
+use lockstep_client_crypto::device::DeviceKeys;
+use lockstep_client_crypto::local::LocalKeys;
+use lockstep_client_crypto::vault::VaultKeys;
+use lockstep_engine::engine::Setup;
+use lockstep_proto::Signed;
+use lockstep_proto::api::account::Devices;
+use lockstep_proto::api::vault::VaultLog;
+use lockstep_proto::device_log::DeviceLog;
+use lockstep_proto::id::AccountId;
+use lockstep_proto::key_header::VerifiedKeyHeader;
+use lockstep_proto::sign::PublicKey;
+use lockstep_proto::vault_log::keyring_vault_id;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The account of a home, open.
+pub struct Account {
+    pub(crate) home: Home,
+    pub(crate) file: AccountFile,
+    pub(crate) api: Arc<Api>,
+    pub(crate) db: Rc<Db>,
+    pub(crate) device: Arc<DeviceKeys>,
+    pub(crate) names: KeyringKeys,
+    pub(crate) keyring: Vault,
+}
+
+/// A device of the account, for people.
+#[derive(Debug, Clone)]
+pub struct DeviceInfo {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it is this one.
+    pub is_this: bool,
+}
+
+impl Account {
+    /// Opens the account of a home.
+    ///
+    /// # Errors
+    /// [`ClientError::NoAccount`] and what is wrong with the home.
+    pub fn open(home: Home, insecure_http: bool) -> Result<Self> {
+        let none = || ClientError::NoAccount(home.path().to_path_buf());
+        let file = home.account()?.filter(|file| file.enrolled).ok_or_else(none)?;
+        let device = Arc::new(home.device()?.ok_or_else(none)?);
+        let api = Api::new(crate::api::check_server(&file.server, insecure_http)?)?;
+        let account: AccountId = file
+            .account
+            .parse()
+            .map_err(|_| ClientError::Damaged("the home's account file is damaged".into()))?;
+        api.set_token(home.session()?);
+        api.set_signer(account, Arc::clone(&device));
+        let db = Db::open(&home.replica_path(), LocalKeys::new(device.index_key()), home.writes())?;
+        let damaged =
+            |what: &dyn std::fmt::Display| ClientError::Damaged(format!("the home is damaged: {what}"));
+        let signed = db.key_header()?.ok_or_else(|| damaged(&"there is no key header"))?;
+        let header = VerifiedKeyHeader::verify(account, &signed).map_err(|error| damaged(&error))?;
+        let mut log = DeviceLog::new(*header.identity());
+        for entry in db.device_log()? {
+            log.append(&entry).map_err(|error| damaged(&error))?;
+        }
+        log.check_key_header(&header).map_err(|error| damaged(&error))?;
+        let names = KeyringKeys::open_as_device(&header, &device)
+            .map_err(|_| damaged(&"the keyring does not open with this device's key"))?;
+        let keyring = keyring_id(header.identity());
+        let replica = db.vault(keyring, None)?.ok_or_else(|| damaged(&"there is no keyring"))?;
+        let create = replica.create_entry()?;
+        let setup = keyring_setup(account, header.identity(), &names, &device, create);
+        let keyring = Vault::new(setup, Arc::new(log), replica, Arc::clone(&api));
+        Ok(Self { home, file, api, db, device, names, keyring })
+    }
+
+    /// Account id.
+    pub fn id(&self) -> AccountId {
+        self.keyring.setup.account
+    }
+
+    /// The identity key.
+    pub fn identity(&self) -> &PublicKey {
+        self.keyring.device_log().identity()
+    }
+
+    /// What the home remembers of the account.
+    pub fn file(&self) -> &AccountFile {
+        &self.file
+    }
+
+    /// The home.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The server.
+    pub fn api(&self) -> &Arc<Api> {
+        &self.api
+    }
+
+    /// The keyring vault.
+    pub fn keyring(&self) -> &Vault {
+        &self.keyring
+    }
+
+    /// The database.
+    pub fn db(&self) -> &Rc<Db> {
+        &self.db
+    }
+
+    /// Whether this process may write.
+    pub fn writes(&self) -> bool {
+        self.home.writes()
+    }
+
+    /// Keeps the session that is in use for the next run.
+    ///
+    /// # Errors
+    /// [`ClientError::Io`].
+    pub fn keep_session(&self) -> Result<()> {
+        let token = self.api.token();
+        if self.writes() && token != self.home.session()? {
+            self.home.set_session(token.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// Ends the session; the home stays.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn logout(&self) -> Result<()> {
+        if self.api.token().is_some() {
+            match self.api.delete("/v1/session").await {
+                Ok(()) | Err(ClientError::SignedOut) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.home.set_session(None)
+    }
+
+    /// Writes that wait for the server, over all vaults.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn pending(&self) -> Result<u64> {
+        let mut count = 0_u64;
+        for vault in self.db.vault_ids()? {
+            if let Some(replica) = self.db.vault(vault, None)? {
+                count = count.saturating_add(replica.pending_count()?);
+            }
+        }
+        Ok(count)
+    }
+
+    /// The account's devices.
+    pub fn devices(&self) -> Vec<DeviceInfo> {
+        let log = self.keyring.device_log();
+        log.devices()
+            .map(|device| DeviceInfo {
+                id: device.id.to_string(),
+                name: self.names.open_name(device).unwrap_or_else(|_| "(unreadable)".into()),
+                is_this: device.id == self.device.id(),
+            })
+            .collect()
+    }
+}
+
+pub(crate) fn keyring_id(identity: &PublicKey) -> lockstep_proto::VaultId {
+    keyring_vault_id(&identity.to_bytes())
+}
+
+pub(crate) fn keyring_setup(
+    account: AccountId,
+    identity: &PublicKey,
+    keyring: &KeyringKeys,
+    device: &Arc<DeviceKeys>,
+    create: Signed,
+) -> Setup {
+    let mut keys = VaultKeys::new(keyring_id(identity), &keyring.vault_secret());
+    for (epoch, key) in keyring.keys() {
+        keys.add_epoch(epoch, key.duplicate());
+    }
+    Setup { account, keys: Arc::new(keys), device: Arc::clone(device), create, genesis: None }
+}
+
+/// Fetches the device log and key header of one moment, from index 0 or on top of what is known.
+pub(crate) async fn fetch_devices(api: &Api, from: u64) -> Result<Devices> {
+    let mut whole: Devices = api.get(&format!("/v1/account/devices?from={from}")).await?;
+    while from.saturating_add(count(&whole)) < whole.total {
+        let next = from.saturating_add(count(&whole));
+        let page: Devices = api.get(&format!("/v1/account/devices?from={next}")).await?;
+        if page.entries.is_empty() {
+            return Err(ClientError::Server("it withholds entries of the device log".into()));
+        }
+        whole.entries.extend(page.entries);
+        whole.key_header = page.key_header;
+        whole.total = page.total;
+    }
+    Ok(whole)
+}
+
+fn count(devices: &Devices) -> u64 {
+    u64::try_from(devices.entries.len()).unwrap_or(u64::MAX)
+}
+
+/// Brings a verified log up to date and stores what is new.
+pub(crate) async fn refresh_log(api: &Api, db: &Db, known: &DeviceLog) -> Result<(DeviceLog, Signed)> {
+    let from = known.next_index();
+    let fetched = fetch_devices(api, from).await?;
+    if fetched.total < from {
+        return Err(ClientError::Rollback("the device log is shorter than before".into()));
+    }
+    let mut log = known.clone();
+    for entry in &fetched.entries {
+        log.append(entry).map_err(|error| ClientError::Server(error.to_string()))?;
+    }
+    let header = VerifiedKeyHeader::verify(log.account(), &fetched.key_header)
+        .map_err(|error| ClientError::Server(error.to_string()))?;
+    log.check_key_header(&header).map_err(|error| ClientError::Server(error.to_string()))?;
+    db.set_devices(usize::try_from(from).unwrap_or(usize::MAX), &fetched.entries, &fetched.key_header)?;
+    Ok((log, fetched.key_header))
+}
+
+/// Vault-log entry 0 of a vault, as the server has it; verified with the genesis.
+pub(crate) async fn fetch_create(api: &Api, vault: lockstep_proto::VaultId) -> Result<Signed> {
+    let log: VaultLog = api.get(&format!("/v1/vaults/{vault}/log")).await?;
+    log.0.into_iter().next().ok_or_else(|| ClientError::Server("a vault's log is empty".into()))
+}

@@ -1,0 +1,389 @@
+//! HTTP: typed calls of `/v1`. Answers are bounded and strictly decoded; a session that ended is renewed
+//! once with the device key; only requests that may be repeated are.
+
+use crate::error::{ClientError, Result};
+use crate::rng;
+use bytes::Bytes;
+use lockstep_client_crypto::device::DeviceKeys;
+use lockstep_proto::Digest;
+use lockstep_proto::api::MEDIA_TYPE;
+use lockstep_proto::api::auth::{
+    DeviceLoginStart, DeviceLoginStarted, PURPOSE_DEVICE, SESSION_DEVICE, Session, Statement,
+};
+use lockstep_proto::api::problem::Code;
+use lockstep_proto::api::vault::Page;
+use lockstep_proto::cbor::{ByteArray, Wire};
+use lockstep_proto::id::AccountId;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RANGE, RETRY_AFTER};
+use reqwest::{Method, Response, StatusCode};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use url::Url;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence for so long ends a request.
+const STALL: Duration = Duration::from_mins(1);
+const TRIES_MAX: u32 = 4;
+const WAIT_SECONDS_MAX: u64 = 10;
+const PROBLEM_BYTES_MAX: usize = 256 * 1024;
+
+/// A server, and who talks to it.
+pub struct Api {
+    http: reqwest::Client,
+    base: String,
+    origin: String,
+    token: Mutex<Option<String>>,
+    signer: Mutex<Option<(AccountId, Arc<DeviceKeys>)>>,
+}
+
+/// Checks a server address: `https`, or `http` to loopback, unless insecure is allowed. Gives the origin.
+///
+/// # Errors
+/// [`ClientError::Usage`].
+pub fn check_server(text: &str, insecure_http: bool) -> Result<String> {
+    let usage =
+        |reason: &str| ClientError::Usage(format!("the server address \"{text}\" can not be used: {reason}"));
+    let url = Url::parse(text).map_err(|_| usage("it is no address such as https://sync.example.org"))?;
+    let host = url.host().ok_or_else(|| usage("it names no host"))?;
+    let is_loopback = match &host {
+        url::Host::Domain(name) => *name == "localhost",
+        url::Host::Ipv4(address) => address.is_loopback(),
+        url::Host::Ipv6(address) => address.is_loopback(),
+    };
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback || insecure_http => {}
+        "http" => {
+            return Err(usage(
+                "http:// is refused to anything but this machine, because everybody on the way could read who signs \
+                 in; use https://, or say --insecure-http",
+            ));
+        }
+        _ => return Err(usage("only https:// and http:// are known")),
+    }
+    if url.path() != "/" || url.query().is_some() || !url.username().is_empty() || url.fragment().is_some() {
+        return Err(usage("only scheme, host and port are expected"));
+    }
+    Ok(url.origin().ascii_serialization())
+}
+
+impl Api {
+    /// Talks to the server at an origin that was checked.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] if TLS can not be set up.
+    pub fn new(origin: String) -> Result<Arc<Self>> {
+        // A provider that is installed already is the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("lockstep/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .retry(reqwest::retry::never())
+            .pool_idle_timeout(Duration::from_secs(20))
+            .pool_max_idle_per_host(8)
+            .http1_only()
+            .tcp_nodelay(true)
+            .referer(false)
+            .build()
+            .map_err(|error| ClientError::Unreachable {
+                server: origin.clone(),
+                reason: error.to_string(),
+            })?;
+        Ok(Arc::new(Self {
+            http,
+            base: origin.clone(),
+            origin,
+            token: Mutex::new(None),
+            signer: Mutex::new(None),
+        }))
+    }
+
+    /// The origin.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Uses a session's token.
+    pub fn set_token(&self, token: Option<String>) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    /// The token in use.
+    pub fn token(&self) -> Option<String> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets the device sign in by itself when a session ends.
+    pub fn set_signer(&self, account: AccountId, device: Arc<DeviceKeys>) {
+        *self.signer.lock().unwrap_or_else(PoisonError::into_inner) = Some((account, device));
+    }
+
+    /// Signs in with the device key.
+    ///
+    /// # Errors
+    /// [`ClientError::SignedOut`] if the server does not know the device.
+    pub async fn device_login(&self) -> Result<()> {
+        let signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (account, keys) = signer.ok_or(ClientError::SignedOut)?;
+        let start = DeviceLoginStart { account, device: keys.id() };
+        let started: DeviceLoginStarted = self.post_open("/v1/device-login/start", &start).await?;
+        let statement = keys.sign_statement(
+            &self.origin,
+            Statement {
+                account,
+                device: keys.id(),
+                purpose: PURPOSE_DEVICE,
+                server_nonce: started.nonce,
+                client_nonce: Digest::from_bytes(rng::bytes()),
+                signature: ByteArray([0; 64]),
+            },
+        );
+        let session: Session = match self.post_open("/v1/device-login/finish", &statement).await {
+            Err(error) if error.code() == Some(Code::Unauthenticated) => return Err(ClientError::SignedOut),
+            other => other?,
+        };
+        if session.account != account || session.device != keys.id() || session.kind != SESSION_DEVICE {
+            return Err(ClientError::Server("the session is for somebody else".into()));
+        }
+        self.set_token(Some(session.token));
+        Ok(())
+    }
+
+    /// `POST` without a session; a 401 is the caller's to explain.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn post_open<B: Wire, A: Wire>(&self, path: &str, body: &B) -> Result<A> {
+        let response = self.send(Method::POST, path, Some(body.encode().into()), None, false).await?;
+        self.decode(response).await
+    }
+
+    /// `POST` with a session.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn post<B: Wire, A: Wire>(&self, path: &str, body: &B) -> Result<A> {
+        let response = self.send(Method::POST, path, Some(body.encode().into()), None, true).await?;
+        self.decode(response).await
+    }
+
+    /// `POST` with a session; the answer has no body.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn post_nothing<B: Wire>(&self, path: &str, body: Option<&B>) -> Result<()> {
+        self.send(Method::POST, path, body.map(|body| body.encode().into()), None, true).await?;
+        Ok(())
+    }
+
+    /// `POST` of raw bytes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn post_bytes<A: Wire>(&self, path: &str, body: Bytes) -> Result<A> {
+        let response = self.send(Method::POST, path, Some(body), None, true).await?;
+        self.decode(response).await
+    }
+
+    /// `PUT` of raw bytes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn put_bytes(&self, path: &str, body: Bytes) -> Result<()> {
+        self.send(Method::PUT, path, Some(body), None, true).await?;
+        Ok(())
+    }
+
+    /// `GET`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn get<A: Wire>(&self, path: &str) -> Result<A> {
+        let response = self.send(Method::GET, path, None, None, true).await?;
+        self.decode(response).await
+    }
+
+    /// `GET` without a session.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn get_open<A: Wire>(&self, path: &str) -> Result<A> {
+        let response = self.send(Method::GET, path, None, None, false).await?;
+        self.decode(response).await
+    }
+
+    /// `DELETE`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn delete(&self, path: &str) -> Result<()> {
+        self.send(Method::DELETE, path, None, None, true).await?;
+        Ok(())
+    }
+
+    /// `GET` of an object from a byte on; read it with [`next_chunk`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn get_object(&self, path: &str, from: u64) -> Result<Response> {
+        let range = (from > 0).then(|| format!("bytes={from}-"));
+        self.send(Method::GET, path, None, range, true).await
+    }
+
+    async fn decode<A: Wire>(&self, mut response: Response) -> Result<A> {
+        let bytes = read_bounded(&mut response, A::BYTES_MAX).await?;
+        A::decode(&bytes).map_err(|error| ClientError::Server(error.to_string()))
+    }
+
+    /// Sends, waits where the server asks for it, renews the session once. Every request of the protocol
+    /// may be sent again: it is idempotent, or answers the second time with a code that tells.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+        range: Option<String>,
+        with_session: bool,
+    ) -> Result<Response> {
+        let mut renewed = false;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let outcome = self.send_once(&method, path, body.clone(), range.as_deref(), with_session).await;
+            let retry = match outcome {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) if response.status() == StatusCode::UNAUTHORIZED && with_session && !renewed => {
+                    renewed = true;
+                    Box::pin(self.device_login()).await?;
+                    continue;
+                }
+                Ok(response) => {
+                    let wait = retry_after(&response);
+                    let status = response.status();
+                    let error = self.problem(response).await;
+                    match wait {
+                        Some(wait) if status == StatusCode::SERVICE_UNAVAILABLE => (error, wait),
+                        _ => return Err(error),
+                    }
+                }
+                Err(error) => (error, Duration::from_millis(150 << tries.min(4))),
+            };
+            let (error, wait) = retry;
+            if tries >= TRIES_MAX {
+                return Err(error);
+            }
+            tokio::time::sleep(jittered(wait)).await;
+        }
+    }
+
+    async fn send_once(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<Bytes>,
+        range: Option<&str>,
+        with_session: bool,
+    ) -> Result<Response> {
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
+        if with_session && let Some(token) = self.token() {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let Some(range) = range {
+            request = request.header(RANGE, range);
+        }
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, MEDIA_TYPE).body(body);
+        }
+        // Bodies are at most 16 MiB: a minute of silence, plus a minute for every MiB on the slowest line.
+        match tokio::time::timeout(STALL * 10, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(self.unreachable(&error)),
+            Err(_) => Err(ClientError::Unreachable {
+                server: self.origin.clone(),
+                reason: "it does not answer".into(),
+            }),
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ClientError {
+        let mut reason = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(inner) = cause {
+            reason = inner.to_string();
+            cause = inner.source();
+        }
+        ClientError::Unreachable { server: self.origin.clone(), reason }
+    }
+
+    /// Reads a problem document.
+    async fn problem(&self, mut response: Response) -> ClientError {
+        let status = response.status();
+        if status == StatusCode::CONFLICT && content_type_is_cbor(&response) {
+            return match read_bounded(&mut response, Page::BYTES_MAX).await.map(|bytes| Page::decode(&bytes))
+            {
+                Ok(Ok(page)) => ClientError::HeadMoved(Box::new(page)),
+                Ok(Err(error)) => ClientError::Server(error.to_string()),
+                Err(error) => error,
+            };
+        }
+        let Ok(bytes) = read_bounded(&mut response, PROBLEM_BYTES_MAX).await else {
+            return ClientError::Server(format!("status {status}"));
+        };
+        let document: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let text = |key: &str| document.get(key).and_then(serde_json::Value::as_str).map(printable);
+        let detail = text("detail").unwrap_or_else(|| format!("status {status}"));
+        let code = text("code").and_then(|code| Code::parse(&code));
+        let names = document.get("names").and_then(serde_json::Value::as_array);
+        let names = names.map(|names| names.iter().filter_map(|name| name.as_str().map(printable)).collect());
+        if status.is_server_error() && code != Some(Code::StorageFull) {
+            return ClientError::Busy(detail);
+        }
+        ClientError::Refused { code, detail, names: names.unwrap_or_default() }
+    }
+}
+
+fn content_type_is_cbor(response: &Response) -> bool {
+    response.headers().get(CONTENT_TYPE).is_some_and(|value| value == MEDIA_TYPE)
+}
+
+/// Text of a server, made safe to print.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(400).collect()
+}
+
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds: u64 = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds.clamp(1, WAIT_SECONDS_MAX)))
+}
+
+fn jittered(wait: Duration) -> Duration {
+    let random: [u8; 1] = rng::bytes();
+    let [byte] = random;
+    wait.saturating_add(wait.saturating_mul(u32::from(byte)) / 512)
+}
+
+/// The next chunk of an answer; silence ends it.
+///
+/// # Errors
+/// [`ClientError::Unreachable`].
+pub async fn next_chunk(response: &mut Response) -> Result<Option<Bytes>> {
+    let server = response.url().origin().ascii_serialization();
+    match tokio::time::timeout(STALL, response.chunk()).await {
+        Ok(Ok(chunk)) => Ok(chunk),
+        Ok(Err(_)) => Err(ClientError::Unreachable { server, reason: "the connection broke".into() }),
+        Err(_) => Err(ClientError::Unreachable { server, reason: "it stopped sending".into() }),
+    }
+}
+
+async fn read_bounded(response: &mut Response, bytes_max: usize) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    while let Some(chunk) = next_chunk(response).await? {
+        if out.len().saturating_add(chunk.len()) > bytes_max {
+            return Err(ClientError::Server(format!("an answer is larger than {bytes_max} bytes")));
+        }
+        out.extend_from_slice(&chunk);
+    }
+    Ok(out)
+}

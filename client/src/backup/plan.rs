@@ -1,0 +1,104 @@
+//! What a run has to do: what is known of a source, against what a walk found.
+
+use super::scan::{Entry, Kind, Stat};
+use crate::error::Result;
+use crate::replica::{Side, VaultReplica};
+use crate::vault::Vault;
+use lockstep_client_crypto::content::{BlobRef, Content};
+use lockstep_engine::files::{FILE_TYPE, FileDoc, FileTime, KIND_FILE, KIND_FOLDER, KIND_LINK};
+use lockstep_engine::read;
+use lockstep_engine::replica::{PendingRow, Replica as _};
+use lockstep_proto::Bytes;
+use lockstep_proto::cbor::{Wire as _, decode_local, encode};
+use lockstep_proto::envelope::KIND_DOCUMENT;
+use lockstep_proto::id::{RecordId, SourceId};
+use std::collections::HashMap;
+
+/// What the vault (pending writes included) has of a path.
+pub(super) struct Known {
+    pub(super) record: RecordId,
+    pub(super) doc: FileDoc,
+    pub(super) blob: Option<BlobRef>,
+}
+
+/// All that is known of a source, by path.
+pub(super) fn known_files(vault: &Vault, source: SourceId) -> Result<HashMap<Vec<u8>, Known>> {
+    let mut known = HashMap::new();
+    for row in vault.replica.list(FILE_TYPE, Some(source.as_bytes()))? {
+        if let Some(content) = read::open(&vault.replica, &vault.setup.keys, &row)? {
+            add(&mut known, row.record, content);
+        }
+    }
+    // An interrupted run may have left writes that wait for the server; they count.
+    for row in all_pending(vault)? {
+        let Ok(content) = Content::decode(&row.content) else { continue };
+        if content.record_type != FILE_TYPE || !content.name.0.starts_with(source.as_bytes()) {
+            continue;
+        }
+        if row.kind == KIND_DOCUMENT {
+            add(&mut known, row.record, content);
+        } else {
+            known.retain(|_, file| file.record != row.record);
+        }
+    }
+    Ok(known)
+}
+
+fn all_pending(vault: &Vault) -> Result<Vec<PendingRow>> {
+    Ok(vault.replica.pending(usize::MAX)?)
+}
+
+fn add(known: &mut HashMap<Vec<u8>, Known>, record: RecordId, content: Content) {
+    if let Ok(doc) = FileDoc::decode(&content.document.0) {
+        let blob = content.blobs.into_iter().next();
+        known.insert(doc.path.0.clone(), Known { record, doc, blob });
+    }
+}
+
+type StatFields = (u64, i64, u32, i64, u32, u64, u32);
+
+fn fields(stat: &Stat) -> StatFields {
+    (stat.size, stat.mtime.0, stat.mtime.1, stat.ctime.0, stat.ctime.1, stat.inode, stat.mode)
+}
+
+/// Whether a file looks exactly as when it was read last.
+pub(super) fn is_untouched(replica: &VaultReplica, record: RecordId, stat: &Stat) -> Result<bool> {
+    let row = replica.side(Side::Stat, record)?;
+    let known: Option<StatFields> = row.and_then(|row| decode_local(&row));
+    Ok(known == Some(fields(stat)))
+}
+
+/// A stat cache row, unless the file was touched so recently that another write could hide in the same
+/// tick of its clock.
+pub(super) fn stat_row(stat: &Stat, scan_begin: (i64, u32)) -> Option<Vec<u8>> {
+    let newest = stat.mtime.max(stat.ctime);
+    // Time stamps may be as coarse as a few milliseconds.
+    let margin = (scan_begin.0, scan_begin.1.saturating_sub(20_000_000));
+    (newest < margin).then(|| encode(&fields(stat)))
+}
+
+/// The document of an entry without its contents.
+pub(super) fn document(source: SourceId, entry: &Entry, stat: &Stat) -> FileDoc {
+    let (kind, target) = match &entry.kind {
+        Kind::File => (KIND_FILE, Vec::new()),
+        Kind::Folder => (KIND_FOLDER, Vec::new()),
+        Kind::Link(target) => (KIND_LINK, target.clone()),
+    };
+    FileDoc {
+        source,
+        path: entry.path.clone().into(),
+        kind,
+        size: if kind == KIND_FILE { stat.size } else { 0 },
+        mtime: FileTime(stat.mtime.0, stat.mtime.1),
+        mode: stat.mode & 0o7777,
+        target: target.into(),
+        inline: Bytes::default(),
+        owner: (),
+        xattrs: (),
+        acl: (),
+        hard_link: (),
+        sparse: (),
+        codec: (),
+        chunker: (),
+    }
+}

@@ -1,0 +1,464 @@
+//! A backup run: scan, read, send, record, and at the end the snapshot.
+
+use super::Progress;
+use super::plan::{Known, document, is_untouched, known_files, stat_row};
+use super::scan::{Entry, Kind, Leave, Scan, Stat, identity_of, scan};
+use super::store::{Stored, is_about_the_file, store};
+use crate::account::Account;
+use crate::blob::{self, Frames};
+use crate::error::{ClientError, Result};
+use crate::replica::Side;
+use crate::rng;
+use crate::snapshot::Source;
+use crate::vault::Vault;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use globset::GlobSet;
+use lockstep_client_crypto::blob::new_reference;
+use lockstep_client_crypto::content::BlobRef;
+use lockstep_engine::NewRecord;
+use lockstep_engine::files::{
+    FILE_TYPE, FileDoc, SNAPSHOT_TYPE, SOURCE_TYPE, SnapshotDoc, SourceDoc, UNREADABLE_NAMED_MAX, file_name,
+};
+use lockstep_engine::replica::Policy;
+use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::id::{RecordId, SourceId};
+use std::collections::{HashMap, VecDeque};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::task::JoinHandle;
+
+/// Records are made durable here and sent when so many wait.
+const BATCH_RECORDS: usize = 1000;
+/// Bytes of records that wait, beside the count.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Framed requests under way at once.
+const UPLOADS_MAX: usize = 2;
+/// Files read and sealed at once.
+const READERS_MAX: usize = 3;
+
+/// Options of a run.
+pub struct Options {
+    /// Patterns that are left out.
+    pub exclude: GlobSet,
+    /// Tags of the snapshots.
+    pub tags: Vec<String>,
+    /// Set to stop cleanly.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What a run of one source came to.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// The root.
+    pub root: PathBuf,
+    /// Id of the snapshot.
+    pub snapshot: String,
+    /// Files, folders, links, bytes.
+    pub counts: (u64, u64, u64, u64),
+    /// Entries written, because they are new or changed.
+    pub changed: u64,
+    /// Entries deleted.
+    pub deleted: u64,
+    /// What could not be read, with the reason.
+    pub unreadable: Vec<(PathBuf, String)>,
+    /// FIFOs, sockets and devices.
+    pub special: Vec<PathBuf>,
+}
+
+/// Backs up a root into a vault.
+///
+/// # Errors
+/// [`ClientError`]; what was sent stays, and the same run goes on there.
+pub async fn backup(
+    account: &Account,
+    vault: &mut Vault,
+    root: &Path,
+    options: &Options,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Outcome> {
+    let root = std::path::absolute(root).map_err(|error| ClientError::io(root, error))?;
+    let start_utc = rng::now_utc();
+    let begin_ms = rng::now_ms();
+    let begin = (
+        i64::try_from(begin_ms / 1000).unwrap_or(i64::MAX),
+        u32::try_from(begin_ms % 1000).unwrap_or(0).saturating_mul(1_000_000),
+    );
+    let leave = Leave { exclude: &options.exclude, home: identity_of(account.home().path()) };
+    let found = scan(&root, &leave).map_err(|error| ClientError::io(&root, error))?;
+    vault.sync().await?;
+    let source = source_of(account, vault, &root)?;
+    let mut run = Run {
+        known: known_files(vault, source.0.id)?,
+        source: source.0.id,
+        root: root.clone(),
+        begin,
+        vault,
+        batch: Vec::new(),
+        batch_bytes: 0,
+        stats: Vec::new(),
+        frames: Frames::default(),
+        framed: Vec::new(),
+        uploads: FuturesUnordered::new(),
+        outcome: Outcome { root, ..Outcome::default() },
+        progress: Progress::default(),
+    };
+    if let Some(record) = source.1 {
+        run.batch.push(record);
+    }
+    run.go(found, options, progress).await?;
+    run.finish(start_utc, options).await
+}
+
+/// The source of a root on this device; a new one comes with its record.
+fn source_of(account: &Account, vault: &Vault, root: &Path) -> Result<(Source, Option<NewRecord>)> {
+    let device = account.device.id();
+    let sources = vault.sources()?;
+    let bytes = root.as_os_str().as_bytes();
+    if let Some(known) =
+        sources.iter().find(|source| source.doc.device == device && source.doc.root.0 == bytes)
+    {
+        return Ok((known.clone(), None));
+    }
+    let base = root.file_name().map_or_else(|| b"root".to_vec(), |name| name.as_bytes().to_vec());
+    let mut name = base.clone();
+    let mut number = 2_u32;
+    while sources.iter().any(|source| source.doc.name.0 == name) {
+        name.clone_from(&base);
+        name.extend_from_slice(format!("-{number}").as_bytes());
+        number = number.saturating_add(1);
+    }
+    let id = SourceId::from_bytes(rng::bytes());
+    let doc = SourceDoc { device, root: bytes.into(), name: name.into(), utc: rng::now_utc() };
+    let record = NewRecord {
+        record_type: SOURCE_TYPE.into(),
+        name: id.as_bytes().to_vec(),
+        schema: 1,
+        document: Some(doc.encode()),
+        blobs: Vec::new(),
+        policy: Policy::Overwrite,
+        pin: false,
+        expected: None,
+    };
+    Ok((Source { id, doc }, Some(record)))
+}
+
+type Upload = JoinHandle<Result<Vec<Ready>>>;
+type Reading = JoinHandle<std::result::Result<Stored, String>>;
+
+/// A file whose contents are at the server, or ride in its record.
+struct Ready {
+    doc: FileDoc,
+    blob: Option<BlobRef>,
+    stat: Stat,
+}
+
+struct Run<'a> {
+    known: HashMap<Vec<u8>, Known>,
+    source: SourceId,
+    root: PathBuf,
+    begin: (i64, u32),
+    vault: &'a mut Vault,
+    batch: Vec<NewRecord>,
+    batch_bytes: usize,
+    stats: Vec<(RecordId, Vec<u8>)>,
+    frames: Frames,
+    framed: Vec<Ready>,
+    uploads: FuturesUnordered<Upload>,
+    outcome: Outcome,
+    progress: Progress,
+}
+
+impl Run<'_> {
+    async fn go(&mut self, found: Scan, options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        self.progress.entries_total = u64::try_from(found.entries.len()).ok();
+        let bytes =
+            found.entries.iter().filter(|entry| entry.kind == Kind::File).map(|entry| entry.stat.size);
+        self.progress.bytes_total = Some(bytes.fold(0, u64::saturating_add));
+        self.unreadable(found.unreadable);
+        self.outcome.special = found.special.iter().map(|path| self.full(path)).collect();
+        // Reading and sealing run ahead on other threads, in order, a few files at a time.
+        let mut reading: VecDeque<(Entry, Option<Reading>)> = VecDeque::new();
+        let mut entries = found.entries.into_iter();
+        loop {
+            if options.stop.load(Ordering::Relaxed) {
+                self.flush(true).await?;
+                return Err(ClientError::Interrupted);
+            }
+            while reading.len() < READERS_MAX
+                && let Some(entry) = entries.next()
+            {
+                let task = self.begin_reading(&entry)?;
+                reading.push_back((entry, task));
+            }
+            let Some((entry, task)) = reading.pop_front() else { break };
+            match task {
+                Some(task) => {
+                    let stored =
+                        task.await.map_err(|_| ClientError::Damaged("a reading thread failed".into()))?;
+                    self.take(&entry, stored).await?;
+                }
+                None => self.take_without_contents(&entry),
+            }
+            self.count(&entry);
+            progress(self.progress);
+            self.flush(false).await?;
+        }
+        self.delete_missing();
+        self.flush(true).await
+    }
+
+    fn full(&self, path: &[u8]) -> PathBuf {
+        if path.is_empty() { self.root.clone() } else { self.root.join(std::ffi::OsStr::from_bytes(path)) }
+    }
+
+    fn unreadable(&mut self, found: Vec<(Vec<u8>, String)>) {
+        for (path, reason) in found {
+            // What could not be read is never taken for deleted; neither is what lies below it.
+            let mut below = path.clone();
+            below.push(b'/');
+            self.known.retain(|known, _| *known != path && !known.starts_with(&below) && !path.is_empty());
+            let path = self.full(&path);
+            self.outcome.unreadable.push((path, reason));
+        }
+    }
+
+    /// Starts reading a file that may have changed; none for everything that needs no reading.
+    fn begin_reading(&self, entry: &Entry) -> Result<Option<Reading>> {
+        if entry.kind != Kind::File {
+            return Ok(None);
+        }
+        let known = self.known.get(&entry.path);
+        if let Some(known) = known
+            && is_untouched(&self.vault.replica, known.record, &entry.stat)?
+        {
+            return Ok(None);
+        }
+        let keys = Arc::clone(&self.vault.setup.keys);
+        let (source, root, entry) = (self.source, self.root.clone(), entry.clone());
+        let known = known.map(|known| Known {
+            record: known.record,
+            doc: known.doc.clone(),
+            blob: known.blob.clone(),
+        });
+        Ok(Some(tokio::task::spawn_blocking(move || store(&keys, source, &root, &entry, known.as_ref()))))
+    }
+
+    fn take_without_contents(&mut self, entry: &Entry) {
+        let known = self.known.remove(&entry.path);
+        if entry.kind == Kind::File {
+            // Untouched since it was read last.
+            return;
+        }
+        let doc = document(self.source, entry, &entry.stat);
+        if known.is_none_or(|known| known.doc != doc) {
+            self.record(Ready { doc, blob: None, stat: entry.stat });
+        }
+    }
+
+    async fn take(&mut self, entry: &Entry, stored: std::result::Result<Stored, String>) -> Result<()> {
+        let known = self.known.remove(&entry.path);
+        match stored {
+            Err(reason) => {
+                let path = self.full(&entry.path);
+                self.outcome.unreadable.push((path, reason));
+            }
+            Ok(Stored::Record(doc, blob, stat)) => {
+                if known.is_some_and(|known| known.doc == doc && known.blob == blob) {
+                    self.remember(&doc, &stat);
+                } else {
+                    self.record(Ready { doc, blob, stat });
+                }
+            }
+            Ok(Stored::Framed(doc, blob, object, stat)) => {
+                self.progress.sent_bytes = self.progress.sent_bytes.saturating_add(blob.size);
+                self.frames.push(blob.blob, &object);
+                self.framed.push(Ready { doc, blob: Some(blob), stat });
+                if self.frames.is_full() {
+                    self.send_frames().await?;
+                }
+            }
+            Ok(Stored::Large(doc, hash, mut file, stat)) => {
+                let record = self.vault.setup.keys.record_id(FILE_TYPE, &file_name(self.source, &entry.path));
+                match self.upload(record, hash, &mut file, &stat).await {
+                    Ok(blob) => self.record(Ready { doc, blob: Some(blob), stat }),
+                    Err(error) if is_about_the_file(&error) => {
+                        let path = self.full(&entry.path);
+                        self.outcome.unreadable.push((path, "it changed while it was sent".into()));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn upload(
+        &mut self,
+        record: RecordId,
+        hash: lockstep_proto::Digest,
+        file: &mut std::fs::File,
+        stat: &Stat,
+    ) -> Result<BlobRef> {
+        let reference = match blob::begun_upload(&self.vault.replica, record, stat.size, hash)? {
+            Some(reference) => reference,
+            None => new_reference(stat.size, hash, &mut rng::system()),
+        };
+        blob::remember_upload(&self.vault.replica, record, &reference)?;
+        let (api, keys) = (Arc::clone(self.vault.api()), Arc::clone(&self.vault.setup.keys));
+        let sent = &mut self.progress.sent_bytes;
+        blob::upload_large(&api, &keys, &reference, file, &mut |bytes| *sent = sent.saturating_add(bytes))
+            .await?;
+        Ok(reference)
+    }
+
+    async fn send_frames(&mut self) -> Result<()> {
+        if self.frames.is_empty() {
+            return Ok(());
+        }
+        while self.uploads.len() >= UPLOADS_MAX {
+            self.one_upload().await?;
+        }
+        let frames = std::mem::take(&mut self.frames);
+        let ready = std::mem::take(&mut self.framed);
+        let (api, vault) = (Arc::clone(self.vault.api()), self.vault.setup.vault());
+        self.uploads.push(tokio::spawn(async move { frames.send(api, vault).await.map(|()| ready) }));
+        Ok(())
+    }
+
+    /// Waits for one upload; its files are recorded only now that their contents are durable.
+    async fn one_upload(&mut self) -> Result<()> {
+        if let Some(done) = self.uploads.next().await {
+            let ready = done.map_err(|_| ClientError::Damaged("an upload failed".into()))??;
+            for file in ready {
+                self.record(file);
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, ready: Ready) {
+        self.remember(&ready.doc, &ready.stat);
+        self.outcome.changed += 1;
+        let document = ready.doc.encode();
+        self.batch_bytes = self.batch_bytes.saturating_add(document.len());
+        self.batch.push(NewRecord {
+            record_type: FILE_TYPE.into(),
+            name: file_name(self.source, &ready.doc.path.0),
+            schema: 1,
+            document: Some(document),
+            blobs: ready.blob.into_iter().collect(),
+            policy: Policy::Overwrite,
+            pin: false,
+            expected: None,
+        });
+    }
+
+    fn remember(&mut self, doc: &FileDoc, stat: &Stat) {
+        let record = self.vault.setup.keys.record_id(FILE_TYPE, &file_name(self.source, &doc.path.0));
+        if let Some(row) = stat_row(stat, self.begin) {
+            self.stats.push((record, row));
+        }
+    }
+
+    fn count(&mut self, entry: &Entry) {
+        let counts = &mut self.outcome.counts;
+        match entry.kind {
+            Kind::File => {
+                counts.0 += 1;
+                counts.3 = counts.3.saturating_add(entry.stat.size);
+                self.progress.bytes = self.progress.bytes.saturating_add(entry.stat.size);
+            }
+            Kind::Folder => counts.1 += 1,
+            Kind::Link(_) => counts.2 += 1,
+        }
+        self.progress.entries += 1;
+    }
+
+    /// What was known and was not met is gone.
+    fn delete_missing(&mut self) {
+        let gone: Vec<Vec<u8>> = self.known.drain().map(|(path, _)| path).collect();
+        self.outcome.deleted = u64::try_from(gone.len()).unwrap_or(u64::MAX);
+        for path in gone {
+            self.batch.push(NewRecord {
+                record_type: FILE_TYPE.into(),
+                name: file_name(self.source, &path),
+                schema: 1,
+                document: None,
+                blobs: Vec::new(),
+                policy: Policy::Overwrite,
+                pin: false,
+                expected: None,
+            });
+        }
+    }
+
+    /// Makes waiting records durable and sends them, when there are enough or at the end.
+    async fn flush(&mut self, everything: bool) -> Result<()> {
+        if everything {
+            self.send_frames().await?;
+            while !self.uploads.is_empty() {
+                self.one_upload().await?;
+            }
+        }
+        let is_due = self.batch.len() >= BATCH_RECORDS || self.batch_bytes >= BATCH_BYTES;
+        if self.batch.is_empty() || !(everything || is_due) {
+            return if everything { self.flush_stats() } else { Ok(()) };
+        }
+        self.batch_bytes = 0;
+        self.vault.put(std::mem::take(&mut self.batch)).await?;
+        self.vault.sync().await?;
+        self.flush_stats()
+    }
+
+    /// The stat cache follows what is durable, never leads it.
+    fn flush_stats(&mut self) -> Result<()> {
+        let rows = std::mem::take(&mut self.stats);
+        self.vault.replica.set_side(Side::Stat, &rows)
+    }
+
+    async fn finish(mut self, start_utc: u64, options: &Options) -> Result<Outcome> {
+        let id: [u8; 16] = rng::bytes();
+        let counts = self.outcome.counts;
+        let unreadable = u64::try_from(self.outcome.unreadable.len()).unwrap_or(u64::MAX);
+        let doc = SnapshotDoc {
+            source: self.source,
+            start_utc,
+            end_utc: rng::now_utc(),
+            roots: vec![self.root.as_os_str().as_bytes().into()],
+            tags: options.tags.clone(),
+            counts: (counts.0, counts.1, counts.2, counts.3, unreadable),
+            unreadable: named(&self.outcome.unreadable),
+        };
+        let record = NewRecord {
+            record_type: SNAPSHOT_TYPE.into(),
+            name: id.to_vec(),
+            schema: 1,
+            document: Some(doc.encode()),
+            blobs: Vec::new(),
+            policy: Policy::KeepBoth,
+            pin: true,
+            expected: None,
+        };
+        self.vault.put(vec![record]).await?;
+        self.vault.sync().await?;
+        self.outcome.snapshot = rng::hex(&id);
+        Ok(self.outcome)
+    }
+}
+
+/// The first unreadable paths, as many as a record can name.
+fn named(unreadable: &[(PathBuf, String)]) -> Vec<lockstep_proto::Bytes> {
+    const BYTES_MAX: usize = 256 * 1024;
+    let mut left = BYTES_MAX;
+    let mut names = Vec::new();
+    for (path, _) in unreadable.iter().take(UNREADABLE_NAMED_MAX) {
+        let bytes = path.as_os_str().as_bytes();
+        let Some(rest) = left.checked_sub(bytes.len().saturating_add(8)) else { break };
+        left = rest;
+        names.push(bytes.into());
+    }
+    names
+}

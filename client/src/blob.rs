@@ -1,0 +1,248 @@
+//! Uploading and downloading objects.
+
+use crate::api::{Api, next_chunk};
+use crate::error::{ClientError, Result};
+use crate::replica::{Side, VaultReplica};
+use bytes::Bytes;
+use lockstep_client_crypto::blob::{ObjectOpener, ObjectSealer};
+use lockstep_client_crypto::content::BlobRef;
+use lockstep_client_crypto::vault::VaultKeys;
+use lockstep_proto::api::object::{BeginUpload, Stored, UploadState, frame_header};
+use lockstep_proto::api::problem::Code;
+use lockstep_proto::blob::{object_digest, part_digest};
+use lockstep_proto::cbor::{decode_local, encode};
+use lockstep_proto::id::{BlobId, RecordId, VaultId};
+use lockstep_proto::limits;
+use std::io::{Read, Seek as _, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Objects up to this size travel framed, many in a request.
+pub const FRAMED_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// A framed request is sent when it has grown to this size.
+pub const FRAMES_BYTES: usize = 8 * 1024 * 1024;
+const READ_BYTES: usize = 1024 * 1024;
+
+/// Objects that wait to be sent in one request.
+#[derive(Default)]
+pub struct Frames {
+    body: Vec<u8>,
+    count: usize,
+}
+
+impl Frames {
+    /// Adds an object.
+    pub fn push(&mut self, blob: BlobId, object: &[u8]) {
+        let size = u32::try_from(object.len()).unwrap_or(u32::MAX);
+        self.body.extend_from_slice(&frame_header(blob, size));
+        self.body.extend_from_slice(object);
+        self.count += 1;
+    }
+
+    /// Whether it is time to send.
+    pub fn is_full(&self) -> bool {
+        self.body.len() >= FRAMES_BYTES || self.count >= limits::FRAMES_MAX / 2
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes in it.
+    pub fn size_bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Sends; every object in it is durable afterwards.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn send(self, api: Arc<Api>, vault: VaultId) -> Result<()> {
+        let count = self.count;
+        let stored: Stored = api.post_bytes(&format!("/v1/vaults/{vault}/objects"), self.body.into()).await?;
+        if stored.0.len() == count {
+            Ok(())
+        } else {
+            Err(ClientError::Server("it did not store every object".into()))
+        }
+    }
+}
+
+/// Seals contents that are in memory.
+///
+/// # Errors
+/// [`ClientError::Usage`] if they are not the ones that were hashed.
+pub fn seal(keys: &VaultKeys, reference: &BlobRef, contents: &[u8]) -> Result<Vec<u8>> {
+    let (mut sealer, mut object) = ObjectSealer::new(keys, reference)?;
+    sealer.push(contents, &mut object)?;
+    sealer.finish(&mut object)?;
+    Ok(object)
+}
+
+/// What is remembered of a large upload before its first byte is sent.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn remember_upload(replica: &VaultReplica, record: RecordId, reference: &BlobRef) -> Result<()> {
+    replica.set_side(Side::Upload, &[(record, encode(reference))])
+}
+
+/// A large upload that was begun for a record with these contents.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn begun_upload(
+    replica: &VaultReplica,
+    record: RecordId,
+    size: u64,
+    content_hash: lockstep_proto::Digest,
+) -> Result<Option<BlobRef>> {
+    let row = replica.side(Side::Upload, record)?;
+    let reference: Option<BlobRef> = row.and_then(|row| decode_local(&row));
+    // Other contents never meet the same key.
+    Ok(reference.filter(|known| known.size == size && known.content_hash == content_hash))
+}
+
+/// Uploads the contents of a file in parts; parts that the server holds are not sent again. The file is
+/// read twice: for the digest, and to send.
+///
+/// # Errors
+/// [`ClientError::Usage`] if the file changed meanwhile.
+pub async fn upload_large(
+    api: &Api,
+    keys: &VaultKeys,
+    reference: &BlobRef,
+    file: &mut std::fs::File,
+    progress: &mut dyn FnMut(u64),
+) -> Result<()> {
+    let vault = keys.vault();
+    let mut digests = Vec::new();
+    let mut size = 0_u64;
+    for_parts(keys, reference, file, |part| {
+        size = size.saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
+        digests.push(part_digest(&part));
+        Ok(None)
+    })?;
+    let blob = reference.blob;
+    let begin = BeginUpload { blob, size, digest: object_digest(size, &digests) };
+    let state: UploadState = api.post(&format!("/v1/vaults/{vault}/uploads"), &begin).await?;
+    if state.complete {
+        return Ok(());
+    }
+    let mut parts = Parts::new(keys, reference, file)?;
+    let mut index = 0_u64;
+    while let Some(part) = parts.next()? {
+        let len = u64::try_from(part.len()).unwrap_or(u64::MAX);
+        if !state.parts.contains(&index) {
+            api.put_bytes(&format!("/v1/vaults/{vault}/uploads/{blob}/parts/{index}"), part).await?;
+        }
+        progress(len);
+        index += 1;
+    }
+    let nothing: Option<&BeginUpload> = None;
+    api.post_nothing(&format!("/v1/vaults/{vault}/uploads/{blob}/complete"), nothing).await
+}
+
+fn for_parts(
+    keys: &VaultKeys,
+    reference: &BlobRef,
+    file: &mut std::fs::File,
+    mut each: impl FnMut(Bytes) -> Result<Option<()>>,
+) -> Result<()> {
+    let mut parts = Parts::new(keys, reference, file)?;
+    while let Some(part) = parts.next()? {
+        each(part)?;
+    }
+    Ok(())
+}
+
+/// The parts of a file's object, one after the other.
+struct Parts<'a> {
+    sealer: Option<ObjectSealer>,
+    file: &'a mut std::fs::File,
+    buffer: Vec<u8>,
+    read: Vec<u8>,
+}
+
+impl<'a> Parts<'a> {
+    fn new(keys: &VaultKeys, reference: &BlobRef, file: &'a mut std::fs::File) -> Result<Self> {
+        file.seek(SeekFrom::Start(0)).map_err(|error| ClientError::io(Path::new("file"), error))?;
+        let (sealer, buffer) = ObjectSealer::new(keys, reference)?;
+        Ok(Self { sealer: Some(sealer), file, buffer, read: vec![0; READ_BYTES] })
+    }
+
+    fn next(&mut self) -> Result<Option<Bytes>> {
+        while self.buffer.len() < limits::PART_BYTES {
+            let Some(sealer) = &mut self.sealer else { break };
+            let got =
+                self.file.read(&mut self.read).map_err(|error| ClientError::io(Path::new("file"), error))?;
+            let (contents, _) = self.read.split_at(got);
+            if got == 0 {
+                if let Some(sealer) = self.sealer.take() {
+                    sealer.finish(&mut self.buffer)?;
+                }
+            } else {
+                sealer.push(contents, &mut self.buffer)?;
+            }
+        }
+        if self.buffer.is_empty() {
+            return Ok(None);
+        }
+        let rest = self.buffer.split_off(self.buffer.len().min(limits::PART_BYTES));
+        Ok(Some(std::mem::replace(&mut self.buffer, rest).into()))
+    }
+}
+
+/// Downloads an object; `sink` gets verified contents, in order. Only when this succeeds they are whole.
+///
+/// # Errors
+/// [`ClientError::Damaged`] names the object if it is not the one that was uploaded.
+pub async fn download(
+    api: &Api,
+    keys: &VaultKeys,
+    reference: &BlobRef,
+    sink: &mut (dyn FnMut(&[u8]) -> Result<()> + Send),
+) -> Result<()> {
+    let damaged = || {
+        ClientError::Damaged(format!(
+            "object {} at the server is damaged or not the right one",
+            reference.blob
+        ))
+    };
+    let path = format!("/v1/vaults/{}/objects/{}", keys.vault(), reference.blob);
+    let mut opener = ObjectOpener::new(keys, reference)?;
+    let whole = opener.object_bytes();
+    let mut received = 0_u64;
+    let mut out = Vec::new();
+    let mut tries = 0;
+    while received < whole {
+        let mut response = match api.get_object(&path, received).await {
+            Ok(response) => response,
+            Err(error) if error.code() == Some(Code::NotFound) => {
+                return Err(ClientError::Damaged(format!(
+                    "object {} is missing at the server",
+                    reference.blob
+                )));
+            }
+            Err(error) if error.code() == Some(Code::Range) => return Err(damaged()),
+            Err(error) => return Err(error),
+        };
+        let begun = received;
+        loop {
+            // At the end, or where the connection broke: if something is missing, go on there.
+            let Ok(Some(chunk)) = next_chunk(&mut response).await else { break };
+            received = received.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+            if received > whole || opener.push(&chunk, &mut out).is_err() {
+                return Err(damaged());
+            }
+            sink(&out)?;
+            out.clear();
+        }
+        tries += 1;
+        if received < whole && (received == begun || tries > 16) {
+            return Err(damaged());
+        }
+    }
+    opener.finish().map_err(|_| damaged())
+}

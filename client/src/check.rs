@@ -1,0 +1,258 @@
+//! Checking a vault: the chain and every signature again from genesis, the state digest, every envelope
+//! here and at the server, and on demand every object.
+
+use crate::error::{ClientError, Result};
+use crate::vault::Vault;
+use lockstep_client_crypto::content::BlobRef;
+use lockstep_engine::files::FILE_TYPE;
+use lockstep_engine::read;
+use lockstep_engine::replica::{RecordRow, Replica as _};
+use lockstep_proto::api::vault::{Entries, Entry};
+use lockstep_proto::chain;
+use lockstep_proto::commit::{Change, Commit};
+use lockstep_proto::envelope::{self, KIND_DOCUMENT, KIND_TOMBSTONE};
+use lockstep_proto::id::{RecordId, Revision, Seq};
+use lockstep_proto::state::StateDigest;
+use lockstep_proto::{Digest, limits};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a check found.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Commits verified.
+    pub commits: u64,
+    /// Records compared.
+    pub records: u64,
+    /// Objects read.
+    pub objects: u64,
+    /// Bytes of contents read.
+    pub bytes: u64,
+    /// What is wrong.
+    pub problems: Vec<String>,
+}
+
+/// Checks a vault that was just synced.
+///
+/// # Errors
+/// [`ClientError`] if the check itself can not be done.
+pub async fn check(vault: &Vault, read_data: bool, progress: &mut dyn FnMut(&Report)) -> Result<Report> {
+    let mut report = Report::default();
+    let expected = check_chain(vault, &mut report)?;
+    progress(&report);
+    let blobs = check_records(vault, &expected, &mut report)?;
+    check_server(vault, &expected, &mut report, progress).await?;
+    if read_data {
+        let mut done = BTreeSet::new();
+        for (record, blob) in blobs {
+            if done.insert(blob.blob) {
+                check_object(vault, record, &blob, &mut report).await?;
+                progress(&report);
+            }
+        }
+    }
+    Ok(report)
+}
+
+type Live = BTreeMap<RecordId, (Revision, Digest, Seq, u8)>;
+
+/// Walks the stored chain from genesis; gives the live set that it amounts to.
+fn check_chain(vault: &Vault, report: &mut Report) -> Result<Live> {
+    let id = vault.setup().vault();
+    let log = vault.device_log();
+    let mut live = Live::new();
+    let Some(head) = vault.replica().head()? else { return Ok(live) };
+    let missing = |seq: Seq| ClientError::Damaged(format!("commit {seq} of vault {id} is missing here"));
+    let wrong =
+        |error: &dyn std::fmt::Display| ClientError::Damaged(format!("the local chain is damaged: {error}"));
+    let zero = Seq::new(0);
+    let (genesis, _) = vault.replica().commit(zero)?.ok_or_else(|| missing(zero))?;
+    let setup = vault.setup();
+    let born = chain::verify_birth(id, setup.account, log.identity(), &**log, &setup.create, &genesis);
+    let mut tip = born.map_err(|error| wrong(&error))?.tip();
+    let mut state = StateDigest::default();
+    report.commits = 1;
+    while tip.seq < head.tip.seq {
+        let seq = tip.seq.next();
+        let (signed, changes) = vault.replica().commit(seq)?.ok_or_else(|| missing(seq))?;
+        let target = seq.skip_target();
+        let skip = vault.replica().commit_hash(target)?.ok_or_else(|| missing(target))?;
+        let verified = chain::verify_next(&tip, skip, &**log, &signed).map_err(|error| wrong(&error))?;
+        let list = chain::verify_changes(verified.commit(), &changes).map_err(|error| wrong(&error))?;
+        for change in &list.0 {
+            let Some((record, revision, digest)) = change.version() else { continue };
+            let kind = if matches!(change, Change::Put { .. }) { KIND_DOCUMENT } else { KIND_TOMBSTONE };
+            if let Some((revision, digest, seq, _)) = live.insert(record, (revision, digest, seq, kind)) {
+                state.remove(record, revision, digest, seq);
+            }
+            state.add(record, revision, digest, seq);
+        }
+        if state.checksum() != verified.commit().state {
+            return Err(wrong(&format!("the state digest of commit {seq} does not fit its changes")));
+        }
+        tip = verified.tip();
+        report.commits += 1;
+    }
+    if tip != head.tip {
+        return Err(wrong(&"the head is not the one that was verified"));
+    }
+    Ok(live)
+}
+
+/// Every record here is as the chain says, and opens. Gives the objects that are referred to.
+fn check_records(vault: &Vault, expected: &Live, report: &mut Report) -> Result<Vec<(RecordId, BlobRef)>> {
+    let mut blobs = Vec::new();
+    let mut after = None;
+    let mut count = 0_usize;
+    loop {
+        let page = vault.replica().all_records(after, 1000)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.record);
+        for row in &page {
+            count += 1;
+            let fits = expected.get(&row.record) == Some(&(row.revision, row.digest, row.seq, row.kind));
+            if !fits {
+                report
+                    .problems
+                    .push(format!("record {}: the local row is not what the chain says", row.record));
+                continue;
+            }
+            check_record(vault, row, &mut blobs, report)?;
+        }
+    }
+    if count != expected.len() {
+        report.problems.push(format!(
+            "{} records are missing in the local database",
+            expected.len() - count.min(expected.len())
+        ));
+    }
+    Ok(blobs)
+}
+
+fn check_record(
+    vault: &Vault,
+    row: &RecordRow,
+    blobs: &mut Vec<(RecordId, BlobRef)>,
+    report: &mut Report,
+) -> Result<()> {
+    report.records += 1;
+    let opened = match read::open(vault.replica(), &vault.setup().keys, row) {
+        Ok(opened) => opened,
+        Err(error) => {
+            report.problems.push(error.to_string());
+            return Ok(());
+        }
+    };
+    if let Some(content) = opened {
+        blobs.extend(content.blobs.into_iter().map(|blob| (row.record, blob)));
+        return Ok(());
+    }
+    let author = vault.replica().commit(row.seq)?.and_then(|(signed, _)| author(&signed.bytes.0));
+    report.problems.push(format!(
+        "record {} of commit {}{}: its envelope does not open",
+        row.record,
+        row.seq,
+        author.map_or_else(String::new, |device| format!(" by device {device}"))
+    ));
+    Ok(())
+}
+
+fn author(commit: &[u8]) -> Option<lockstep_proto::DeviceId> {
+    use lockstep_proto::cbor::Wire as _;
+    Commit::decode(commit).ok().map(|commit| commit.device)
+}
+
+/// The server still has every live envelope, unchanged.
+async fn check_server(
+    vault: &Vault,
+    expected: &Live,
+    report: &mut Report,
+    progress: &mut dyn FnMut(&Report),
+) -> Result<()> {
+    let Some(head) = vault.replica().head()? else { return Ok(()) };
+    let mut unseen: BTreeSet<RecordId> = expected.keys().copied().collect();
+    let mut place: Option<(Seq, RecordId)> = None;
+    let base = format!("/v1/vaults/{}/state?upto={}", vault.setup().vault(), head.tip.seq);
+    loop {
+        let path = match place {
+            None => base.clone(),
+            Some((seq, record)) => format!("{base}&from-seq={seq}&from-record={record}"),
+        };
+        let page: Entries = vault.api().get(&path).await?;
+        for entry in &page.entries {
+            let here = (entry.seq, entry.record);
+            if place.is_some_and(|last| last >= here) {
+                return Err(ClientError::Server("entries do not ascend".into()));
+            }
+            place = Some(here);
+            check_entry(expected, entry, &mut unseen, report);
+        }
+        progress(report);
+        if !page.more {
+            break;
+        }
+        if page.entries.is_empty() || page.entries.len() > limits::PAGE_ENTRIES_MAX {
+            return Err(ClientError::Server("it promises more entries and sends none".into()));
+        }
+    }
+    for record in unseen {
+        let seq = expected.get(&record).map_or(Seq::new(0), |(_, _, seq, _)| *seq);
+        report.problems.push(format!("record {record} of commit {seq} is missing at the server"));
+    }
+    Ok(())
+}
+
+fn check_entry(expected: &Live, entry: &Entry, unseen: &mut BTreeSet<RecordId>, report: &mut Report) {
+    let record = entry.record;
+    let digest = envelope::digest(&entry.envelope.0);
+    match expected.get(&record) {
+        None => report.problems.push(format!("the server shows record {record}, which no commit wrote")),
+        Some((revision, expected_digest, seq, kind)) => {
+            if !unseen.remove(&record) {
+                report.problems.push(format!("the server shows record {record} twice"));
+            } else if (*revision, *expected_digest, *seq, *kind)
+                != (entry.revision, digest, entry.seq, entry.kind)
+            {
+                report.problems.push(format!("record {record} of commit {seq} is damaged at the server"));
+            }
+        }
+    }
+}
+
+async fn check_object(vault: &Vault, record: RecordId, blob: &BlobRef, report: &mut Report) -> Result<()> {
+    let mut size = 0_u64;
+    let mut sink = |contents: &[u8]| {
+        size = size.saturating_add(u64::try_from(contents.len()).unwrap_or(u64::MAX));
+        Ok(())
+    };
+    let done = crate::blob::download(vault.api(), &vault.setup().keys, blob, &mut sink).await;
+    match done {
+        Ok(()) => {
+            report.objects += 1;
+            report.bytes = report.bytes.saturating_add(size);
+            Ok(())
+        }
+        Err(ClientError::Damaged(what)) => {
+            let named = name_of(vault, record)?;
+            report.problems.push(format!("{what} ({named})"));
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What a person calls a record: for a file its path, otherwise its type and name.
+fn name_of(vault: &Vault, record: RecordId) -> Result<String> {
+    let current = read::current(vault.replica(), &vault.setup().keys, record)?;
+    Ok(current.map_or_else(
+        || format!("record {record}"),
+        |current| {
+            let name = &current.content.name.0;
+            let shown = if current.content.record_type == FILE_TYPE {
+                name.get(16..).unwrap_or_default()
+            } else {
+                name.as_slice()
+            };
+            format!("{} {}", current.content.record_type, String::from_utf8_lossy(shown).escape_debug())
+        },
+    ))
+}

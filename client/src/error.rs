@@ -1,0 +1,161 @@
+//! What can go wrong, in words for a person: what failed, why, and what to do.
+
+use lockstep_engine::EngineError;
+use lockstep_proto::api::problem::Code;
+use std::path::{Path, PathBuf};
+
+/// An error of the client.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// Misuse: a value that can not be used.
+    #[error("{0}")]
+    Usage(String),
+    /// The server can not be reached.
+    #[error(
+        "the server {server} can not be reached: {reason}; check the address and that it runs, then try again"
+    )]
+    Unreachable {
+        /// Which.
+        server: String,
+        /// Why.
+        reason: String,
+    },
+    /// Sign-in failed.
+    #[error("the account name or the passphrase is wrong")]
+    WrongPassphrase,
+    /// Recovery sign-in failed.
+    #[error("the account name or the recovery key is wrong")]
+    WrongRecoveryKey,
+    /// The session ended and the device can not sign in again.
+    #[error("the server does not accept this device any more; run: lockstep login")]
+    SignedOut,
+    /// The server refuses.
+    #[error("the server refuses: {detail}")]
+    Refused {
+        /// Its code, if it is one of ours.
+        code: Option<Code>,
+        /// Its words.
+        detail: String,
+        /// Ids that it names.
+        names: Vec<String>,
+    },
+    /// A lost race: what came in between. The engine goes on with it.
+    #[error("the vault's head moved on")]
+    HeadMoved(Box<lockstep_proto::api::vault::Page>),
+    /// The server is busy or failing.
+    #[error("the server can not do this now: {0}; try again later")]
+    Busy(String),
+    /// The server's answer is not valid.
+    #[error("the server's answer is not valid: {0}")]
+    Server(String),
+    /// The server showed an older state than a device verified before.
+    #[error(
+        "the server went back in time: {0}. Nothing was changed here. It may have been restored from an old copy: \
+         put a newer copy of the server's data back; until then this device keeps what it has"
+    )]
+    Rollback(String),
+    /// The server shows another history.
+    #[error("the server shows another history than the one verified before: {0}. Nothing was changed here")]
+    Fork(String),
+    /// Something that a device wrote is not valid.
+    #[error("{0}. Nothing after it was taken over")]
+    Fault(String),
+    /// The server withholds something.
+    #[error("{0}. Nothing of it was taken over")]
+    Incomplete(String),
+    /// This home is a copy of another.
+    #[error(
+        "another copy of this device's home is in use ({0}); run: lockstep login, to give this copy its own identity"
+    )]
+    Cloned(String),
+    /// Something stored is damaged.
+    #[error("{0}")]
+    Damaged(String),
+    /// There is no account in this home.
+    #[error("there is no account in {0}; run: lockstep signup, or: lockstep login")]
+    NoAccount(PathBuf),
+    /// Another process writes.
+    #[error("another lockstep process is writing in {0}; wait for it to end, or use another --home")]
+    Locked(PathBuf),
+    /// A local file operation failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The disk is full.
+    #[error("the disk of {} is full; make room and run the same command again", .0.display())]
+    DiskFull(PathBuf),
+    /// The local database failed.
+    #[error("the local database failed: {0}")]
+    Database(String),
+    /// Something was not found.
+    #[error("{0}")]
+    NotFound(String),
+    /// The run was stopped by the user.
+    #[error("stopped; the same command goes on where it was")]
+    Interrupted,
+}
+
+/// Result of the client.
+pub type Result<T> = std::result::Result<T, ClientError>;
+
+impl ClientError {
+    /// A file operation that failed; a full disk is told apart.
+    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::DiskFull(path),
+            _ => Self::Io { path, source },
+        }
+    }
+
+    /// The server's code, if it refused with one.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused { code, .. } => *code,
+            _ => None,
+        }
+    }
+}
+
+impl From<EngineError> for ClientError {
+    fn from(error: EngineError) -> Self {
+        let text = error.to_string();
+        match error {
+            EngineError::Rollback { .. } => Self::Rollback(text),
+            EngineError::Fork { .. } => Self::Fork(text),
+            EngineError::Fault { .. } => Self::Fault(text),
+            EngineError::Incomplete { .. } => Self::Incomplete(text),
+            EngineError::Cloned { .. } => Self::Cloned(text),
+            EngineError::Misuse { what } => Self::Usage(what.to_owned()),
+            EngineError::Replica { .. } => Self::Damaged(text),
+            _ => Self::Server(text),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for ClientError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull(PathBuf::from("this device's home")),
+            _ => Self::Database(error.to_string()),
+        }
+    }
+}
+
+impl From<lockstep_client_crypto::CryptoError> for ClientError {
+    fn from(error: lockstep_client_crypto::CryptoError) -> Self {
+        use lockstep_client_crypto::CryptoError;
+        match error {
+            CryptoError::Misuse { what } => Self::Usage(what.to_owned()),
+            CryptoError::Peer { .. } | CryptoError::KeyHeader(_) | CryptoError::Codec(_) => {
+                Self::Server(error.to_string())
+            }
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Carrying out the engine's writes: all operations of one effect in one transaction.
+
+use super::VaultReplica;
+use super::read::{encode_in_flight, encode_tip, pending_place, sql};
+use crate::error::Result;
+use lockstep_engine::replica::{Base, EnvelopeSource, IndexInfo, PendingRow, Policy, RecordRow, WriteOp};
+use lockstep_proto::id::OperationId;
+use rusqlite::{Transaction, params};
+
+type Tags = (Option<[u8; 16]>, Option<[u8; 16]>);
+
+impl VaultReplica {
+    /// Carries out operations durably, together.
+    ///
+    /// # Errors
+    /// [`crate::ClientError`]; nothing was written then.
+    pub fn apply(&self, ops: &[WriteOp]) -> Result<()> {
+        let transaction = self.db.connection().unchecked_transaction()?;
+        for op in ops {
+            self.apply_one(&transaction, op)?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn apply_one(&self, t: &Transaction<'_>, op: &WriteOp) -> Result<()> {
+        let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> Result<()> {
+            t.prepare_cached(sql)?.execute(values)?;
+            Ok(())
+        };
+        match op {
+            WriteOp::AddPending(row) => self.add_pending(t, row),
+            WriteOp::ReplacePending(operation, row) => self.replace_pending(t, *operation, row),
+            WriteOp::DropPending(operation) => run(
+                "DELETE FROM pending WHERE vault = ?1 AND operation = ?2",
+                params![self.key, operation.as_bytes()],
+            ),
+            WriteOp::SetInFlight(in_flight) => run(
+                "UPDATE vault SET in_flight = ?2 WHERE id = ?1",
+                params![self.key, encode_in_flight(in_flight)],
+            ),
+            WriteOp::DropInFlight => {
+                run("UPDATE vault SET in_flight = NULL WHERE id = ?1", params![self.key])
+            }
+            WriteOp::AddCommit { seq, hash, commit, changes } => run(
+                "INSERT INTO commit_row (vault, seq, hash, bytes, signature, changes) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    self.key,
+                    sql(seq.value()),
+                    hash.as_bytes(),
+                    commit.bytes.0,
+                    commit.signature.0,
+                    changes
+                ],
+            ),
+            WriteOp::AddVersion(row) => run(
+                "INSERT INTO version (vault, seq, record, revision, digest, kind, previous_seq)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![
+                    self.key,
+                    sql(row.seq.value()),
+                    row.record.as_bytes(),
+                    sql(row.revision.value()),
+                    row.digest.as_bytes(),
+                    row.kind,
+                    row.previous_seq.map(|seq| sql(seq.value())),
+                ],
+            ),
+            WriteOp::SetRecord(row, source) => self.set_record(t, row, source),
+            WriteOp::StageEnvelope { seq, record, envelope, index } => {
+                let (tag, group) = self.tags(index.as_ref());
+                run(
+                    "INSERT OR REPLACE INTO staged (vault, seq, record, tag, group_tag, envelope)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    params![self.key, sql(seq.value()), record.as_bytes(), tag, group, envelope],
+                )
+            }
+            WriteOp::ClearStaged => run("DELETE FROM staged WHERE vault = ?1", params![self.key]),
+            WriteOp::SetHead(head) => run(
+                "UPDATE vault SET tip = ?2, state = ?3 WHERE id = ?1",
+                params![self.key, encode_tip(&head.tip), head.state.to_bytes()],
+            ),
+            WriteOp::SetClock(clock) => run(
+                "UPDATE vault SET clock_ms = ?2, clock_counter = ?3 WHERE id = ?1",
+                params![self.key, sql(clock.utc_ms), sql(clock.counter)],
+            ),
+        }
+    }
+
+    fn tags(&self, index: Option<&IndexInfo>) -> Tags {
+        let keys = self.db.keys();
+        match index {
+            None => (None, None),
+            Some(info) => {
+                (Some(keys.tag("type", info.record_type.as_bytes())), Some(keys.tag("group", &info.group)))
+            }
+        }
+    }
+
+    fn set_record(&self, t: &Transaction<'_>, row: &RecordRow, source: &EnvelopeSource) -> Result<()> {
+        const UPSERT: &str = "ON CONFLICT (vault, record) DO UPDATE SET revision = excluded.revision,
+            digest = excluded.digest, seq = excluded.seq, kind = excluded.kind, present = excluded.present,
+            tag = coalesce(excluded.tag, CASE WHEN excluded.present = 1 THEN NULL ELSE tag END),
+            group_tag = coalesce(excluded.group_tag, CASE WHEN excluded.present = 1 THEN NULL ELSE group_tag END),
+            envelope = excluded.envelope";
+        const COLUMNS: &str =
+            "(vault, record, revision, digest, seq, kind, present, tag, group_tag, envelope)";
+        let seq = sql(row.seq.value());
+        let revision = sql(row.revision.value());
+        if matches!(source, EnvelopeSource::Staged) {
+            let text = format!(
+                "INSERT INTO record {COLUMNS}
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, 1, tag, group_tag, envelope FROM staged
+                 WHERE vault = ?1 AND record = ?2 AND seq = ?5 {UPSERT}"
+            );
+            let values =
+                params![self.key, row.record.as_bytes(), revision, row.digest.as_bytes(), seq, row.kind];
+            if t.prepare_cached(&text)?.execute(values)? != 1 {
+                return Err(super::damaged("a staged envelope"));
+            }
+            return Ok(());
+        }
+        let (envelope, (tag, group)) = match source {
+            EnvelopeSource::Here(bytes, index) => (Some(bytes), self.tags(index.as_ref())),
+            _ => (None, (None, None)),
+        };
+        let text =
+            format!("INSERT INTO record {COLUMNS} VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) {UPSERT}");
+        let values = params![
+            self.key,
+            row.record.as_bytes(),
+            revision,
+            row.digest.as_bytes(),
+            seq,
+            row.kind,
+            row.present,
+            tag,
+            group,
+            envelope
+        ];
+        t.prepare_cached(&text)?.execute(values)?;
+        Ok(())
+    }
+
+    fn add_pending(&self, t: &Transaction<'_>, row: &PendingRow) -> Result<()> {
+        let text = "INSERT INTO pending
+            (vault, operation, record, kind, base_revision, base_operation, policy, pin, content)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        self.bind_pending(t, text, row.operation, row)
+    }
+
+    fn replace_pending(&self, t: &Transaction<'_>, operation: OperationId, row: &PendingRow) -> Result<()> {
+        let text = "UPDATE pending SET record = ?3, kind = ?4, base_revision = ?5, base_operation = ?6,
+            policy = ?7, pin = ?8, content = ?9 WHERE vault = ?1 AND operation = ?2";
+        self.bind_pending(t, text, operation, row)
+    }
+
+    fn bind_pending(
+        &self,
+        t: &Transaction<'_>,
+        text: &str,
+        operation: OperationId,
+        row: &PendingRow,
+    ) -> Result<()> {
+        let (revision, base) = match row.base {
+            Base::Revision(revision) => (Some(sql(revision.value())), None),
+            Base::Pending(operation) => (None, Some(*operation.as_bytes())),
+        };
+        let policy = match row.policy {
+            Policy::KeepBoth => 0,
+            Policy::AdoptCommitted => 1,
+            Policy::Overwrite => 2,
+        };
+        let place = pending_place(self.vault, operation);
+        let content = self.db.keys().seal_row(&place, &row.content, &mut crate::rng::system());
+        let values = params![
+            self.key,
+            operation.as_bytes(),
+            row.record.as_bytes(),
+            row.kind,
+            revision,
+            base,
+            policy,
+            row.pin,
+            content
+        ];
+        t.prepare_cached(text)?.execute(values)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! Driving an engine: carrying out its effects over the replica and HTTP.
+
+use crate::api::Api;
+use crate::error::{ClientError, Result};
+use crate::replica::VaultReplica;
+use crate::rng;
+use lockstep_engine::engine::Setup;
+use lockstep_engine::{Answer, Effect, Env, Event, Failure, Input, NewRecord, Request, VaultEngine};
+use lockstep_proto::api::problem::Code;
+use lockstep_proto::api::vault::{Entries, GetEnvelopes, Page, Pushed, StageEnvelopes, StagedEnvelopes};
+use lockstep_proto::device_log::DeviceLog;
+use lockstep_proto::id::{RecordId, Seq};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Fetches and verifies what the device log has grown by.
+pub(crate) struct DeviceLogSource {
+    pub(crate) api: Arc<Api>,
+    pub(crate) db: std::rc::Rc<crate::replica::Db>,
+}
+
+impl DeviceLogSource {
+    async fn refresh(&self, known: &DeviceLog) -> Result<Arc<DeviceLog>> {
+        crate::account::refresh_log(&self.api, &self.db, known).await.map(|(log, _)| Arc::new(log))
+    }
+}
+
+/// A vault at work.
+pub struct Vault {
+    pub(crate) engine: VaultEngine,
+    pub(crate) replica: VaultReplica,
+    pub(crate) setup: Setup,
+    api: Arc<Api>,
+    devices: DeviceLogSource,
+}
+
+impl Vault {
+    pub(crate) fn new(setup: Setup, log: Arc<DeviceLog>, replica: VaultReplica, api: Arc<Api>) -> Self {
+        let devices = DeviceLogSource { api: Arc::clone(&api), db: std::rc::Rc::clone(replica.db()) };
+        Self { engine: VaultEngine::new(setup.clone(), log), replica, setup, api, devices }
+    }
+
+    /// The replica.
+    pub fn replica(&self) -> &VaultReplica {
+        &self.replica
+    }
+
+    /// The setup: keys and birth.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// The server.
+    pub fn api(&self) -> &Arc<Api> {
+        &self.api
+    }
+
+    /// The device log as this vault's engine knows it.
+    pub fn device_log(&self) -> &Arc<DeviceLog> {
+        self.engine.devices()
+    }
+
+    /// Writes records durably here; they are sent by [`Self::sync`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn put(&mut self, records: Vec<NewRecord>) -> Result<()> {
+        self.drive(Input::Put(records)).await?;
+        Ok(())
+    }
+
+    /// Pulls, then pushes everything that is pending.
+    ///
+    /// # Errors
+    /// [`ClientError`]; pending writes are kept.
+    pub async fn sync(&mut self) -> Result<Vec<Event>> {
+        self.drive(Input::Sync).await
+    }
+
+    async fn drive(&mut self, input: Input) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let mut generator = rng::system();
+            let mut env = Env { utc_ms: rng::now_ms(), rng: &mut generator };
+            for effect in self.engine.step(&self.replica, &mut env, input) {
+                match effect {
+                    Effect::Write(id, ops) => {
+                        self.replica.apply(&ops)?;
+                        inputs.push_back(Input::Written(id));
+                    }
+                    Effect::Send(id, request) => {
+                        let answer = self.carry_out(request).await?;
+                        inputs.push_back(Input::Answered(id, answer));
+                    }
+                    Effect::Report(Event::Stopped(error)) => return Err(error.into()),
+                    Effect::Report(Event::Paused(failure)) => return Err(paused(failure)),
+                    Effect::Report(event) => events.push(event),
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    /// Sends a request. Errors that end the whole run are errors; what the engine decides about is an answer.
+    async fn carry_out(&self, request: Request) -> Result<std::result::Result<Answer, Failure>> {
+        let base = format!("/v1/vaults/{}", self.setup.vault());
+        let answer = match request {
+            Request::Commits { after } => {
+                let query = after.map_or_else(String::new, |after| format!("?after={after}"));
+                let page: Page = self.api.get(&format!("{base}/commits{query}")).await?;
+                Answer::Page(page)
+            }
+            Request::State { after, upto, from } => {
+                let page: Entries = self.api.get(&state_path(&base, after, upto, from)).await?;
+                Answer::Entries(page.entries, page.more)
+            }
+            Request::Envelopes { places } => {
+                let page: Entries =
+                    self.api.post(&format!("{base}/envelopes/get"), &GetEnvelopes(places)).await?;
+                Answer::Entries(page.entries, page.more)
+            }
+            Request::Stage { envelopes } => {
+                let _staged: StagedEnvelopes =
+                    self.api.post(&format!("{base}/envelopes"), &StageEnvelopes(envelopes)).await?;
+                Answer::Staged
+            }
+            Request::Push(push) => {
+                let pushed: Result<Pushed> = self.api.post(&format!("{base}/commits"), &push).await;
+                match pushed {
+                    Ok(_) => Answer::Pushed,
+                    Err(ClientError::HeadMoved(page)) => Answer::HeadMoved(*page),
+                    Err(error) if error.code() == Some(Code::MissingObject) => {
+                        let ClientError::Refused { names, .. } = &error else { return Err(error) };
+                        let blobs = names.iter().filter_map(|name| name.parse().ok()).collect();
+                        return Ok(Err(Failure::MissingObjects(blobs)));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Request::DeviceLog => Answer::DeviceLog(self.devices.refresh(self.engine.devices()).await?),
+        };
+        Ok(Ok(answer))
+    }
+}
+
+fn state_path(base: &str, after: Option<Seq>, upto: Seq, from: Option<(Seq, RecordId)>) -> String {
+    use std::fmt::Write as _;
+    let mut path = format!("{base}/state?upto={upto}&current=true");
+    if let Some(after) = after {
+        let _ = write!(path, "&after={after}");
+    }
+    if let Some((seq, record)) = from {
+        let _ = write!(path, "&from-seq={seq}&from-record={record}");
+    }
+    path
+}
+
+fn paused(failure: Failure) -> ClientError {
+    match failure {
+        Failure::MissingObjects(blobs) => ClientError::Refused {
+            code: Some(Code::MissingObject),
+            detail: "contents that a record names are not there; run the same command again".into(),
+            names: blobs.iter().map(ToString::to_string).collect(),
+        },
+        Failure::SignedOut => ClientError::SignedOut,
+        Failure::Later(text) => ClientError::Busy(text),
+        Failure::Refused(detail) => ClientError::Refused { code: None, detail, names: Vec::new() },
+    }
+}
