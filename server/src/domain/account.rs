@@ -6,8 +6,9 @@ use crate::store::{NewEntry, NewVault};
 use lockstep_proto::api::account::Devices;
 use lockstep_proto::api::auth::action_input;
 use lockstep_proto::api::problem::Code;
+use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::chain;
-use lockstep_proto::device_log::{DeviceLog, DeviceLogError};
+use lockstep_proto::device_log::{DeviceLog, DeviceLogEntry, DeviceLogError};
 use lockstep_proto::id::AccountId;
 use lockstep_proto::key_header::{KeyHeader, KeyHeaderError, VerifiedKeyHeader};
 use lockstep_proto::sign::{PublicKey, Signature};
@@ -96,6 +97,12 @@ pub fn check_next_entry(
     let mut log = DeviceLog::new(*old.identity());
     for known in &stored.entries {
         log.append(known).map_err(|error| log_refusal(&error))?;
+    }
+    // Told before the signature is judged: it covers the log's head, which is another one then.
+    let claimed = DeviceLogEntry::decode(&entry.bytes.0)
+        .map_err(|error| Refusal::new(Code::Malformed, error.to_string()))?;
+    if (claimed.index, claimed.previous) != (log.next_index(), log.head()) {
+        return Err(Refusal::new(Code::LogMoved, "the device log moved on; fetch it and try again"));
     }
     let last = log.next_index().saturating_sub(1);
     check_action(old.identity(), account, action, last, log.head())?;

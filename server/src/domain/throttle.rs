@@ -36,7 +36,11 @@ impl Throttle {
             buckets.retain(|_, bucket| bucket.last_utc.saturating_add(FORGET_SECONDS) > now_utc);
         }
         if buckets.len() >= BUCKETS_MAX && !buckets.contains_key(key) {
-            return Err(DELAY_SECONDS_MAX);
+            // Made-up keys must not lock real ones out: the oldest half makes room.
+            let mut ages: Vec<u64> = buckets.values().map(|bucket| bucket.last_utc).collect();
+            ages.sort_unstable();
+            let middle = ages.get(ages.len() / 2).copied().unwrap_or(now_utc);
+            buckets.retain(|_, bucket| bucket.last_utc > middle);
         }
         let bucket =
             buckets.entry(key.to_vec()).or_insert(Bucket { tries: 0, last_utc: now_utc, next_utc: 0 });

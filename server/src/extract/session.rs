@@ -57,6 +57,22 @@ impl FromRequestParts<App> for DeviceSession {
     }
 }
 
+/// A provisional session from a recovery sign-in; to clients it is a provisional one.
+pub const SESSION_RECOVERY: u8 = 3;
+
+/// The kind that clients see.
+pub fn public_kind(kind: u8) -> u8 {
+    if kind == SESSION_RECOVERY { SESSION_PROVISIONAL } else { kind }
+}
+
+/// Opens the session of a recovery sign-in, the only one that may recover.
+///
+/// # Errors
+/// The store's.
+pub async fn open_recovery_session(app: &App, account: AccountId) -> Result<Session, ApiError> {
+    open(app, account, DeviceId::ZERO, SESSION_RECOVERY, limits::PROVISIONAL_SESSION_TTL_SECONDS).await
+}
+
 /// Opens a session and gives its token to the client; the server keeps the token's hash.
 ///
 /// # Errors
@@ -66,15 +82,25 @@ pub async fn open_session(
     account: AccountId,
     device: Option<DeviceId>,
 ) -> Result<Session, ApiError> {
-    let token: [u8; TOKEN_BYTES] = random_bytes();
     let (kind, ttl_seconds) = match device {
         Some(_) => (SESSION_DEVICE, limits::DEVICE_SESSION_TTL_SECONDS),
         None => (SESSION_PROVISIONAL, limits::PROVISIONAL_SESSION_TTL_SECONDS),
     };
+    open(app, account, device.unwrap_or(DeviceId::ZERO), kind, ttl_seconds).await
+}
+
+async fn open(
+    app: &App,
+    account: AccountId,
+    device: DeviceId,
+    kind: u8,
+    ttl_seconds: u64,
+) -> Result<Session, ApiError> {
+    let token: [u8; TOKEN_BYTES] = random_bytes();
     let row = SessionRow {
         token_hash: Digest::of(label::LOCAL_SESSION, &token),
         account,
-        device: device.unwrap_or(DeviceId::ZERO),
+        device,
         kind,
         expires_utc: now_utc().saturating_add(ttl_seconds),
     };
@@ -82,8 +108,8 @@ pub async fn open_session(
     Ok(Session {
         token: Base64UrlUnpadded::encode_string(&token),
         account,
-        device: row.device,
-        kind,
+        device,
+        kind: public_kind(kind),
         expires_utc: row.expires_utc,
     })
 }

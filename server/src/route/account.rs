@@ -1,19 +1,19 @@
 //! Key header, device log, enrolment, recovery.
 
 use super::auth::take_record;
-use super::cbor;
+use super::{cbor, cbor_reserved};
 use crate::domain::account::{Action, check_next_entry};
 use crate::domain::opaque::Opaque;
 use crate::error::ApiError;
 use crate::extract::Ask;
 use crate::extract::body::Cbor;
-use crate::extract::session::{AnySession, open_session};
+use crate::extract::session::{AnySession, SESSION_RECOVERY, open_session};
 use crate::state::App;
 use crate::store::{NewSignIn, SessionRow};
 use axum::extract::State;
 use axum::response::Response;
 use lockstep_proto::api::account::{Devices, EnrolDevice, Recover};
-use lockstep_proto::api::auth::{ACTION_ENROL, ACTION_RECOVER, Authorised, SESSION_PROVISIONAL};
+use lockstep_proto::api::auth::{ACTION_ENROL, ACTION_RECOVER, Authorised};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::limits;
@@ -35,9 +35,9 @@ pub(crate) async fn devices(
     Ask(query): Ask<From>,
 ) -> Answer {
     let from = query.from.unwrap_or(0);
-    let _reserved = app.budget.reserve(limits::KEY_HEADER_BYTES_MAX).await?;
+    let reserved = app.budget.reserve(4 * limits::MIB).await?;
     let devices = app.store.devices(session.account, from, limits::DEVICE_LOG_PAGE_MAX).await?;
-    Ok(cbor(&devices.ok_or_else(ApiError::unauthenticated)?))
+    Ok(cbor_reserved(&devices.ok_or_else(ApiError::unauthenticated)?, reserved))
 }
 
 /// The whole log, for verification.
@@ -69,7 +69,7 @@ pub(crate) async fn recover(
     AnySession(session): AnySession,
     body: Cbor<Authorised>,
 ) -> Answer {
-    if session.kind != SESSION_PROVISIONAL {
+    if session.kind != SESSION_RECOVERY {
         return Err(ApiError::new(Code::Forbidden, "a recovery begins with the recovery key"));
     }
     let request = Recover::decode(&body.value.bytes.0)?;

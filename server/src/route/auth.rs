@@ -6,7 +6,7 @@ use crate::domain::account::{Action, check_registration};
 use crate::domain::opaque::{Opaque, random_bytes};
 use crate::error::ApiError;
 use crate::extract::body::Cbor;
-use crate::extract::session::{AnySession, open_session};
+use crate::extract::session::{AnySession, open_recovery_session, open_session, public_kind};
 use crate::http::Peer;
 use crate::state::App;
 use crate::store::{
@@ -33,6 +33,17 @@ type Answer = Result<Response, ApiError>;
 
 fn throttled(seconds: u64) -> ApiError {
     ApiError::new(Code::Throttled, format!("too many tries; try again in {seconds} s")).retry_after(seconds)
+}
+
+/// Before anything is kept or counted under a name: it could be one.
+fn check_name(name: &str) -> Result<(), ApiError> {
+    if is_account_name(name) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        Code::Malformed,
+        "an account name has 1 to 64 characters of a-z 0-9 . _ - @ + and begins with a letter or digit",
+    ))
 }
 
 async fn keep(
@@ -99,12 +110,7 @@ pub(crate) async fn register_finish(
 ) -> Answer {
     app.sources.try_now(&peer.bucket("register"), now_utc()).map_err(throttled)?;
     let request = RegisterFinish::decode(&body.value.bytes.0)?;
-    if !is_account_name(&request.name) {
-        return Err(ApiError::new(
-            Code::Malformed,
-            "an account name has 1 to 64 characters of a-z 0-9 . _ - @ + and begins with a letter or digit",
-        ));
-    }
+    check_name(&request.name)?;
     let invite = match app.registration {
         Registration::Open => None,
         Registration::Invite => Some(Digest::of(label::LOCAL_SESSION, request.invite.as_bytes())),
@@ -137,6 +143,7 @@ pub(crate) async fn register_finish(
 /// `POST /v1/login/start`.
 pub(crate) async fn login_start(State(app): State<App>, body: Cbor<LoginStart>) -> Answer {
     let LoginStart { name, ke1 } = body.value;
+    check_name(&name)?;
     app.names.try_now(name.as_bytes(), now_utc()).map_err(throttled)?;
     let known = app.store.sign_in(&name).await?;
     let (fake_account, fake_credential) = app.fake_account(&name);
@@ -170,6 +177,7 @@ pub(crate) async fn login_finish(State(app): State<App>, body: Cbor<LoginFinish>
 
 /// `POST /v1/recovery/start`.
 pub(crate) async fn recovery_start(State(app): State<App>, body: Cbor<RecoveryStart>) -> Answer {
+    check_name(&body.value.name)?;
     let known = app.store.sign_in(&body.value.name).await?;
     let account = known.map_or_else(|| app.fake_account(&body.value.name).0, |row| row.account);
     let nonce = keep(&app, CHALLENGE_RECOVERY, account, Vec::new(), limits::CHALLENGE_TTL_SECONDS).await?;
@@ -184,7 +192,7 @@ pub(crate) async fn recovery_finish(State(app): State<App>, body: Cbor<Statement
     if statement.device != DeviceId::ZERO {
         return Err(ApiError::unauthenticated());
     }
-    Ok(cbor(&open_session(&app, statement.account, None).await?))
+    Ok(cbor(&open_recovery_session(&app, statement.account).await?))
 }
 
 /// `POST /v1/device-login/start`.
@@ -238,7 +246,7 @@ pub(crate) async fn session(AnySession(session): AnySession) -> Response {
     cbor(&SessionInfo {
         account: session.account,
         device: session.device,
-        kind: session.kind,
+        kind: public_kind(session.kind),
         expires_utc: session.expires_utc,
     })
 }

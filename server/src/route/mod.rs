@@ -7,11 +7,14 @@ pub(crate) mod pull;
 pub(crate) mod server;
 pub(crate) mod vault;
 
+use crate::budget::Reserved;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
+use bytes::Bytes;
 use lockstep_proto::api::MEDIA_TYPE;
 use lockstep_proto::cbor::Wire;
+use std::convert::Infallible;
 
 /// 200 with a CBOR body.
 pub(crate) fn cbor<T: Wire>(value: &T) -> Response {
@@ -19,6 +22,23 @@ pub(crate) fn cbor<T: Wire>(value: &T) -> Response {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     response
 }
+
+/// 200 with a CBOR body whose share of the budget is held until it was sent.
+pub(crate) fn cbor_reserved<T: Wire>(value: &T, reserved: Reserved) -> Response {
+    let mut rest = Bytes::from(value.encode());
+    let length = HeaderValue::from(rest.len());
+    let chunks = std::iter::from_fn(move || {
+        // The reservation lives in this closure, and so as long as the body.
+        let _held = &reserved;
+        (!rest.is_empty()).then(|| Ok::<_, Infallible>(rest.split_to(rest.len().min(SEND_BYTES))))
+    });
+    let mut response = Response::new(Body::from_stream(futures_util::stream::iter(chunks)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    response.headers_mut().insert(header::CONTENT_LENGTH, length);
+    response
+}
+
+const SEND_BYTES: usize = 256 * 1024;
 
 /// 204.
 pub(crate) fn nothing() -> Response {

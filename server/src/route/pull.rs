@@ -1,6 +1,6 @@
 //! Commits, state, envelopes, history: what a device reads of a vault.
 
-use super::cbor;
+use super::{cbor, cbor_reserved};
 use crate::error::ApiError;
 use crate::extract::body::Cbor;
 use crate::extract::session::{AnySession, vault_of};
@@ -18,7 +18,7 @@ use serde::Deserialize;
 type Answer = Result<Response, ApiError>;
 
 /// A page counts once for the rows and once for its encoding.
-const PAGE_RESERVE_BYTES: usize = 8 * limits::MIB;
+pub(super) const PAGE_RESERVE_BYTES: usize = 8 * limits::MIB;
 
 /// Query of commits.
 #[derive(Deserialize)]
@@ -58,8 +58,8 @@ pub(crate) async fn commits(
         let page = Page { head_seq: vault.seq, commits: Vec::new(), more: false, entries: Vec::new() };
         return Ok(cbor(&page));
     }
-    let _reserved = app.budget.reserve(PAGE_RESERVE_BYTES).await?;
-    Ok(cbor(&first_page(&app, vault.key, after).await?))
+    let reserved = app.budget.reserve(PAGE_RESERVE_BYTES).await?;
+    Ok(cbor_reserved(&first_page(&app, vault.key, after).await?, reserved))
 }
 
 /// Query of the state.
@@ -91,7 +91,7 @@ pub(crate) async fn state(
         (Some(seq), Some(record)) => Some((Seq::new(seq), parse_id::<RecordId>(record)?)),
         _ => return Err(ApiError::new(Code::Malformed, "from-seq and from-record go together")),
     };
-    let _reserved = app.budget.reserve(PAGE_RESERVE_BYTES).await?;
+    let reserved = app.budget.reserve(PAGE_RESERVE_BYTES).await?;
     let query = EntryQuery {
         after: query.after.map(Seq::new),
         upto: Seq::new(query.upto),
@@ -100,7 +100,7 @@ pub(crate) async fn state(
         bytes_max: limits::PAGE_BYTES_MAX,
     };
     let (entries, more) = app.store.entries(vault.key, query).await?;
-    Ok(cbor(&Entries { more, entries }))
+    Ok(cbor_reserved(&Entries { more, entries }, reserved))
 }
 
 /// `POST /v1/vaults/{v}/envelopes/get`.
@@ -114,9 +114,9 @@ pub(crate) async fn envelopes(
     if body.value.0.len() > limits::PAGE_ENTRIES_MAX {
         return Err(ApiError::new(Code::TooLarge, "more than 4,096 envelopes"));
     }
-    let _reserved = app.budget.reserve(PAGE_RESERVE_BYTES).await?;
+    let reserved = app.budget.reserve(PAGE_RESERVE_BYTES).await?;
     let (entries, more) = app.store.envelopes(vault.key, body.value.0).await?;
-    Ok(cbor(&Entries { more, entries }))
+    Ok(cbor_reserved(&Entries { more, entries }, reserved))
 }
 
 /// `GET /v1/vaults/{v}/records/{r}/history`.
@@ -126,6 +126,6 @@ pub(crate) async fn history(
     Place((vault, record)): Place<(String, String)>,
 ) -> Answer {
     let vault = vault_of(&app, &session, &vault).await?;
-    let _reserved = app.budget.reserve(PAGE_RESERVE_BYTES).await?;
-    Ok(cbor(&History(app.store.history(vault.key, parse_id(&record)?).await?)))
+    let reserved = app.budget.reserve(PAGE_RESERVE_BYTES).await?;
+    Ok(cbor_reserved(&History(app.store.history(vault.key, parse_id(&record)?).await?), reserved))
 }

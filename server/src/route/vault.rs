@@ -1,6 +1,6 @@
 //! Vaults, staged envelopes, commits.
 
-use super::pull::first_page;
+use super::pull::{PAGE_RESERVE_BYTES, first_page};
 use super::{cbor, nothing};
 use crate::domain::commit::{PreparedCommit, refuse};
 use crate::error::ApiError;
@@ -103,6 +103,7 @@ pub(crate) async fn push(
         Pushed::Applied { seq, head } => Ok(cbor(&PushedBody { seq, head })),
         Pushed::HeadMoved => {
             drop(body.reserved);
+            let _reserved = app.budget.reserve(PAGE_RESERVE_BYTES).await?;
             let page = first_page(&app, row.key, after).await?;
             Err(ApiError::new(Code::HeadMoved, "the vault's head moved on").with_body(page.encode()))
         }

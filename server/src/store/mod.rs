@@ -301,8 +301,8 @@ pub trait Store: Send + Sync + 'static {
         now_utc: u64,
     ) -> Result<(ObjectRow, Vec<PartRow>)>;
     /// Records a part whose segment is durable.
-    async fn put_part(&self, vault: VaultKey, blob: BlobId, part: PartRow) -> Result<()>;
-    /// Marks an object complete; the caller verified its parts.
+    async fn put_part(&self, vault: VaultKey, blob: BlobId, part: PartRow, now_utc: u64) -> Result<()>;
+    /// Marks an object complete if its parts are all there and give its digest.
     async fn complete_object(&self, vault: VaultKey, blob: BlobId) -> Result<()>;
     /// An object and its parts.
     async fn object(&self, vault: VaultKey, blob: BlobId) -> Result<Option<(ObjectRow, Vec<PartRow>)>>;

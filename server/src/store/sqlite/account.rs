@@ -278,7 +278,7 @@ pub(super) async fn add_entry(
             .await
             .map_err(failed)?;
         // Whoever was half signed in with the old credentials starts again.
-        sqlx::query("DELETE FROM session WHERE account = ? AND kind = 1")
+        sqlx::query("DELETE FROM session WHERE account = ? AND kind <> 2")
             .bind(&entry.account.as_bytes()[..])
             .execute(c)
             .await

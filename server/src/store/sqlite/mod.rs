@@ -188,8 +188,8 @@ impl Store for SqliteStore {
     }
 
     async fn entries(&self, key: VaultKey, query: EntryQuery) -> Result<(Vec<Entry>, bool)> {
-        let mut connection = self.readers.acquire().await.map_err(failed)?;
-        pull::entries(&mut connection, key, query).await
+        let mut transaction = self.readers.begin().await.map_err(failed)?;
+        pull::entries(&mut transaction, key, query).await
     }
 
     async fn envelopes(&self, key: VaultKey, places: Vec<(Seq, RecordId)>) -> Result<(Vec<Entry>, bool)> {
@@ -227,8 +227,8 @@ impl Store for SqliteStore {
         self.writer.run(move |c| Box::pin(object::begin(c, key, blob, size, digest, now_utc))).await
     }
 
-    async fn put_part(&self, key: VaultKey, blob: BlobId, part: PartRow) -> Result<()> {
-        self.writer.run(move |c| Box::pin(object::put_part(c, key, blob, part))).await
+    async fn put_part(&self, key: VaultKey, blob: BlobId, part: PartRow, now_utc: u64) -> Result<()> {
+        self.writer.run(move |c| Box::pin(object::put_part(c, key, blob, part, now_utc))).await
     }
 
     async fn complete_object(&self, key: VaultKey, blob: BlobId) -> Result<()> {

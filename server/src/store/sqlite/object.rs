@@ -6,6 +6,7 @@ use crate::error::StoreError;
 use crate::store::{FramedObject, ObjectRow, PartRow, Result, SegmentId, VaultKey};
 use lockstep_proto::Digest;
 use lockstep_proto::api::problem::Code;
+use lockstep_proto::blob::{object_digest, part_count};
 use lockstep_proto::id::BlobId;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use std::collections::BTreeMap;
@@ -186,6 +187,7 @@ pub(super) async fn put_part(
     key: VaultKey,
     blob: BlobId,
     part: PartRow,
+    now_utc: u64,
 ) -> Result<()> {
     let begun = sqlx::query("SELECT complete FROM object WHERE vault = ? AND blob = ?")
         .bind(key.0)
@@ -199,6 +201,14 @@ pub(super) async fn put_part(
         Some(_) => {}
     }
     use_segment(c, part.segment).await?;
+    // An upload that moves does not expire.
+    sqlx::query("UPDATE object SET created_utc = max(created_utc, ?) WHERE vault = ? AND blob = ?")
+        .bind(sql(now_utc)?)
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .execute(&mut *c)
+        .await
+        .map_err(failed)?;
     let before =
         sqlx::query("DELETE FROM part WHERE vault = ? AND blob = ? AND position = ? RETURNING segment")
             .bind(key.0)
@@ -227,6 +237,23 @@ pub(super) async fn put_part(
 }
 
 pub(super) async fn complete(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<()> {
+    let expired = || StoreError::refused(Code::NotFound, "this upload was not begun, or it expired");
+    let (object, parts) = find(c, key, blob).await?.ok_or_else(expired)?;
+    if object.complete {
+        return Ok(());
+    }
+    let count = part_count(object.size);
+    if u64::try_from(parts.len()) != Ok(count) {
+        let detail = format!("the object has {count} parts, {} are there", parts.len());
+        return Err(StoreError::refused(Code::Mismatch, detail));
+    }
+    let digests: Vec<Digest> = parts.iter().map(|part| part.digest).collect();
+    if object_digest(object.size, &digests) != object.digest {
+        return Err(StoreError::refused(
+            Code::Mismatch,
+            "the parts do not give the digest that was announced",
+        ));
+    }
     sqlx::query("UPDATE object SET complete = 1 WHERE vault = ? AND blob = ?")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])

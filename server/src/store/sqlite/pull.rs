@@ -24,29 +24,45 @@ pub(super) async fn commits(
     let mut size_bytes = 0_usize;
     let mut place = after;
     loop {
-        // A handful at a time, so that a page of large change lists is not read far beyond its end.
-        let batch = sqlx::query(
-            "SELECT seq, bytes, signature, changes FROM commit_header WHERE vault = ? AND seq > ? ORDER BY seq LIMIT 32",
+        let after = place.map_or(Ok(-1), |seq| sql(seq.value()))?;
+        // Sizes first: change lists that do not fit are never read.
+        let sizes: Vec<i64> = sqlx::query_scalar(
+            "SELECT length(changes) FROM commit_header WHERE vault = ? AND seq > ? ORDER BY seq LIMIT 256",
         )
         .bind(key.0)
-        .bind(place.map_or(Ok(-1), |seq| sql(seq.value()))?)
+        .bind(after)
         .fetch_all(&mut *c)
         .await
         .map_err(failed)?;
-        if batch.is_empty() {
+        if sizes.is_empty() {
             return Ok((head, commits, false));
         }
-        for row in &batch {
-            let changes = bytes(row, 3)?;
-            let next_bytes = size_bytes.saturating_add(changes.len());
-            let full =
-                commits.len() >= limits::PAGE_COMMITS_MAX || next_bytes > limits::PAGE_CHANGES_BYTES_MAX;
-            if full && !commits.is_empty() {
-                return Ok((head, commits, true));
+        let mut count = 0_usize;
+        for size in &sizes {
+            let next_bytes = size_bytes.saturating_add(usize::try_from(*size).unwrap_or(usize::MAX));
+            let taken = commits.len().saturating_add(count);
+            let full = taken >= limits::PAGE_COMMITS_MAX || next_bytes > limits::PAGE_CHANGES_BYTES_MAX;
+            if full && taken > 0 {
+                break;
             }
             size_bytes = next_bytes;
+            count = count.saturating_add(1);
+        }
+        let rows = sqlx::query(
+            "SELECT seq, bytes, signature, changes FROM commit_header WHERE vault = ? AND seq > ? ORDER BY seq LIMIT ?",
+        )
+        .bind(key.0)
+        .bind(after)
+        .bind(i64::try_from(count).unwrap_or(0))
+        .fetch_all(&mut *c)
+        .await
+        .map_err(failed)?;
+        for row in &rows {
             place = Some(Seq::new(number(row, 0)?));
-            commits.push(CommitEntry { commit: signed(row, 1, 2)?, changes: Some(changes.into()) });
+            commits.push(CommitEntry { commit: signed(row, 1, 2)?, changes: Some(bytes(row, 3)?.into()) });
+        }
+        if count < sizes.len() {
+            return Ok((head, commits, true));
         }
     }
 }
@@ -71,6 +87,21 @@ struct Page {
 impl Page {
     fn new(bytes_max: usize) -> Self {
         Self { entries: Vec::new(), size_bytes: 0, bytes_max: bytes_max.min(limits::PAGE_BYTES_MAX) }
+    }
+
+    /// How many of the next entries, by the sizes of their envelopes, the page has room for.
+    fn fitting(&self, sizes: &[i64]) -> usize {
+        let (mut entries, mut size_bytes) = (self.entries.len(), self.size_bytes);
+        sizes
+            .iter()
+            .take_while(|size| {
+                size_bytes = size_bytes.saturating_add(usize::try_from(**size).unwrap_or(usize::MAX));
+                let full = entries >= limits::PAGE_ENTRIES_MAX || size_bytes > self.bytes_max;
+                let fits = !full || entries == 0;
+                entries = entries.saturating_add(1);
+                fits
+            })
+            .count()
     }
 
     /// False: the page is full, and the entry not taken.
@@ -98,29 +129,46 @@ pub(super) async fn entries(
     };
     let upto = sql(query.upto.value())?;
     loop {
-        let mut select = QueryBuilder::<Sqlite>::new(
-            "SELECT seq, record, revision, kind, envelope FROM version WHERE vault = ",
-        );
-        select.push_bind(key.0).push(" AND (seq, record) > (").push_bind(place.0).push(", ");
-        select.push_bind(place.1.as_slice()).push(") AND seq <= ").push_bind(upto);
-        if query.current_only {
-            select.push(" AND replaced IS NULL");
-        } else {
-            select.push(" AND (replaced IS NULL OR replaced > ").push_bind(upto).push(")");
-        }
-        select.push(" ORDER BY seq, record LIMIT 256");
-        let rows = select.build().fetch_all(&mut *c).await.map_err(failed)?;
-        if rows.is_empty() {
+        // Sizes first: envelopes that do not fit are never read.
+        let mut select = select_entries("SELECT length(envelope)", key, &place, upto, query.current_only);
+        select.push(" LIMIT 256");
+        let sizes: Vec<i64> = select.build_query_scalar().fetch_all(&mut *c).await.map_err(failed)?;
+        if sizes.is_empty() {
             return Ok((page.entries, false));
         }
-        for row in &rows {
+        let count = page.fitting(&sizes);
+        let columns = "SELECT seq, record, revision, kind, envelope";
+        let mut select = select_entries(columns, key, &place, upto, query.current_only);
+        select.push(" LIMIT ").push_bind(i64::try_from(count).unwrap_or(0));
+        for row in &select.build().fetch_all(&mut *c).await.map_err(failed)? {
             let entry = entry(row)?;
             place = (sql(entry.seq.value())?, entry.record.as_bytes().to_vec());
-            if !page.take(entry) {
-                return Ok((page.entries, true));
-            }
+            page.take(entry);
+        }
+        if count < sizes.len() {
+            return Ok((page.entries, true));
         }
     }
+}
+
+fn select_entries(
+    columns: &str,
+    key: VaultKey,
+    place: &(i64, Vec<u8>),
+    upto: i64,
+    current_only: bool,
+) -> QueryBuilder<Sqlite> {
+    let mut select = QueryBuilder::<Sqlite>::new(columns);
+    select.push(" FROM version WHERE vault = ").push_bind(key.0);
+    select.push(" AND (seq, record) > (").push_bind(place.0).push(", ").push_bind(place.1.clone());
+    select.push(") AND seq <= ").push_bind(upto);
+    if current_only {
+        select.push(" AND replaced IS NULL");
+    } else {
+        select.push(" AND (replaced IS NULL OR replaced > ").push_bind(upto).push(")");
+    }
+    select.push(" ORDER BY seq, record");
+    select
 }
 
 async fn at(
