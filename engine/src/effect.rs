@@ -121,7 +121,8 @@ pub enum Input {
     Answered(u64, Result<Answer, Failure>),
 }
 
-/// Something for the adapter to do.
+/// Something for the adapter to do. All effects of a step are carried out before the next input is given;
+/// only answers may be late.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Carry out all operations durably, together; then give [`Input::Written`].

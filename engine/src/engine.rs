@@ -9,7 +9,7 @@ use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::vault::VaultKeys;
 use lockstep_proto::api::vault::{Entry, Page};
 use lockstep_proto::device_log::DeviceLog;
-use lockstep_proto::id::{AccountId, OperationId, VaultId};
+use lockstep_proto::id::{AccountId, OperationId, Seq, VaultId};
 use lockstep_proto::{Signed, limits};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,6 +47,7 @@ enum Doing {
     Commits,
     Devices(Box<Page>),
     State(Box<Pull>),
+    Missing(Box<Pull>),
     Fill(Vec<RecordRow>),
     Stage(Box<InFlight>),
     Push(Box<InFlight>),
@@ -54,6 +55,7 @@ enum Doing {
 
 enum Then {
     State(Box<Pull>),
+    Missing(Box<Pull>),
     Pulled { events: Vec<Event>, more: bool },
     Filled { events: Vec<Event> },
     Send(Box<InFlight>),
@@ -189,6 +191,7 @@ impl VaultEngine {
         };
         match then {
             Then::State(pull) => self.ask_state(pull, out),
+            Then::Missing(pull) => self.ask_missing(pull, out),
             Then::Pulled { events, more } => {
                 out.extend(events.into_iter().map(Effect::Report));
                 if more { self.ask_commits(replica, out)? } else { self.fill_or_push(replica, env, out)? }
@@ -249,6 +252,7 @@ impl VaultEngine {
             (Doing::State(pull), Answer::Entries(entries, more)) => {
                 self.state_page(replica, pull, entries, more, out)
             }
+            (Doing::Missing(pull), Answer::Entries(entries, _)) => self.missing(replica, pull, entries, out),
             (Doing::Fill(rows), Answer::Entries(entries, _)) => self.fill(replica, &rows, entries, out),
             (Doing::Stage(in_flight), Answer::Staged) => {
                 let push = push::body(&in_flight, false);
@@ -261,9 +265,10 @@ impl VaultEngine {
                 for sealed in in_flight.sealed {
                     self.reusable.insert(sealed.operation, sealed);
                 }
-                if page.commits.is_empty() {
-                    // The head moved, and yet nothing is there: ask again rather than believe it.
-                    return self.ask_commits(replica, out);
+                let seq = replica.head()?.map_or(Seq::new(0), |head| head.tip.seq);
+                if page.commits.is_empty() && page.head_seq >= seq {
+                    // Its chain ends where this device's does, and yet its head is another.
+                    return Err(EngineError::Fork { vault: self.setup.vault(), seq });
                 }
                 self.page(replica, env, page, out)
             }
@@ -296,7 +301,7 @@ impl VaultEngine {
             self.send(Request::DeviceLog, Doing::Devices(Box::new(page)), out);
             return Ok(());
         };
-        pull.take(replica, &self.setup, page.entries)?;
+        pull.take(&self.setup, page.entries)?;
         if pull.is_complete() {
             return self.finish_pull(replica, pull, out);
         }
@@ -320,13 +325,44 @@ impl VaultEngine {
         if more && entries.is_empty() {
             return Err(EngineError::server("it promises more entries and sends none"));
         }
-        pull.take(replica, &self.setup, entries)?;
-        if pull.is_complete() || !more {
+        pull.take(&self.setup, entries)?;
+        if pull.is_complete() || (!more && pull.has_more()) {
             return self.finish_pull(replica, *pull, out);
+        }
+        if !more {
+            // Nothing follows this round, so every version of it is the newest, or was when it was served.
+            self.ask_missing(pull, out);
+            return Ok(());
         }
         // Envelopes do not wait in memory: they are staged, invisible until the round is whole.
         let ops = pull.stage();
         self.write(ops, Then::State(pull), out);
+        Ok(())
+    }
+
+    fn ask_missing(&mut self, mut pull: Box<Pull>, out: &mut Vec<Effect>) {
+        let places = pull.missing();
+        self.send(Request::Envelopes { places }, Doing::Missing(pull), out);
+    }
+
+    fn missing(
+        &mut self,
+        replica: &dyn Replica,
+        mut pull: Box<Pull>,
+        entries: Vec<Entry>,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        if entries.is_empty()
+            && let Some((seq, record)) = pull.missing().first().copied()
+        {
+            return Err(EngineError::Incomplete { vault: self.setup.vault(), seq, record });
+        }
+        pull.take(&self.setup, entries)?;
+        if pull.is_complete() {
+            return self.finish_pull(replica, *pull, out);
+        }
+        let ops = pull.stage();
+        self.write(ops, Then::Missing(pull), out);
         Ok(())
     }
 

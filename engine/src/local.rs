@@ -15,6 +15,10 @@ use std::collections::BTreeMap;
 /// Header, commitment, tag and CBOR around a sealed plaintext; generous.
 const ENVELOPE_OVERHEAD_BYTES: u64 = 512;
 
+/// What a content may grow by after it was accepted: a base revision of nine bytes, the suffix of a conflict
+/// copy's name, and the record that the copy was split from; generous.
+const GROWTH_BYTES_MAX: u64 = 64;
+
 /// The hybrid clock's next reading.
 pub(crate) fn tick(last: Hlc, utc_ms: u64) -> Hlc {
     if utc_ms > last.utc_ms {
@@ -62,7 +66,7 @@ pub(crate) fn put(
             .check()
             .map_err(|_| EngineError::Misuse { what: "the record's type, name or blobs break a limit" })?;
         let content = content.encode();
-        let size = u64::try_from(content.len()).unwrap_or(u64::MAX).saturating_add(4);
+        let size = u64::try_from(content.len()).unwrap_or(u64::MAX).saturating_add(4 + GROWTH_BYTES_MAX);
         let sealed = padded_size(size).saturating_add(ENVELOPE_OVERHEAD_BYTES);
         if sealed > u64::try_from(limits::ENVELOPE_BYTES_MAX).unwrap_or(u64::MAX) {
             return Err(EngineError::Misuse { what: "the record is larger than 1 MiB when sealed" });

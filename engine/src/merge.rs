@@ -9,6 +9,7 @@ use lockstep_client_crypto::content::Content;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::KIND_TOMBSTONE;
 use lockstep_proto::id::{OperationId, RecordId, Revision};
+use lockstep_proto::{Digest, label};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Settles all pending writes of touched records; drops the in-flight commit, which either is among the
@@ -17,7 +18,7 @@ pub(crate) fn settle(
     replica: &dyn Replica,
     setup: &Setup,
     overlay: &Overlay,
-    contents: &BTreeMap<RecordId, Content>,
+    documents: &BTreeMap<RecordId, Digest>,
     ours: bool,
     ops: &mut Vec<WriteOp>,
     events: &mut Vec<Event>,
@@ -42,7 +43,16 @@ pub(crate) fn settle(
         let waiting: Vec<PendingRow> =
             pending.into_iter().filter(|row| !done.contains_key(&row.operation)).collect();
         if !waiting.is_empty() {
-            settle_record(setup, *record, touched, contents.get(record), waiting, &done, ops, events)?;
+            settle_record(
+                setup,
+                *record,
+                touched,
+                documents.get(record).copied(),
+                waiting,
+                &done,
+                ops,
+                events,
+            )?;
         }
     }
     Ok(())
@@ -61,7 +71,7 @@ fn settle_record(
     setup: &Setup,
     record: RecordId,
     touched: &Touched,
-    committed: Option<&Content>,
+    committed: Option<Digest>,
     waiting: Vec<PendingRow>,
     done: &BTreeMap<OperationId, Revision>,
     ops: &mut Vec<WriteOp>,
@@ -69,6 +79,7 @@ fn settle_record(
 ) -> Result<()> {
     let revision = touched.row.revision;
     let mut gone: BTreeSet<OperationId> = BTreeSet::new();
+    let mut equal: BTreeSet<OperationId> = BTreeSet::new();
     let mut rows = waiting.into_iter();
     while let Some(row) = rows.next() {
         let base = match row.base {
@@ -76,7 +87,11 @@ fn settle_record(
             Base::Pending(operation) => done.get(&operation).copied(),
         };
         let follows_dropped = matches!(row.base, Base::Pending(operation) if gone.contains(&operation));
-        if base == Some(revision) || (follows_dropped && !is_clash(&row, touched, committed, true)) {
+        // What stands on a write that turned out to be the committed one stands on the committed one.
+        let follows_equal = matches!(row.base, Base::Pending(operation) if equal.contains(&operation));
+        let goes_on = row.policy == Policy::KeepBoth
+            && (follows_equal || (follows_dropped && !is_clash(&row, touched, committed, true)));
+        if base == Some(revision) || goes_on {
             rebase(row, revision, ops);
             return Ok(());
         }
@@ -86,13 +101,15 @@ fn settle_record(
                 return Ok(());
             }
             Policy::AdoptCommitted => {
+                gone.insert(row.operation);
                 ops.push(WriteOp::DropPending(row.operation));
-                ops.extend(rows.map(|row| WriteOp::DropPending(row.operation)));
                 events.push(Event::Adopted { record });
-                return Ok(());
             }
             Policy::KeepBoth if !is_clash(&row, touched, committed, false) => {
                 gone.insert(row.operation);
+                if row.kind != KIND_TOMBSTONE {
+                    equal.insert(row.operation);
+                }
                 ops.push(WriteOp::DropPending(row.operation));
                 events.push(Event::Adopted { record });
             }
@@ -116,7 +133,7 @@ fn rebase(row: PendingRow, revision: Revision, ops: &mut Vec<WriteOp>) {
 }
 
 /// A deletion that lost is no clash: the edit stays. Equal documents are none either.
-fn is_clash(row: &PendingRow, touched: &Touched, committed: Option<&Content>, follows_dropped: bool) -> bool {
+fn is_clash(row: &PendingRow, touched: &Touched, committed: Option<Digest>, follows_dropped: bool) -> bool {
     if row.kind == KIND_TOMBSTONE {
         return follows_dropped;
     }
@@ -124,9 +141,14 @@ fn is_clash(row: &PendingRow, touched: &Touched, committed: Option<&Content>, fo
         return true;
     }
     match (Content::decode(&row.content), committed) {
-        (Ok(own), Some(theirs)) => own.document != theirs.document || own.blobs != theirs.blobs,
+        (Ok(own), Some(theirs)) => document_digest(&own) != theirs,
         _ => true,
     }
+}
+
+/// What makes two documents equal: their bytes and their objects.
+pub(crate) fn document_digest(content: &Content) -> Digest {
+    Digest::of_cbor(label::LOCAL_DOCUMENT, &(&content.document, &content.blobs))
 }
 
 struct Copy {

@@ -7,12 +7,14 @@ use crate::merge;
 use crate::replica::{EnvelopeSource, IndexInfo, RecordRow, Replica, Result, WriteOp};
 use crate::verify::{Overlay, Step, Touched};
 use lockstep_client_crypto::content::Content;
+use lockstep_proto::Digest;
 use lockstep_proto::api::vault::{Entry, Page};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::commit::{Change, Changes, Commit};
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::envelope::{self, blob_list_digest};
 use lockstep_proto::id::{RecordId, Seq};
+use lockstep_proto::limits;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A round under way.
@@ -24,8 +26,8 @@ pub(crate) struct Pull {
     ours: bool,
     here: BTreeMap<RecordId, (Vec<u8>, Option<IndexInfo>)>,
     staged: BTreeSet<RecordId>,
-    /// Contents of records that have pending writes.
-    contents: BTreeMap<RecordId, Content>,
+    /// Digests of the documents that came: a write of the same may come while others are waited for.
+    documents: BTreeMap<RecordId, Digest>,
     last_place: Option<(Seq, RecordId)>,
     events: Vec<Event>,
 }
@@ -45,8 +47,12 @@ impl Pull {
         let mut overlay = Overlay { head, ..Overlay::default() };
         let mut ours = false;
         for entry in &page.commits {
-            if matches!(overlay.add(replica, setup, devices, entry)?, Step::NeedDevices) {
-                return Ok(None);
+            match overlay.add(replica, setup, devices, entry) {
+                Ok(Step::Next) => {}
+                Ok(Step::NeedDevices) => return Ok(None),
+                // The good commits before a fault count; the next round meets the fault first.
+                Err(EngineError::Fault { .. }) if !overlay.commits.is_empty() => break,
+                Err(error) => return Err(error),
             }
             let Some(commit) = overlay.commits.last() else { continue };
             let is_in_flight = in_flight_hash == Some(commit.hash);
@@ -64,7 +70,7 @@ impl Pull {
             ours,
             here: BTreeMap::new(),
             staged: BTreeSet::new(),
-            contents: BTreeMap::new(),
+            documents: BTreeMap::new(),
             last_place: None,
             events: Vec::new(),
         }))
@@ -92,9 +98,25 @@ impl Pull {
         self.here.len().saturating_add(self.staged.len()) == self.overlay.touched.len()
     }
 
+    /// Places of announced envelopes that did not come, ascending; they are asked for one by one.
+    pub(crate) fn missing(&mut self) -> Vec<(Seq, RecordId)> {
+        self.last_place = None;
+        let is_missing = |record: &RecordId| !self.here.contains_key(record) && !self.staged.contains(record);
+        let touched = self.overlay.touched.iter().filter(|(record, _)| is_missing(record));
+        let mut places: Vec<_> = touched.map(|(record, touched)| (touched.row.seq, *record)).collect();
+        places.sort_unstable();
+        places.truncate(limits::PAGE_ENTRIES_MAX);
+        places
+    }
+
     /// Takes entries, which ascend; refuses what no verified commit announced.
-    pub(crate) fn take(&mut self, replica: &dyn Replica, setup: &Setup, entries: Vec<Entry>) -> Result<()> {
+    pub(crate) fn take(&mut self, setup: &Setup, entries: Vec<Entry>) -> Result<()> {
+        let upto = self.upto();
         for entry in entries {
+            if entry.seq > upto && upto < self.head_seq {
+                // Of a commit that this round did not take.
+                continue;
+            }
             let place = (entry.seq, entry.record);
             if self.last_place.is_some_and(|last| last >= place) {
                 return Err(EngineError::server("entries do not ascend"));
@@ -109,15 +131,16 @@ impl Pull {
                     entry.record
                 )));
             };
+            if self.here.contains_key(&entry.record) || self.staged.contains(&entry.record) {
+                return Err(EngineError::server(format!("record {} comes twice", entry.record)));
+            }
             let opened = open(setup, touched, &entry.envelope.0);
             if opened.is_none() {
                 self.events.push(Event::Quarantined { record: entry.record, seq: entry.seq });
             }
             let index = opened.as_ref().map(index_info);
-            if let Some(content) = opened
-                && !replica.pending_of(entry.record)?.is_empty()
-            {
-                self.contents.insert(entry.record, content);
+            if let Some(content) = opened {
+                self.documents.insert(entry.record, merge::document_digest(&content));
             }
             self.here.insert(entry.record, (entry.envelope.0, index));
         }
@@ -144,7 +167,7 @@ impl Pull {
         setup: &Setup,
     ) -> Result<(Vec<WriteOp>, Vec<Event>)> {
         let mut ops = Vec::new();
-        merge::settle(replica, setup, &self.overlay, &self.contents, self.ours, &mut ops, &mut self.events)?;
+        merge::settle(replica, setup, &self.overlay, &self.documents, self.ours, &mut ops, &mut self.events)?;
         for commit in self.overlay.commits {
             let (seq, hash) = (commit.seq, commit.hash);
             ops.push(WriteOp::AddCommit { seq, hash, commit: commit.signed, changes: commit.changes });

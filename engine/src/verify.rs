@@ -64,10 +64,10 @@ impl Overlay {
             return self.birth(setup, devices, entry);
         };
         let commit = Commit::decode(&entry.commit.bytes.0).map_err(EngineError::server)?;
-        if commit.vault == head.tip.vault
-            && commit.seq == head.tip.seq.next()
-            && commit.previous != head.tip.hash
-        {
+        if commit.vault != head.tip.vault || commit.seq != head.tip.seq.next() {
+            return Err(EngineError::server("it sends a commit that does not belong here"));
+        }
+        if commit.previous != head.tip.hash {
             return Err(EngineError::Fork { vault: setup.vault(), seq: commit.seq });
         }
         let skip = self.hash_at(replica, commit.seq.skip_target())?;

@@ -108,6 +108,8 @@ labels! {
     LOCAL_FAKE_ACCOUNT = "local/fake-account";
     /// Index tags of a device.
     LOCAL_INDEX_TAG = "local/index-tag";
+    /// Whether two documents are equal, while one of them is not at hand.
+    LOCAL_DOCUMENT = "local/document";
     /// Rows sealed at rest on a device.
     LOCAL_ROW = "local/row";
     /// Device secrets locked at rest.

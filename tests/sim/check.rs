@@ -1,0 +1,194 @@
+//! What must hold once everything is quiet (RELIABILITY invariants 2, 3, 5, 7, 8).
+
+use crate::fixture::{DEVICES, FIXTURE};
+use crate::ledger::{Ledger, Operation};
+use crate::world::World;
+use lockstep_client_crypto::content::Content;
+use lockstep_engine::effect::Input;
+use lockstep_engine::replica::{Base, Policy};
+use lockstep_proto::envelope::KIND_TOMBSTONE;
+use lockstep_proto::id::{OperationId, RecordId, Revision, Seq};
+use std::collections::BTreeMap;
+
+type Outcome = Result<(), String>;
+
+/// A committed version, opened.
+struct Committed {
+    record: RecordId,
+    revision: Revision,
+    kind: u8,
+    content: Content,
+}
+
+/// All checks.
+pub(crate) fn all(world: &mut World) -> Outcome {
+    replicas_equal_the_server(world)?;
+    let versions = open_all(world)?;
+    let operations = by_operation(&versions)?;
+    no_lost_update(&versions, &operations, &world.ledger)?;
+    nothing_is_lost(&versions, &operations, &world.ledger)?;
+    next_sync_does_nothing(world)
+}
+
+fn demand(holds: bool, what: impl FnOnce() -> String) -> Outcome {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+fn replicas_equal_the_server(world: &World) -> Outcome {
+    let server = &world.server;
+    let first = &world.devices[0].replica;
+    for (index, device) in world.devices.iter().enumerate() {
+        let replica = &device.replica;
+        let head = replica.head.as_ref().ok_or("a device has no head")?;
+        demand(head.tip == server.tip && head.state == server.state, || {
+            format!("device {index} stands at {}, the server at {}", head.tip.seq, server.tip.seq)
+        })?;
+        demand(replica.pending.is_empty() && replica.in_flight.is_none(), || {
+            format!("device {index} still has pending writes or a commit in flight")
+        })?;
+        demand(replica.staged.is_empty(), || format!("device {index} keeps staged envelopes"))?;
+        demand((0..=head.tip.seq.value()).map(Seq::new).eq(replica.commits.keys().copied()), || {
+            format!("device {index} has gaps in its commits")
+        })?;
+        demand(
+            replica.commits.values().map(|(hash, ..)| hash).eq(server.commits.iter().map(|c| &c.2)),
+            || format!("device {index} holds other commits than the server"),
+        )?;
+        let rows = replica.records.values().map(|held| &held.row);
+        demand(rows.clone().all(|row| row.present), || format!("device {index} lacks an envelope"))?;
+        let live = server.live.iter().map(|(record, live)| (*record, live.revision, live.digest, live.seq));
+        demand(rows.map(|row| (row.record, row.revision, row.digest, row.seq)).eq(live), || {
+            format!("device {index} holds other records than the server")
+        })?;
+        demand(replica.records == first.records && replica.versions == first.versions, || {
+            format!("devices 0 and {index} differ")
+        })?;
+    }
+    Ok(())
+}
+
+fn open_all(world: &World) -> Result<BTreeMap<(RecordId, Revision), Committed>, String> {
+    let mut versions = BTreeMap::new();
+    for ((_, record), version) in &world.server.versions {
+        let opened = FIXTURE.keys.open(&version.envelope).map_err(|error| error.to_string())?;
+        let (revision, kind) = (version.revision, version.kind);
+        let committed = Committed { record: *record, revision, kind, content: opened.content };
+        let is_new = versions.insert((*record, revision), committed).is_none();
+        demand(is_new, || format!("record {record} has revision {revision} twice"))?;
+    }
+    Ok(versions)
+}
+
+type Versions = BTreeMap<(RecordId, Revision), Committed>;
+type Places = BTreeMap<OperationId, (RecordId, Revision)>;
+
+fn by_operation(versions: &Versions) -> Result<Places, String> {
+    let mut places = BTreeMap::new();
+    for (place, version) in versions {
+        let operation = version.content.operation;
+        let is_new = places.insert(operation, *place).is_none();
+        demand(is_new, || format!("operation {operation} is committed twice"))?;
+    }
+    Ok(places)
+}
+
+/// Every version was written by somebody who knew the one before; so no deletion comes back, and no
+/// edit disappears under another, by itself.
+fn no_lost_update(versions: &Versions, places: &Places, ledger: &Ledger) -> Outcome {
+    for ((record, revision), version) in versions {
+        let content = &version.content;
+        demand(content.base_revision.next() == *revision, || {
+            format!("record {record}: revision {revision} names base {}", content.base_revision)
+        })?;
+        let operation = ledger
+            .operations
+            .get(&content.operation)
+            .ok_or_else(|| format!("revision {revision} of record {record} was written by nobody"))?;
+        let written = (operation.kind, &operation.document, operation.hlc);
+        demand((version.kind, &content.document.0, content.hlc) == written, || {
+            format!("revision {revision} of record {record} is not what was written")
+        })?;
+        if *record != operation.record {
+            copy_is_named(version, operation)?;
+            continue;
+        }
+        if operation.policy == Policy::Overwrite {
+            continue;
+        }
+        let seen = match operation.base {
+            Base::Revision(seen) => Some(seen),
+            Base::Pending(before) => places.get(&before).filter(|place| place.0 == *record).map(|p| p.1),
+        };
+        demand(seen.is_none_or(|seen| seen.next() == *revision), || {
+            format!("record {record}: revision {revision} was written upon {seen:?} by {}", content.operation)
+        })?;
+    }
+    Ok(())
+}
+
+fn copy_is_named(version: &Committed, operation: &Operation) -> Outcome {
+    let name = &version.content.name.0;
+    let stem = name.len().checked_sub(17).map(|end| name.split_at(end));
+    let is_copy = stem.is_some_and(|(stem, suffix)| suffix[0] == 0 && stem == stem_of(&operation.name, stem));
+    demand(is_copy && version.content.conflict_of().is_some(), || {
+        format!("record {} holds a write of record {} and is no copy of it", version.record, operation.record)
+    })
+}
+
+/// A name, or, if it is a copy's, the name without the suffix: both may stand before a copy's suffix.
+fn stem_of<'a>(name: &'a [u8], expected: &[u8]) -> &'a [u8] {
+    if name == expected { name } else { name.get(..expected.len()).unwrap_or_default() }
+}
+
+/// Every durable write is committed, or it lost in a way that its policy allows.
+fn nothing_is_lost(versions: &Versions, places: &Places, ledger: &Ledger) -> Outcome {
+    demand(ledger.stored.iter().all(|operation| ledger.operations.contains_key(operation)), || {
+        "something was reported as stored that never was".into()
+    })?;
+    for (id, operation) in &ledger.operations {
+        if places.contains_key(id) {
+            continue;
+        }
+        let others = || {
+            let same_name = |version: &&Committed| {
+                version.content.record_type == operation.record_type
+                    && first_part(&version.content.name.0) == first_part(&operation.name)
+            };
+            versions.values().filter(same_name)
+        };
+        let is_accounted_for = match operation.policy {
+            Policy::Overwrite => false,
+            Policy::AdoptCommitted => others().next().is_some(),
+            Policy::KeepBoth if operation.kind == KIND_TOMBSTONE => {
+                let seen = match operation.base {
+                    Base::Revision(seen) => seen,
+                    Base::Pending(_) => Revision::new(0),
+                };
+                let mut later = others().filter(|version| version.content.operation != *id);
+                later.any(|version| version.record != operation.record || version.revision > seen)
+            }
+            Policy::KeepBoth => others().any(|version| version.content.document.0 == operation.document),
+        };
+        demand(is_accounted_for, || {
+            format!("operation {id} of device {} is lost: {operation:?}", operation.device)
+        })?;
+    }
+    Ok(())
+}
+
+fn first_part(name: &[u8]) -> &[u8] {
+    name.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+fn next_sync_does_nothing(world: &mut World) -> Outcome {
+    for index in 0..DEVICES {
+        let (before, effects) = (world.devices[index].replica.clone(), world.effects);
+        world.input(index, Input::Sync);
+        world.drain(100);
+        let is_idle = !world.devices[index].engine.is_busy();
+        demand(is_idle && world.effects == effects + 1 && world.devices[index].replica == before, || {
+            format!("the next sync of device {index} does something")
+        })?;
+    }
+    Ok(())
+}

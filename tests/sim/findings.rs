@@ -1,0 +1,128 @@
+//! What the simulator and its authors found in the engine: each a test of its own, for good.
+
+use crate::bench::{Desk, ROOMY, TIGHT, note};
+use crate::fixture::FIXTURE;
+use crate::hostile::scene;
+use crate::plan::NOTE;
+use crate::server::{ModelServer, PageSizes};
+use crate::tamper::in_entries;
+use lockstep_engine::effect::{Event, Input};
+use lockstep_engine::error::EngineError;
+use lockstep_engine::replica::Policy;
+use lockstep_proto::limits;
+
+/// A server that was set back and written to again may stand at this device's own seq: then nothing is
+/// there to pull, and every push is answered with "the head moved" and an empty page.
+#[test]
+fn a_fork_of_equal_length_is_named_and_not_chased() {
+    let mut one = scene(ROOMY);
+    one.reader.sync(&mut one.server);
+    let mut other = one.server.clone();
+    one.writer.put(vec![note("a", Some(b"here"))]);
+    one.writer.sync(&mut one.server);
+    one.reader.sync(&mut one.server);
+    let mut third = Desk::new(2);
+    third.put(vec![note("a", Some(b"there"))]);
+    third.sync(&mut other);
+    assert_eq!(one.server.tip.seq, other.tip.seq);
+    one.reader.put(vec![note("b", Some(b"mine"))]);
+    let events = one.reader.run(Input::Sync, &mut |request| other.serve(request));
+    assert!(matches!(crate::bench::stopped(&events), EngineError::Fork { .. }));
+}
+
+/// PROTOCOL.md section 6.5: a page becomes visible when every version of it that is still the newest at
+/// the server's head is there. Otherwise a server hides a record by keeping its newest envelope back.
+#[test]
+fn a_withheld_envelope_leaves_the_last_good_state() {
+    for sizes in [ROOMY, TIGHT] {
+        let a = FIXTURE.keys.record_id(NOTE, b"a");
+        let error = scene(sizes).refuses(&mut |_, answer| {
+            in_entries(answer, |entries| entries.retain(|entry| entry.record != a))
+        });
+        assert!(matches!(error, EngineError::Incomplete { record, .. } if record == a), "{error}");
+    }
+}
+
+/// What a put accepts must fit into an envelope later, when its base revision has more digits, or as a
+/// conflict copy with its longer name. Otherwise it stands at the head of the queue for ever.
+#[test]
+fn the_largest_document_fits_as_a_copy() {
+    let mut server = ModelServer::new(ROOMY);
+    let (mut one, mut two) = (Desk::new(0), Desk::new(1));
+    one.sync(&mut server);
+    two.sync(&mut server);
+    let accepted = |desk: &mut Desk, size: usize| {
+        let events = desk.put(vec![note("a", Some(&vec![7; size]))]);
+        matches!(events.last(), Some(Event::Stored(_)))
+    };
+    let (mut fits, mut too_large) = (0, limits::ENVELOPE_BYTES_MAX);
+    while fits + 1 < too_large {
+        let middle = usize::midpoint(fits, too_large);
+        let mut scratch = Desk::over(1, two.replica.clone(), 5);
+        if accepted(&mut scratch, middle) {
+            fits = middle;
+        } else {
+            too_large = middle;
+        }
+    }
+    assert!(accepted(&mut two, fits));
+    one.put(vec![note("a", Some(b"first"))]);
+    one.sync(&mut server);
+    let events = two.sync(&mut server);
+    assert!(events.iter().any(|event| matches!(event, Event::ConflictCopy { .. })));
+    assert!(two.replica.pending.is_empty());
+}
+
+/// A write-once record that lost is dropped; a write with another policy behind it is not.
+#[test]
+fn a_lost_write_once_record_does_not_take_others_along() {
+    let mut server = ModelServer::new(ROOMY);
+    let (mut one, mut two) = (Desk::new(0), Desk::new(1));
+    one.put(vec![note("a", Some(b"first"))]);
+    one.sync(&mut server);
+    let mut once = note("a", Some(b"second"));
+    once.policy = Policy::AdoptCommitted;
+    two.put(vec![once]);
+    two.put(vec![note("a", Some(b"third, to be kept"))]);
+    two.sync(&mut server);
+    let opened = server.versions.values().map(|version| FIXTURE.keys.open(&version.envelope).unwrap());
+    let documents: Vec<_> = opened.map(|opened| opened.content.document.0).collect();
+    assert!(documents.contains(&b"third, to be kept".to_vec()));
+}
+
+/// However often a write-once record that lost was written here, no second revision comes of it.
+#[test]
+fn a_write_once_record_that_lost_is_not_written_again() {
+    let mut server = ModelServer::new(ROOMY);
+    let (mut one, mut two) = (Desk::new(0), Desk::new(1));
+    one.put(vec![note("a", Some(b"first"))]);
+    one.sync(&mut server);
+    for document in [b"other", b"first"] {
+        let mut once = note("a", Some(document));
+        once.policy = Policy::AdoptCommitted;
+        two.put(vec![once]);
+    }
+    two.sync(&mut server);
+    assert_eq!(server.versions.len(), 1);
+    assert!(two.replica.pending.is_empty());
+}
+
+/// Equal documents do not clash (PROTOCOL.md section 8), also when the write comes while a pull that
+/// took the record already waits for other envelopes.
+#[test]
+fn equal_documents_written_during_a_pull_are_no_clash() {
+    let sizes = PageSizes { inline: 1, ..TIGHT };
+    let mut one = scene(sizes);
+    let name = ["a", "b"].into_iter().min_by_key(|name| FIXTURE.keys.record_id(NOTE, name.as_bytes()));
+    let name = name.unwrap();
+    let document = one.writer.read(name).unwrap();
+    let record = FIXTURE.keys.record_id(NOTE, name.as_bytes());
+    let first = one.server.page(Some(crate::tamper::seq(1))).entries[0].record;
+    assert_eq!(first, record, "the record of this test comes with the page");
+    // The page was taken and asks for more; now the app writes what is already on its way.
+    let records = vec![note(name, Some(&document))];
+    let serve = &mut |request: &_| one.server.serve(request);
+    let mut events = one.reader.run_interrupted(Input::Sync, serve, 2, records);
+    events.retain(|event| matches!(event, Event::ConflictCopy { .. }));
+    assert_eq!(events, Vec::new());
+}

@@ -1,0 +1,107 @@
+//! One account with three devices and one vault, built once a process: a key derivation with Argon2id
+//! is the one slow thing in here.
+
+use lockstep_client_crypto::account::{Joining, NewCredentials, UnlockedAccount};
+use lockstep_client_crypto::device::DeviceKeys;
+use lockstep_client_crypto::passphrase::Passphrase;
+use lockstep_client_crypto::recovery::RecoveryKey;
+use lockstep_client_crypto::secret::SecretKey;
+use lockstep_client_crypto::vault::{Birth, Parent, VaultKeys, give_birth};
+use lockstep_engine::engine::Setup;
+use lockstep_proto::device_log::{DeviceLog, Pin};
+use lockstep_proto::id::{Epoch, Seq, VaultId};
+use lockstep_proto::key_header::VerifiedKeyHeader;
+use lockstep_proto::sign::PublicKey;
+use lockstep_proto::vault_log::keyring_vault_id;
+use lockstep_proto::{AccountId, Digest};
+use rand::SeedableRng as _;
+use rand::rngs::ChaCha20Rng;
+use std::sync::{Arc, LazyLock};
+
+/// Devices of the account.
+pub(crate) const DEVICES: usize = 3;
+
+/// What every world starts from.
+pub(crate) struct Fixture {
+    pub(crate) account: AccountId,
+    pub(crate) identity: PublicKey,
+    pub(crate) devices: Vec<Arc<DeviceKeys>>,
+    /// Keys that no device log knows.
+    pub(crate) stranger: DeviceKeys,
+    pub(crate) keys: Arc<VaultKeys>,
+    pub(crate) birth: Birth,
+    /// The device log after each enrolment.
+    pub(crate) logs: Vec<Arc<DeviceLog>>,
+}
+
+/// The one fixture.
+pub(crate) static FIXTURE: LazyLock<Fixture> = LazyLock::new(build);
+
+impl Fixture {
+    /// What the engine of a device is built from.
+    pub(crate) fn setup(&self, device: usize) -> Setup {
+        Setup {
+            account: self.account,
+            keys: self.keys.clone(),
+            device: self.devices[device].clone(),
+            create: self.birth.create.clone(),
+            genesis: Some(self.birth.genesis.clone()),
+        }
+    }
+
+    /// The device log as the server has it.
+    pub(crate) fn log(&self) -> Arc<DeviceLog> {
+        self.logs[DEVICES - 1].clone()
+    }
+}
+
+fn build() -> Fixture {
+    let mut rng = ChaCha20Rng::from_seed([0x5e; 32]);
+    let account = UnlockedAccount::create(&mut rng).unwrap();
+    let passphrase = Passphrase::new("correct horse battery staple").unwrap();
+    let recovery = RecoveryKey::generate(&mut rng);
+    let credentials = NewCredentials { passphrase: &passphrase, recovery: &recovery };
+    let mut devices = Vec::new();
+    let mut logs = Vec::new();
+    let mut log = DeviceLog::new(*account.identity());
+    let mut header: Option<VerifiedKeyHeader> = None;
+    let keyring = keyring_vault_id(&account.identity().to_bytes());
+    let pin = Pin { vault: keyring, seq: Seq::new(0), head: Digest::ZERO };
+    for _ in 0..DEVICES {
+        let device = DeviceKeys::generate(&mut rng).unwrap();
+        let enrolment = match &header {
+            None => {
+                let joining = Joining { device: &device, name: "device", pins: Vec::new() };
+                account.first_enrolment(credentials, joining, &mut rng).unwrap()
+            }
+            Some(header) => {
+                let joining = Joining { device: &device, name: "device", pins: vec![pin] };
+                account.enrol(header, &log, None, joining, &mut rng).unwrap()
+            }
+        };
+        header = Some(VerifiedKeyHeader::verify(account.account(), &enrolment.key_header).unwrap());
+        log.append(&enrolment.entry).unwrap();
+        logs.push(Arc::new(log.clone()));
+        devices.push(Arc::new(device));
+    }
+    let vault = VaultId::from_bytes([0x7a; 16]);
+    let keys = VaultKeys::new(vault, &SecretKey::generate(&mut rng))
+        .with_epoch(Epoch::new(1), SecretKey::generate(&mut rng));
+    let parent = Parent {
+        account: account.account(),
+        identity: account.identity(),
+        device_log_index: 0,
+        device_log_head: logs[0].head(),
+        utc: 1,
+    };
+    let birth = give_birth(vault, &parent, &devices[0]);
+    Fixture {
+        account: account.account(),
+        identity: *account.identity(),
+        stranger: DeviceKeys::generate(&mut rng).unwrap(),
+        devices,
+        keys: Arc::new(keys),
+        birth,
+        logs,
+    }
+}

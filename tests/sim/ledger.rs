@@ -1,0 +1,147 @@
+//! What the simulator remembers apart from devices and server: every write, every byte that was sent.
+
+use lockstep_client_crypto::content::{Content, Hlc};
+use lockstep_engine::effect::{Event, Request};
+use lockstep_engine::replica::{Base, PendingRow, Policy, WriteOp};
+use lockstep_proto::commit::Commit;
+use lockstep_proto::id::{DeviceId, OperationId, RecordId, Seq};
+use lockstep_proto::{Digest, cbor::Wire as _, envelope};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A local write that became durable.
+#[derive(Debug, Clone)]
+pub(crate) struct Operation {
+    pub(crate) device: usize,
+    pub(crate) record: RecordId,
+    pub(crate) record_type: String,
+    pub(crate) name: Vec<u8>,
+    pub(crate) kind: u8,
+    pub(crate) document: Vec<u8>,
+    pub(crate) policy: Policy,
+    pub(crate) base: Base,
+    pub(crate) hlc: Hlc,
+}
+
+/// All of it.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    pub(crate) operations: BTreeMap<OperationId, Operation>,
+    pub(crate) stored: BTreeSet<OperationId>,
+    pub(crate) pushed: BTreeSet<OperationId>,
+    nonces: BTreeMap<[u8; 24], Digest>,
+    commits: BTreeMap<(DeviceId, Seq, Digest), Digest>,
+    last_hlc: BTreeMap<usize, Hlc>,
+    /// How often what happened: shows that a run reached what it is to test.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
+}
+
+impl Ledger {
+    /// Counts.
+    pub(crate) fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// A write was carried out.
+    pub(crate) fn wrote(&mut self, device: usize, ops: &[WriteOp]) -> Result<(), String> {
+        for op in ops {
+            match op {
+                WriteOp::AddPending(row) => self.operation(device, row)?,
+                WriteOp::StageEnvelope { .. } => self.count("staged locally"),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn operation(&mut self, device: usize, row: &PendingRow) -> Result<(), String> {
+        let content = Content::decode(&row.content).map_err(|error| error.to_string())?;
+        let last = self.last_hlc.insert(device, content.hlc);
+        if last.is_some_and(|last| last >= content.hlc) {
+            return Err(format!("device {device}: the hybrid clock does not rise"));
+        }
+        let operation = Operation {
+            device,
+            record: row.record,
+            record_type: content.record_type,
+            name: content.name.0,
+            kind: row.kind,
+            document: content.document.0,
+            policy: row.policy,
+            base: row.base,
+            hlc: content.hlc,
+        };
+        match self.operations.insert(row.operation, operation) {
+            None => Ok(()),
+            Some(_) => Err(format!("operation {} is there twice", row.operation)),
+        }
+    }
+
+    /// Something leaves a device.
+    pub(crate) fn sent(&mut self, request: &Request) -> Result<(), String> {
+        let envelopes = match request {
+            Request::Commits { .. } => return Ok(()),
+            Request::State { .. } => {
+                self.count("asked for state");
+                return Ok(());
+            }
+            Request::Envelopes { .. } => {
+                self.count("asked for envelopes");
+                return Ok(());
+            }
+            Request::DeviceLog => {
+                self.count("asked for the device log");
+                return Ok(());
+            }
+            Request::Stage { envelopes } => {
+                self.count("staged at the server");
+                envelopes
+            }
+            Request::Push(push) => {
+                let commit = Commit::decode(&push.commit.bytes.0).map_err(|error| error.to_string())?;
+                let hash = Commit::hash_of(&push.commit.bytes.0);
+                let place = (commit.device, commit.seq, commit.previous);
+                if self.commits.insert(place, hash).is_some_and(|before| before != hash) {
+                    return Err(format!("two commits by device {} at seq {}", commit.device, commit.seq));
+                }
+                &push.envelopes
+            }
+        };
+        for bytes in envelopes {
+            let (_, header) = envelope::decode(&bytes.0).map_err(|error| error.to_string())?;
+            let digest = envelope::digest(&bytes.0);
+            if self.nonces.insert(header.nonce.0, digest).is_some_and(|before| before != digest) {
+                return Err("a nonce repeats".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// A device says something.
+    pub(crate) fn reported(&mut self, event: &Event) -> Result<(), String> {
+        match event {
+            Event::Stored(operations) => {
+                for operation in operations {
+                    if !self.operations.contains_key(operation) {
+                        return Err(format!("{operation} is said to be stored and is not"));
+                    }
+                    self.stored.insert(*operation);
+                }
+            }
+            Event::Pushed { operations, .. } => {
+                for operation in operations {
+                    if !self.pushed.insert(*operation) {
+                        return Err(format!("{operation} is said to be pushed twice"));
+                    }
+                }
+            }
+            Event::ConflictCopy { .. } => self.count("conflict copy"),
+            Event::Adopted { .. } => self.count("adopted"),
+            Event::Quarantined { .. } => return Err("an envelope is quarantined".into()),
+            Event::Stopped(lockstep_engine::EngineError::Misuse { .. }) => self.count("misuse"),
+            Event::Stopped(error) => return Err(format!("the sync stopped: {error}")),
+            Event::Paused(_) => self.count("paused"),
+            Event::Pulled { .. } | Event::Idle => {}
+        }
+        Ok(())
+    }
+}

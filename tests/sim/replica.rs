@@ -1,0 +1,198 @@
+//! A device's durable data in memory. Every write is checked: a store would refuse what does not fit.
+
+use lockstep_client_crypto::content::Hlc;
+use lockstep_engine::replica::{
+    EnvelopeSource, Head, InFlight, IndexInfo, PendingRow, RecordRow, Replica, Result, VersionRow, WriteOp,
+};
+use lockstep_proto::envelope::KIND_DOCUMENT;
+use lockstep_proto::id::{OperationId, RecordId, Seq};
+use lockstep_proto::{Digest, Signed};
+use std::collections::BTreeMap;
+
+/// A record with its envelope and what the index says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) row: RecordRow,
+    pub(crate) envelope: Option<Vec<u8>>,
+    pub(crate) index: Option<IndexInfo>,
+}
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MemReplica {
+    pub(crate) head: Option<Head>,
+    pub(crate) commits: BTreeMap<Seq, (Digest, Signed, Vec<u8>)>,
+    pub(crate) versions: BTreeMap<(Seq, RecordId), VersionRow>,
+    pub(crate) records: BTreeMap<RecordId, Held>,
+    pub(crate) pending: Vec<PendingRow>,
+    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) staged: BTreeMap<(Seq, RecordId), (Vec<u8>, Option<IndexInfo>)>,
+    pub(crate) clock: Hlc,
+}
+
+impl Default for MemReplica {
+    fn default() -> Self {
+        Self {
+            head: None,
+            commits: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            records: BTreeMap::new(),
+            pending: Vec::new(),
+            in_flight: None,
+            staged: BTreeMap::new(),
+            clock: Hlc { utc_ms: 0, counter: 0 },
+        }
+    }
+}
+
+impl MemReplica {
+    /// Carries out one write, whole or not at all.
+    pub(crate) fn apply(&mut self, ops: &[WriteOp]) -> std::result::Result<(), String> {
+        let mut next = self.clone();
+        for op in ops {
+            next.apply_one(op)?;
+        }
+        *self = next;
+        Ok(())
+    }
+
+    /// What anybody can see: all but the invisible staging.
+    pub(crate) fn visible(&self) -> Self {
+        Self { staged: BTreeMap::new(), ..self.clone() }
+    }
+
+    fn apply_one(&mut self, op: &WriteOp) -> std::result::Result<(), String> {
+        match op {
+            WriteOp::AddPending(row) => {
+                if self.place(row.operation).is_some() {
+                    return Err(format!("{} is pending twice", row.operation));
+                }
+                self.pending.push(row.clone());
+            }
+            WriteOp::ReplacePending(operation, row) => {
+                let place = self.place(*operation).ok_or("it replaces a pending write that is not there")?;
+                self.pending[place] = row.clone();
+            }
+            WriteOp::DropPending(operation) => {
+                let place = self.place(*operation).ok_or("it drops a pending write that is not there")?;
+                self.pending.remove(place);
+            }
+            WriteOp::SetInFlight(in_flight) => {
+                if self.in_flight.replace(in_flight.clone()).is_some() {
+                    return Err("a second commit is in flight".into());
+                }
+            }
+            WriteOp::DropInFlight => self.in_flight = None,
+            WriteOp::AddCommit { seq, hash, commit, changes } => {
+                let next = self.commits.last_key_value().map_or(Seq::new(0), |(last, _)| last.next());
+                if *seq != next {
+                    return Err(format!("commit {seq} is stored where {next} belongs"));
+                }
+                self.commits.insert(*seq, (*hash, commit.clone(), changes.clone()));
+            }
+            WriteOp::AddVersion(row) => {
+                if self.versions.insert((row.seq, row.record), *row).is_some() {
+                    return Err("a version is stored twice".into());
+                }
+            }
+            WriteOp::SetRecord(row, source) => self.set_record(row, source)?,
+            WriteOp::StageEnvelope { seq, record, envelope, index } => {
+                self.staged.insert((*seq, *record), (envelope.clone(), index.clone()));
+            }
+            WriteOp::ClearStaged => self.staged.clear(),
+            WriteOp::SetHead(head) => {
+                let hash = self.commits.get(&head.tip.seq).map(|(hash, ..)| *hash);
+                if hash != Some(head.tip.hash) {
+                    return Err("the head is no stored commit".into());
+                }
+                self.head = Some(head.clone());
+            }
+            WriteOp::SetClock(clock) => {
+                if *clock < self.clock {
+                    return Err("the hybrid clock goes back".into());
+                }
+                self.clock = *clock;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_record(&mut self, row: &RecordRow, source: &EnvelopeSource) -> std::result::Result<(), String> {
+        let place = (row.seq, row.record);
+        let (envelope, index) = match source {
+            EnvelopeSource::Here(envelope, index) => (Some(envelope.clone()), index.clone()),
+            EnvelopeSource::Staged => {
+                let (envelope, index) = self.staged.get(&place).ok_or("nothing is staged there")?.clone();
+                (Some(envelope), index)
+            }
+            EnvelopeSource::Absent => (None, None),
+        };
+        if row.present != envelope.is_some() || !self.versions.contains_key(&place) {
+            return Err("a record's row contradicts its envelope or versions".into());
+        }
+        self.records.insert(row.record, Held { row: *row, envelope, index });
+        Ok(())
+    }
+
+    fn place(&self, operation: OperationId) -> Option<usize> {
+        self.pending.iter().position(|row| row.operation == operation)
+    }
+}
+
+impl Replica for MemReplica {
+    fn head(&self) -> Result<Option<Head>> {
+        Ok(self.head.clone())
+    }
+
+    fn commit_hash(&self, seq: Seq) -> Result<Option<Digest>> {
+        Ok(self.commits.get(&seq).map(|(hash, ..)| *hash))
+    }
+
+    fn commit(&self, seq: Seq) -> Result<Option<(Signed, Vec<u8>)>> {
+        Ok(self.commits.get(&seq).map(|(_, commit, changes)| (commit.clone(), changes.clone())))
+    }
+
+    fn record(&self, record: RecordId) -> Result<Option<RecordRow>> {
+        Ok(self.records.get(&record).map(|held| held.row))
+    }
+
+    fn envelope(&self, record: RecordId) -> Result<Option<Vec<u8>>> {
+        Ok(self.records.get(&record).and_then(|held| held.envelope.clone()))
+    }
+
+    fn version(&self, seq: Seq, record: RecordId) -> Result<Option<VersionRow>> {
+        Ok(self.versions.get(&(seq, record)).copied())
+    }
+
+    fn absent(&self, limit: usize) -> Result<Vec<RecordRow>> {
+        let absent = self.records.values().filter(|held| !held.row.present).map(|held| held.row);
+        Ok(absent.take(limit).collect())
+    }
+
+    fn pending(&self, limit: usize) -> Result<Vec<PendingRow>> {
+        Ok(self.pending.iter().take(limit).cloned().collect())
+    }
+
+    fn pending_of(&self, record: RecordId) -> Result<Vec<PendingRow>> {
+        Ok(self.pending.iter().filter(|row| row.record == record).cloned().collect())
+    }
+
+    fn in_flight(&self) -> Result<Option<InFlight>> {
+        Ok(self.in_flight.clone())
+    }
+
+    fn clock(&self) -> Result<Hlc> {
+        Ok(self.clock)
+    }
+
+    fn list(&self, record_type: &str, group: Option<&[u8]>) -> Result<Vec<RecordRow>> {
+        let fits = |held: &&Held| {
+            held.row.present
+                && held.row.kind == KIND_DOCUMENT
+                && held.index.as_ref().is_some_and(|index| {
+                    index.record_type == record_type && group.is_none_or(|group| group == index.group)
+                })
+        };
+        Ok(self.records.values().filter(fits).map(|held| held.row).collect())
+    }
+}
