@@ -67,7 +67,6 @@ pub(crate) async fn backup(context: &Context, args: Backup) -> Result<ExitCode> 
             context.out.result(&text_of(&outcome), &Value::Null);
         }
     }
-    account.check_pins_of(&vault, true)?;
     account.pin_heads(false).await?;
     account.keep_session()?;
     if context.out.is_json() {
@@ -117,24 +116,45 @@ fn value_of(outcome: &Outcome) -> Value {
     })
 }
 
-/// Opens a vault for reading snapshots, up to date if this process may write.
-async fn open(context: &Context, name: &str) -> Result<(Account, Vault)> {
+/// Opens a vault for reading, up to date if this process may write and the server is honest and there. If not,
+/// what this device holds is read all the same; the error comes along, to be told at the end.
+pub(crate) async fn open_to_read(
+    context: &Context,
+    name: &str,
+) -> Result<(Account, Vault, Option<ClientError>)> {
     let mut account = context.account_to_read()?;
     if !account.writes() {
         let vault = account.open_vault_locally(name)?;
-        return Ok((account, vault));
+        return Ok((account, vault, None));
     }
+    match bring_up_to_date(&mut account, name).await {
+        Ok(vault) => Ok((account, vault, None)),
+        Err(error) => match account.open_vault_locally(name) {
+            Ok(vault) => {
+                context.out.note("showing what this device holds");
+                Ok((account, vault, Some(error)))
+            }
+            Err(_) => Err(error),
+        },
+    }
+}
+
+async fn bring_up_to_date(account: &mut Account, name: &str) -> Result<Vault> {
     account.sync_keyring().await?;
     let mut vault = account.open_vault(name, false).await?;
-    vault.sync().await?;
-    account.check_pins_of(&vault, true)?;
+    account.sync_vault(&mut vault).await?;
     account.pin_heads(false).await?;
     account.keep_session()?;
-    Ok((account, vault))
+    Ok(vault)
+}
+
+/// A command that showed what it could ends with what was wrong.
+fn told(trouble: Option<ClientError>) -> Result<()> {
+    trouble.map_or(Ok(()), Err)
 }
 
 pub(crate) async fn snapshots(context: &Context, name: &str) -> Result<()> {
-    let (account, vault) = open(context, name).await?;
+    let (account, vault, trouble) = open_to_read(context, name).await?;
     let devices = account.devices();
     let mut text = String::new();
     let mut list = Vec::new();
@@ -163,7 +183,7 @@ pub(crate) async fn snapshots(context: &Context, name: &str) -> Result<()> {
         }));
     }
     context.out.result(if text.is_empty() { "there is no snapshot yet" } else { &text }, &json!(list));
-    Ok(())
+    told(trouble)
 }
 
 fn chosen(vault: &Vault, snapshot: Option<&str>, at: Option<&str>) -> Result<Vec<Snapshot>> {
@@ -182,12 +202,16 @@ fn chosen(vault: &Vault, snapshot: Option<&str>, at: Option<&str>) -> Result<Vec
 }
 
 pub(crate) async fn ls(context: &Context, args: Ls) -> Result<()> {
-    let (_account, vault) = open(context, &args.vault).await?;
+    let (_account, vault, trouble) = open_to_read(context, &args.vault).await?;
     let mut text = String::new();
     let mut list = Vec::new();
     for snapshot in chosen(&vault, args.snapshot.as_deref(), None)? {
         let name = PathBuf::from(std::ffi::OsStr::from_bytes(&snapshot.source.doc.name.0));
-        for file in vault.files_of(&snapshot).await? {
+        let found = vault.files_of(&snapshot).await?;
+        for (path, reason) in &found.failed {
+            context.out.note(&format!("not shown: {}: {path}: {reason}", path_text(&name)));
+        }
+        for file in found.files {
             let below = std::ffi::OsStr::from_bytes(&file.doc.path.0);
             let path = if file.doc.path.0.is_empty() { name.clone() } else { name.join(below) };
             if args.path.as_ref().is_some_and(|wanted| !path.starts_with(wanted)) {
@@ -210,11 +234,11 @@ pub(crate) async fn ls(context: &Context, args: Ls) -> Result<()> {
         return Err(ClientError::NotFound("nothing is there".into()));
     }
     context.out.result(&text, &json!(list));
-    Ok(())
+    told(trouble)
 }
 
 pub(crate) async fn restore(context: &Context, args: Restore) -> Result<ExitCode> {
-    let (_account, vault) = open(context, &args.vault).await?;
+    let (_account, vault, trouble) = open_to_read(context, &args.vault).await?;
     let snapshots = chosen(&vault, args.snapshot.as_deref(), args.at.as_deref())?;
     let options = restore::Options {
         paths: args.paths.clone(),
@@ -250,5 +274,6 @@ pub(crate) async fn restore(context: &Context, args: Restore) -> Result<ExitCode
             "snapshots": snapshots.iter().map(|snapshot| snapshot.id.clone()).collect::<Vec<_>>(),
         }),
     );
+    told(trouble)?;
     Ok(if outcome.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
 }

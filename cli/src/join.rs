@@ -113,7 +113,7 @@ fn joined(context: &Context, account: &Account, what: &str) -> Result<()> {
 
 pub(crate) async fn signup(context: &Context, args: Signup) -> Result<()> {
     let (origin, name) = origin(context, &args.server)?;
-    check_kit_place(args.kit.as_deref())?;
+    check_kit_place(context, args.kit.as_deref())?;
     let home = Home::open(&context.home)?;
     let passphrase = new_passphrase(context, &args.server)?;
     let device_name = device_name(&args.server);
@@ -121,22 +121,25 @@ pub(crate) async fn signup(context: &Context, args: Signup) -> Result<()> {
     let mut deliver_kit = deliver(context, args.kit.as_deref());
     let secrets = NewSecrets { passphrase: &passphrase, deliver_kit: &mut deliver_kit };
     let done = account::signup(home, &place, &args.invite, secrets, context.insecure_http).await;
-    let account = done.inspect_err(|_| disown_kit(context, args.kit.as_deref()))?;
+    let account = done.inspect_err(|error| disown_kit(context, args.kit.as_deref(), error))?;
     joined(context, &account, "signed up as")
 }
 
 /// A kit that already stands there is never written over.
-fn check_kit_place(kit: Option<&Path>) -> Result<()> {
+fn check_kit_place(context: &Context, kit: Option<&Path>) -> Result<()> {
+    // A try that was cut off has written its kit already.
+    let goes_on = context.home.join("account.next").exists();
     match kit {
-        Some(path) if path.symlink_metadata().is_ok() => {
+        Some(path) if !goes_on && path.symlink_metadata().is_ok() => {
             Err(ClientError::Usage(format!("{} exists; choose another file for the kit", path.display())))
         }
         _ => Ok(()),
     }
 }
 
-fn disown_kit(context: &Context, kit: Option<&Path>) {
-    if let Some(path) = kit.filter(|path| path.exists()) {
+fn disown_kit(context: &Context, kit: Option<&Path>, error: &ClientError) {
+    let is_valid = matches!(error, ClientError::Unfinished(_));
+    if let Some(path) = kit.filter(|path| path.exists() && !is_valid) {
         context.out.note(&format!(
             "the kit {} is good only if this succeeds; keep the old one until then",
             path.display()
@@ -156,7 +159,7 @@ pub(crate) async fn login(context: &Context, args: Login) -> Result<()> {
 
 pub(crate) async fn recover(context: &Context, args: Recover) -> Result<()> {
     let (origin, name) = origin(context, &args.server)?;
-    check_kit_place(args.kit.as_deref())?;
+    check_kit_place(context, args.kit.as_deref())?;
     let path = &args.recovery_key_file;
     let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| ClientError::io(path, error))?);
     let kit = kit::parse(&text)?;
@@ -173,7 +176,7 @@ pub(crate) async fn recover(context: &Context, args: Recover) -> Result<()> {
     let mut deliver_kit = deliver(context, args.kit.as_deref());
     let secrets = NewSecrets { passphrase: &passphrase, deliver_kit: &mut deliver_kit };
     let done = account::recover(home, &place, &kit, secrets, context.insecure_http).await;
-    let account = done.inspect_err(|_| disown_kit(context, args.kit.as_deref()))?;
+    let account = done.inspect_err(|error| disown_kit(context, args.kit.as_deref(), error))?;
     joined(context, &account, "recovered")
 }
 

@@ -45,7 +45,7 @@ pub(crate) async fn vault_create(context: &Context, name: &str) -> Result<()> {
         return Err(ClientError::Usage(format!("there is a vault \"{name}\" already")));
     }
     let mut vault = account.open_vault(name, true).await?;
-    vault.sync().await?;
+    account.sync_vault(&mut vault).await?;
     account.pin_heads(false).await?;
     account.keep_session()?;
     let id = vault.setup().vault().to_string();
@@ -77,8 +77,7 @@ pub(crate) async fn sync_all(account: &mut Account) -> Result<Vec<(String, Vault
     let mut open = Vec::new();
     for entry in account.vaults()? {
         let mut vault = account.open_vault(&entry.name, false).await?;
-        vault.sync().await?;
-        account.check_pins_of(&vault, true)?;
+        account.sync_vault(&mut vault).await?;
         open.push((entry.name, vault));
     }
     account.pin_heads(false).await?;

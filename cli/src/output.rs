@@ -43,6 +43,7 @@ pub(crate) fn status_of(error: &ClientError) -> u8 {
         ClientError::DiskFull(_) => 10,
         ClientError::NotFound(_) => 11,
         ClientError::Interrupted => INTERRUPTED,
+        ClientError::Unfinished(error) => status_of(error),
         ClientError::Refused { code, .. } => match code {
             Some(Code::StorageFull) => 10,
             Some(Code::NameTaken | Code::NotFound | Code::RegistrationClosed) => 11,

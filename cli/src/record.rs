@@ -2,6 +2,7 @@
 
 use crate::Context;
 use crate::args::{RecordCommand, RecordPlace};
+use crate::backup::open_to_read;
 use crate::output::{shown, time};
 use lockstep_client::account::Account;
 use lockstep_client::error::Result;
@@ -35,18 +36,13 @@ fn check_type(place: &RecordPlace) -> Result<()> {
     Ok(())
 }
 
-/// Opens a vault and brings it up to date if the server can be reached; offline, what is held is shown.
+/// Opens a vault for writing; offline, with what is held.
 async fn open(context: &Context, name: &str, create: bool) -> Result<(Account, Vault)> {
-    let mut account = context.account_to_read()?;
-    if !account.writes() {
-        let vault = account.open_vault_locally(name)?;
-        return Ok((account, vault));
-    }
+    let mut account = context.account()?;
     match account.sync_keyring().await {
         Ok(()) => {
             let mut vault = account.open_vault(name, create).await?;
-            vault.sync().await?;
-            account.check_pins_of(&vault, true)?;
+            account.sync_vault(&mut vault).await?;
             account.pin_heads(false).await?;
             account.keep_session()?;
             Ok((account, vault))
@@ -57,6 +53,14 @@ async fn open(context: &Context, name: &str, create: bool) -> Result<(Account, V
             Ok((account, vault))
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Whether the trouble is only that the server is away: then what is held is good enough for reading.
+fn told(trouble: Option<ClientError>) -> Result<()> {
+    match trouble {
+        None | Some(ClientError::Unreachable { .. }) => Ok(()),
+        Some(error) => Err(error),
     }
 }
 
@@ -84,10 +88,7 @@ async fn put(context: &Context, place: &RecordPlace, id: Option<String>) -> Resu
     }
     let document: Value = serde_json::from_slice(&text)
         .map_err(|error| ClientError::Usage(format!("standard input is not JSON: {error}")))?;
-    let (account, mut vault) = open(context, &place.vault, true).await?;
-    if !account.writes() {
-        return Err(ClientError::Locked(context.home.clone()));
-    }
+    let (_account, mut vault) = open(context, &place.vault, true).await?;
     let id = id.unwrap_or_else(|| rng::hex(&rng::bytes::<16>()));
     let record = NewRecord {
         record_type: place.record_type.clone(),
@@ -115,17 +116,17 @@ fn missing(place: &RecordPlace, id: &str) -> ClientError {
 }
 
 async fn get(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
-    let (_account, vault) = open(context, &place.vault, false).await?;
+    let (_account, vault, trouble) = open_to_read(context, &place.vault).await?;
     let keys = &vault.setup().keys;
     let record = keys.record_id(&place.record_type, id.as_bytes());
     let current = read::current(vault.replica(), keys, record)?.ok_or_else(|| missing(place, id))?;
     let document = parse(&current.content);
     context.out.result(&document.to_string(), &document);
-    Ok(())
+    told(trouble)
 }
 
 async fn list(context: &Context, place: &RecordPlace) -> Result<()> {
-    let (_account, vault) = open(context, &place.vault, false).await?;
+    let (_account, vault, trouble) = open_to_read(context, &place.vault).await?;
     let keys = &vault.setup().keys;
     let mut found = std::collections::BTreeMap::new();
     for row in vault.replica().list(&place.record_type, None)? {
@@ -152,15 +153,12 @@ async fn list(context: &Context, place: &RecordPlace) -> Result<()> {
         }));
     }
     context.out.result(if text.is_empty() { "there is none" } else { &text }, &json!(list));
-    Ok(())
+    told(trouble)
 }
 
 async fn rm(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
     check_type(place)?;
-    let (account, mut vault) = open(context, &place.vault, false).await?;
-    if !account.writes() {
-        return Err(ClientError::Locked(context.home.clone()));
-    }
+    let (_account, mut vault) = open(context, &place.vault, false).await?;
     let keys = &vault.setup().keys;
     let record = keys.record_id(&place.record_type, id.as_bytes());
     read::current(vault.replica(), keys, record)?.ok_or_else(|| missing(place, id))?;
@@ -182,7 +180,7 @@ async fn rm(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
 
 /// Versions are accepted only if a verified change list announced exactly them.
 async fn history(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
-    let (_account, vault) = open(context, &place.vault, false).await?;
+    let (_account, vault, trouble) = open_to_read(context, &place.vault).await?;
     let keys = &vault.setup().keys;
     let record = keys.record_id(&place.record_type, id.as_bytes());
     let mut expected: Vec<VersionRow> = Vec::new();
@@ -226,5 +224,5 @@ async fn history(context: &Context, place: &RecordPlace, id: &str) -> Result<()>
             writeln!(text, "({} older versions are not shown by the server)", expected.len() - shown.0.len());
     }
     context.out.result(&text, &json!(list));
-    Ok(())
+    told(trouble)
 }

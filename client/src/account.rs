@@ -15,7 +15,6 @@ use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::local::LocalKeys;
 use lockstep_client_crypto::vault::VaultKeys;
 use lockstep_engine::engine::Setup;
-use lockstep_proto::Signed;
 use lockstep_proto::api::account::Devices;
 use lockstep_proto::api::vault::VaultLog;
 use lockstep_proto::device_log::DeviceLog;
@@ -23,6 +22,7 @@ use lockstep_proto::id::AccountId;
 use lockstep_proto::key_header::VerifiedKeyHeader;
 use lockstep_proto::sign::PublicKey;
 use lockstep_proto::vault_log::keyring_vault_id;
+use lockstep_proto::{Signed, limits};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -198,17 +198,30 @@ pub(crate) fn keyring_setup(
 /// Fetches the device log and key header of one moment, from index 0 or on top of what is known.
 pub(crate) async fn fetch_devices(api: &Api, from: u64) -> Result<Devices> {
     let mut whole: Devices = api.get(&format!("/v1/account/devices?from={from}")).await?;
+    check_page(&whole, whole.total)?;
     while from.saturating_add(count(&whole)) < whole.total {
         let next = from.saturating_add(count(&whole));
         let page: Devices = api.get(&format!("/v1/account/devices?from={next}")).await?;
+        check_page(&page, whole.total)?;
         if page.entries.is_empty() {
             return Err(ClientError::Server("it withholds entries of the device log".into()));
         }
         whole.entries.extend(page.entries);
         whole.key_header = page.key_header;
-        whole.total = page.total;
     }
     Ok(whole)
+}
+
+/// A log has an end, and a page too.
+fn check_page(page: &Devices, total: u64) -> Result<()> {
+    let too_many =
+        page.total > limits::DEVICE_LOG_ENTRIES_MAX || page.entries.len() > limits::DEVICE_LOG_PAGE_MAX;
+    if too_many || page.total != total {
+        return Err(ClientError::Server(
+            "its device log is longer than a log can be, or grows while it is read".into(),
+        ));
+    }
+    Ok(())
 }
 
 fn count(devices: &Devices) -> u64 {

@@ -134,6 +134,11 @@ pub async fn upload_large(
     let mut index = 0_u64;
     while let Some(part) = parts.next()? {
         let len = u64::try_from(part.len()).unwrap_or(u64::MAX);
+        // Other bytes under this key must never leave the machine.
+        let digest = usize::try_from(index).ok().and_then(|index| digests.get(index));
+        if digest != Some(&part_digest(&part)) {
+            return Err(ClientError::Usage("the contents changed while they were sent".into()));
+        }
         if !state.parts.contains(&index) {
             api.put_bytes(&format!("/v1/vaults/{vault}/uploads/{blob}/parts/{index}"), part).await?;
         }
@@ -229,9 +234,17 @@ pub async fn download(
             Err(error) => return Err(error),
         };
         let begun = received;
+        let mut broke = None;
         loop {
             // At the end, or where the connection broke: if something is missing, go on there.
-            let Ok(Some(chunk)) = next_chunk(&mut response).await else { break };
+            let chunk = match next_chunk(&mut response).await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                Err(error) => {
+                    broke = Some(error);
+                    break;
+                }
+            };
             received = received.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
             if received > whole || opener.push(&chunk, &mut out).is_err() {
                 return Err(damaged());
@@ -239,9 +252,9 @@ pub async fn download(
             sink(&out)?;
             out.clear();
         }
-        tries += 1;
-        if received < whole && (received == begun || tries > 16) {
-            return Err(damaged());
+        tries = if received > begun { 0 } else { tries + 1 };
+        if received < whole && tries > 3 {
+            return Err(broke.unwrap_or_else(damaged));
         }
     }
     opener.finish().map_err(|_| damaged())

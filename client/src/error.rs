@@ -21,6 +21,11 @@ pub enum ClientError {
         /// Why.
         reason: String,
     },
+    /// The device is enrolled, but the home is not finished.
+    #[error(
+        "the server has this device now, and new credentials and a new kit are valid; but: {0}. Run the same command again"
+    )]
+    Unfinished(Box<ClientError>),
     /// Sign-in failed.
     #[error("the account name or the passphrase is wrong")]
     WrongPassphrase,

@@ -127,6 +127,50 @@ impl Home {
         self.write_file("device", &keys.to_bytes())
     }
 
+    /// Keys and account of a device that is about to be enrolled; the ones in use stay until it is.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn set_next(&self, file: &AccountFile, keys: &DeviceKeys) -> Result<()> {
+        let text = serde_json::to_vec_pretty(file).map_err(|_| damaged(&self.path.join("account.next")))?;
+        self.write_file("device.next", &keys.to_bytes())?;
+        self.write_file("account.next", &text)
+    }
+
+    /// What [`Self::set_next`] wrote, if it was not taken up.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn next(&self) -> Result<Option<(AccountFile, DeviceKeys)>> {
+        let (Some(file), Some(keys)) = (self.read_file("account.next")?, self.read_file("device.next")?)
+        else {
+            return Ok(None);
+        };
+        let file = serde_json::from_slice(&file).map_err(|_| damaged(&self.path.join("account.next")))?;
+        let keys = DeviceKeys::from_bytes(&keys).map_err(|_| damaged(&self.path.join("device.next")))?;
+        Ok(Some((file, keys)))
+    }
+
+    /// The device is enrolled: its keys and account are the ones in use from here on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn take_next(&self, file: &AccountFile, keys: &DeviceKeys) -> Result<()> {
+        self.set_device(keys)?;
+        self.set_account(file)?;
+        self.remove("account.next")?;
+        self.remove("device.next")
+    }
+
+    /// Gives up what [`Self::set_next`] wrote.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn drop_next(&self) -> Result<()> {
+        self.remove("account.next")?;
+        self.remove("device.next")
+    }
+
     /// The session token.
     ///
     /// # Errors
@@ -159,9 +203,17 @@ impl Home {
     /// # Errors
     /// [`ClientError`].
     pub fn wipe(&self) -> Result<()> {
-        for name in
-            ["device", "session", "account", "replica.sqlite", "replica.sqlite-wal", "replica.sqlite-shm"]
-        {
+        // The account goes first: without it the home counts as empty, wherever this is cut off.
+        for name in [
+            "account",
+            "account.next",
+            "session",
+            "replica.sqlite",
+            "replica.sqlite-wal",
+            "replica.sqlite-shm",
+            "device.next",
+            "device",
+        ] {
             self.remove(name)?;
         }
         Ok(())

@@ -14,10 +14,10 @@ use lockstep_engine::keyring::{
 use lockstep_engine::replica::{Policy, Replica as _};
 use lockstep_engine::{NewRecord, read};
 use lockstep_proto::api::problem::Code;
-use lockstep_proto::api::vault::{CreateVault, Vaults};
+use lockstep_proto::api::vault::{CreateVault, Entries, GetEnvelopes, Vaults};
 use lockstep_proto::cbor::{ByteArray, Wire};
 use lockstep_proto::device_log::Pin;
-use lockstep_proto::id::{Epoch, VaultId};
+use lockstep_proto::id::{Epoch, RecordId, Revision, VaultId};
 use lockstep_proto::vault_log::files_vault_id;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,12 +70,20 @@ impl Account {
             .into_iter()
             .map(|doc| (doc.vault, doc.name))
             .collect();
-        let keys = documents::<VaultKeyDoc>(&self.keyring, VAULT_KEY_TYPE)?;
-        let mut found: Vec<VaultEntry> = keys
+        let mut ids = std::collections::BTreeSet::new();
+        // Deletions of a key do not count: it is write-once.
+        for row in self.keyring.replica.tagged(VAULT_KEY_TYPE, b"")? {
+            if let Some(content) = read::open(&self.keyring.replica, &self.keyring.setup.keys, &row)?
+                && let Some((id, _)) = content.name.0.split_first_chunk::<16>()
+            {
+                ids.insert(VaultId::from_bytes(*id));
+            }
+        }
+        let mut found: Vec<VaultEntry> = ids
             .into_iter()
-            .map(|doc| VaultEntry {
-                vault: doc.vault,
-                name: names.get(&doc.vault).cloned().unwrap_or_else(|| doc.vault.to_string()),
+            .map(|vault| VaultEntry {
+                vault,
+                name: names.get(&vault).cloned().unwrap_or_else(|| vault.to_string()),
             })
             .collect();
         found.sort_by(|left, right| left.name.cmp(&right.name));
@@ -97,7 +105,10 @@ impl Account {
                 )));
             }
         };
-        let doc = self.vault_key(vault)?;
+        let doc = match self.vault_key(vault)? {
+            Some(doc) => doc,
+            None => self.first_vault_key(vault).await?,
+        };
         if self.writes() {
             self.finish_birth(&doc).await?;
         }
@@ -113,21 +124,42 @@ impl Account {
         let entry = known.ok_or_else(|| {
             ClientError::NotFound(format!("there is no vault \"{name}\"; see: lockstep vault list"))
         })?;
-        self.vault_of(&self.vault_key(entry.vault)?)
+        let doc = self.vault_key(entry.vault)?.ok_or_else(|| changed_key(entry.vault))?;
+        self.vault_of(&doc)
     }
 
-    fn vault_key(&self, vault: VaultId) -> Result<VaultKeyDoc> {
+    fn key_record(&self, vault: VaultId) -> RecordId {
+        self.keyring.setup.keys.record_id(VAULT_KEY_TYPE, &vault_key_name(vault, Epoch::new(1)))
+    }
+
+    /// The key of a vault; none if somebody wrote over it, and the first one has to be fetched.
+    fn vault_key(&self, vault: VaultId) -> Result<Option<VaultKeyDoc>> {
         let keys = &self.keyring.setup.keys;
-        let record = keys.record_id(VAULT_KEY_TYPE, &vault_key_name(vault, Epoch::new(1)));
+        let record = self.key_record(vault);
+        if self.keyring.replica.record(record)?.is_some_and(|row| row.revision != Revision::new(1)) {
+            return Ok(None);
+        }
         let current = read::current(&self.keyring.replica, keys, record)?
             .ok_or_else(|| ClientError::NotFound(format!("the keyring has no key of vault {vault}")))?;
-        let doc = VaultKeyDoc::decode(&current.content.document.0)
-            .map_err(|error| ClientError::Damaged(error.to_string()))?;
-        if doc.vault == vault && doc.epoch == Epoch::new(1) {
-            Ok(doc)
-        } else {
-            Err(ClientError::Damaged(format!("the keyring's record of vault {vault} names another vault")))
+        parse_key(vault, &current.content.document.0).map(Some)
+    }
+
+    /// A vault key is write-once: whatever was written later, revision 1 counts.
+    async fn first_vault_key(&self, vault: VaultId) -> Result<VaultKeyDoc> {
+        let record = self.key_record(vault);
+        let replica = &self.keyring.replica;
+        let mut place = replica.record(record)?.map(|row| row.seq);
+        let mut first = None;
+        while let Some(seq) = place {
+            first = replica.version(seq, record)?;
+            place = first.and_then(|version| version.previous_seq);
         }
+        let version = first.ok_or_else(|| changed_key(vault))?;
+        let path = format!("/v1/vaults/{}/envelopes/get", self.keyring.setup.vault());
+        let page: Entries = self.api.post(&path, &GetEnvelopes(vec![(version.seq, record)])).await?;
+        let entry = page.entries.into_iter().next().ok_or_else(|| changed_key(vault))?;
+        let content = read::open_version(replica, &self.keyring.setup, &version, &entry.envelope.0)?;
+        parse_key(vault, &content.ok_or_else(|| changed_key(vault))?.document.0)
     }
 
     fn vault_of(&self, doc: &VaultKeyDoc) -> Result<Vault> {
@@ -159,6 +191,11 @@ impl Account {
         let identity = self.identity().to_bytes();
         let vault =
             if name == DEFAULT_VAULT { files_vault_id(&identity) } else { VaultId::from_bytes(rng::bytes()) };
+        if !self.keyring.replica.pending_of(self.key_record(vault))?.is_empty() {
+            // An earlier try waits to be sent.
+            self.sync_keyring().await?;
+            return Ok(vault);
+        }
         let listed: Vaults = self.api.get("/v1/vaults").await?;
         if listed.0.iter().any(|info| info.vault == vault) {
             return Err(ClientError::Rollback(format!("the keyring is older than vault {vault}")));
@@ -225,54 +262,41 @@ impl Account {
         Ok(pins)
     }
 
-    /// Head pins that count: record name, document and envelope name the same device.
     fn head_pins(&self) -> Result<Vec<HeadPinDoc>> {
-        let mut found = Vec::new();
-        for row in self.keyring.replica.list(HEAD_PIN_TYPE, None)? {
-            let Some(bytes) = self.keyring.replica.envelope(row.record)? else { continue };
-            let Ok(opened) = self.keyring.setup.keys.open(&bytes) else { continue };
-            let Ok(doc) = HeadPinDoc::decode(&opened.content.document.0) else { continue };
-            if opened.header.device == doc.device && opened.content.name.0 == doc.device.as_bytes() {
-                found.push(doc);
-            }
-        }
-        Ok(found)
+        head_pins(&self.keyring)
     }
 
-    /// Pulls and pushes the keyring, then checks every pin against everything that is held.
+    /// Pulls the keyring, checks every pin against everything that is held, then pushes.
     ///
     /// # Errors
     /// [`ClientError::Rollback`], [`ClientError::Fork`] and the sync's.
     pub async fn sync_keyring(&mut self) -> Result<()> {
-        self.keyring.sync().await?;
-        self.check_log_pins()?;
-        let keyring = self.keyring.setup.vault();
+        self.keyring.pull().await?;
+        check_log_pins(&self.keyring)?;
         self.check_pins_of(&self.keyring, true)?;
+        let keyring = self.keyring.setup.vault();
+        let pins = self.pins()?;
         for vault in self.db.vault_ids()? {
             if vault != keyring
                 && let Some(replica) = self.db.vault(vault, None)?
             {
-                for pin in self.pins()?.iter().filter(|pin| pin.vault == vault) {
+                for pin in pins.iter().filter(|pin| pin.vault == vault) {
                     check_pin(&replica, pin, false)?;
                 }
             }
         }
+        self.keyring.sync().await?;
         Ok(())
     }
 
-    fn check_log_pins(&self) -> Result<()> {
-        let log = self.keyring.device_log();
-        for doc in self.head_pins()? {
-            match log.hash_at(doc.device_log_index) {
-                Some(hash) if hash == doc.device_log_head => {}
-                Some(_) => {
-                    return Err(ClientError::Fork("the device log is not the one that was pinned".into()));
-                }
-                None => {
-                    return Err(ClientError::Rollback("the device log is shorter than was pinned".into()));
-                }
-            }
-        }
+    /// Pulls a vault, checks it against every pin, and only then pushes to it.
+    ///
+    /// # Errors
+    /// [`ClientError::Rollback`], [`ClientError::Fork`] and the sync's.
+    pub async fn sync_vault(&self, vault: &mut Vault) -> Result<()> {
+        vault.pull().await?;
+        self.check_pins_of(vault, true)?;
+        vault.sync().await?;
         Ok(())
     }
 
@@ -322,6 +346,48 @@ impl Account {
         self.keyring.put(vec![record(HEAD_PIN_TYPE, name, doc.encode(), Policy::Overwrite)]).await?;
         self.sync_keyring().await
     }
+}
+
+fn changed_key(vault: VaultId) -> ClientError {
+    ClientError::Fault(format!(
+        "the key record of vault {vault} was written over, and the first one can not be had"
+    ))
+}
+
+fn parse_key(vault: VaultId, document: &[u8]) -> Result<VaultKeyDoc> {
+    let doc = VaultKeyDoc::decode(document).map_err(|error| ClientError::Damaged(error.to_string()))?;
+    if doc.vault == vault && doc.epoch == Epoch::new(1) {
+        Ok(doc)
+    } else {
+        Err(ClientError::Damaged(format!("the keyring's record of vault {vault} names another vault")))
+    }
+}
+
+/// Head pins that count: record name, document and envelope name the same device.
+pub(crate) fn head_pins(keyring: &Vault) -> Result<Vec<HeadPinDoc>> {
+    let mut found = Vec::new();
+    for row in keyring.replica.list(HEAD_PIN_TYPE, None)? {
+        let Some(bytes) = keyring.replica.envelope(row.record)? else { continue };
+        let Ok(opened) = keyring.setup.keys.open(&bytes) else { continue };
+        let Ok(doc) = HeadPinDoc::decode(&opened.content.document.0) else { continue };
+        if opened.header.device == doc.device && opened.content.name.0 == doc.device.as_bytes() {
+            found.push(doc);
+        }
+    }
+    Ok(found)
+}
+
+/// The device log passes through every place of it that was pinned.
+pub(crate) fn check_log_pins(keyring: &Vault) -> Result<()> {
+    let log = keyring.device_log();
+    for doc in head_pins(keyring)? {
+        match log.hash_at(doc.device_log_index) {
+            Some(hash) if hash == doc.device_log_head => {}
+            Some(_) => return Err(ClientError::Fork("the device log is not the one that was pinned".into())),
+            None => return Err(ClientError::Rollback("the device log is shorter than was pinned".into())),
+        }
+    }
+    Ok(())
 }
 
 fn check_pin(replica: &crate::replica::VaultReplica, pin: &Pin, pulled: bool) -> Result<()> {

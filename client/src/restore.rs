@@ -79,7 +79,10 @@ pub async fn restore(
     let mut wanted_any = false;
     for snapshot in snapshots {
         let name = &snapshot.source.doc.name.0;
-        let mut files = vault.files_of(snapshot).await?;
+        let found = vault.files_of(snapshot).await?;
+        let shown = PathBuf::from(std::ffi::OsStr::from_bytes(name));
+        outcome.failed.extend(found.failed.into_iter().map(|(path, reason)| (shown.join(path), reason)));
+        let mut files = found.files;
         files.retain(|file| is_wanted(name, &file.doc.path.0, &options.paths));
         if files.is_empty() {
             continue;
@@ -319,7 +322,7 @@ async fn fetch(
         |contents: &[u8]| temporary.write(contents).map_err(|error| ClientError::io(&shown, error));
     match crate::blob::download(api, keys, &blob, &mut sink).await {
         Ok(()) => temporary.finish().map_err(|error| Failure::of(&shown, error)),
-        Err(ClientError::Damaged(reason)) => Err(Failure::This(reason)),
+        Err(ClientError::Damaged(reason) | ClientError::Usage(reason)) => Err(Failure::This(reason)),
         Err(ClientError::Io { source, .. }) => Err(Failure::This(source.to_string())),
         Err(error) => Err(Failure::Stop(error)),
     }

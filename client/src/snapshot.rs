@@ -3,10 +3,13 @@
 use crate::error::{ClientError, Result};
 use crate::vault::Vault;
 use lockstep_client_crypto::content::{BlobRef, Content};
-use lockstep_engine::files::{FILE_TYPE, FileDoc, SNAPSHOT_TYPE, SOURCE_TYPE, SnapshotDoc, SourceDoc};
+use lockstep_engine::files::{
+    FILE_TYPE, FileDoc, KIND_FILE, SNAPSHOT_TYPE, SOURCE_TYPE, SnapshotDoc, SourceDoc, file_name,
+};
 use lockstep_engine::read;
 use lockstep_engine::replica::{Replica as _, VersionRow};
 use lockstep_proto::api::vault::{Entries, GetEnvelopes};
+use lockstep_proto::blob::Layout;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::KIND_DOCUMENT;
 use lockstep_proto::id::{RecordId, Revision, Seq, SourceId};
@@ -44,6 +47,56 @@ pub struct SnapshotFile {
     pub doc: FileDoc,
     /// Its contents, if they do not ride in the record.
     pub blob: Option<BlobRef>,
+}
+
+/// The files of a snapshot, and what of it does not open.
+#[derive(Default)]
+pub struct SnapshotFiles {
+    /// Files, ascending by path.
+    pub files: Vec<SnapshotFile>,
+    /// Names for a person, and why they are not among the files.
+    pub failed: Vec<(String, String)>,
+}
+
+impl SnapshotFiles {
+    /// Adds a file, or says why it can not be restored; one bad record does not keep the others.
+    fn add(&mut self, snapshot: &Snapshot, record: RecordId, content: Option<Content>) {
+        let source = snapshot.source.id;
+        let Some(content) = content else {
+            self.failed.push((format!("record {record}"), "it does not open; see: lockstep check".into()));
+            return;
+        };
+        let path = content.name.0.get(16..).unwrap_or_default();
+        let name = String::from_utf8_lossy(path).escape_debug().to_string();
+        let mut blobs = content.blobs.into_iter();
+        let (blob, more) = (blobs.next(), blobs.next());
+        match FileDoc::decode(&content.document.0) {
+            Ok(doc)
+                if more.is_none()
+                    && doc.source == source
+                    && content.name.0 == file_name(source, &doc.path.0)
+                    && contents_fit(&doc, blob.as_ref()) =>
+            {
+                self.files.push(SnapshotFile { record, doc, blob });
+            }
+            _ => self
+                .failed
+                .push((name, "its record is malformed, or needs a newer version of this program".into())),
+        }
+    }
+}
+
+/// Whether the contents have the size that the record says.
+fn contents_fit(doc: &FileDoc, blob: Option<&BlobRef>) -> bool {
+    match blob {
+        Some(blob) => {
+            doc.kind == KIND_FILE
+                && doc.inline.0.is_empty()
+                && blob.size == doc.size
+                && Layout::new(blob.size, blob.chunk_log2).is_some()
+        }
+        None => u64::try_from(doc.inline.0.len()) == Ok(doc.size),
+    }
 }
 
 fn named<T>(content: &Content, parse: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
@@ -130,8 +183,8 @@ impl Vault {
     ///
     /// # Errors
     /// [`ClientError::Damaged`] names a record that does not open; what the server withholds is an error.
-    pub async fn files_of(&self, snapshot: &Snapshot) -> Result<Vec<SnapshotFile>> {
-        let mut files = Vec::new();
+    pub async fn files_of(&self, snapshot: &Snapshot) -> Result<SnapshotFiles> {
+        let mut found = SnapshotFiles::default();
         let mut past = Vec::new();
         for row in self.replica.tagged(FILE_TYPE, snapshot.source.id.as_bytes())? {
             let version = if row.seq <= snapshot.seq {
@@ -154,33 +207,24 @@ impl Vault {
             }
             if version.seq == row.seq && row.present {
                 let content = read::open(&self.replica, &self.setup.keys, &row)?;
-                files.push(Self::file(row.record, content)?);
+                found.add(snapshot, row.record, content);
             } else {
                 past.push(version);
             }
         }
         for chunk in past.chunks(limits::PAGE_ENTRIES_MAX / 4) {
-            self.fetch_past(chunk, &mut files).await?;
+            self.fetch_past(snapshot, chunk, &mut found).await?;
         }
-        files.sort_by(|left, right| left.doc.path.cmp(&right.doc.path));
-        Ok(files)
+        found.files.sort_by(|left, right| left.doc.path.cmp(&right.doc.path));
+        Ok(found)
     }
 
-    fn file(record: RecordId, content: Option<Content>) -> Result<SnapshotFile> {
-        let unreadable =
-            || ClientError::Damaged(format!("file record {record} does not open; see: lockstep check"));
-        let content = content.ok_or_else(unreadable)?;
-        let doc = FileDoc::decode(&content.document.0).map_err(|_| unreadable())?;
-        let mut blobs = content.blobs.into_iter();
-        match (blobs.next(), blobs.next()) {
-            (blob, None) => Ok(SnapshotFile { record, doc, blob }),
-            _ => Err(ClientError::Damaged(format!(
-                "file record {record} needs a newer version of this program"
-            ))),
-        }
-    }
-
-    async fn fetch_past(&self, versions: &[VersionRow], files: &mut Vec<SnapshotFile>) -> Result<()> {
+    async fn fetch_past(
+        &self,
+        snapshot: &Snapshot,
+        versions: &[VersionRow],
+        found: &mut SnapshotFiles,
+    ) -> Result<()> {
         let mut wanted: Vec<&VersionRow> = versions.iter().collect();
         let path = format!("/v1/vaults/{}/envelopes/get", self.setup.vault());
         while !wanted.is_empty() {
@@ -196,7 +240,7 @@ impl Vault {
                 match got.remove(&(version.seq, version.record)) {
                     Some(bytes) => {
                         let content = read::open_version(&self.replica, &self.setup, version, &bytes)?;
-                        files.push(Self::file(version.record, content)?);
+                        found.add(snapshot, version.record, content);
                     }
                     None => left.push(version),
                 }

@@ -9,7 +9,7 @@ use lockstep_engine::{Answer, Effect, Env, Event, Failure, Input, NewRecord, Req
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{Entries, GetEnvelopes, Page, Pushed, StageEnvelopes, StagedEnvelopes};
 use lockstep_proto::device_log::DeviceLog;
-use lockstep_proto::id::{RecordId, Seq};
+use lockstep_proto::id::{BlobId, RecordId, Seq};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -33,6 +33,9 @@ pub struct Vault {
     api: Arc<Api>,
     devices: DeviceLogSource,
 }
+
+/// Set when another copy of this home was met: nothing is written any more until it has a new identity.
+pub(crate) const CLONED: &str = "cloned";
 
 impl Vault {
     pub(crate) fn new(setup: Setup, log: Arc<DeviceLog>, replica: VaultReplica, api: Arc<Api>) -> Self {
@@ -77,7 +80,40 @@ impl Vault {
         self.drive(Input::Sync).await
     }
 
+    /// Pulls without signing or sending anything.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn pull(&mut self) -> Result<Vec<Event>> {
+        self.drive(Input::Pull).await
+    }
+
+    /// Takes back pending writes that name objects which are not at the server any more; the caller, who has
+    /// the contents, uploads and writes them again.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn abandon(&mut self, blobs: Vec<BlobId>) -> Result<()> {
+        self.drive(Input::Abandon(blobs)).await?;
+        Ok(())
+    }
+
     async fn drive(&mut self, input: Input) -> Result<Vec<Event>> {
+        if self.replica.db().meta(CLONED)?.is_some() {
+            return Err(ClientError::Cloned("noticed before".into()));
+        }
+        let done = self.drive_to_the_end(input).await;
+        if done.is_err() {
+            // The engine may still wait for an answer that will not come; everything durable is in the replica.
+            self.engine = VaultEngine::new(self.setup.clone(), Arc::clone(self.engine.devices()));
+        }
+        if let Err(ClientError::Cloned(_)) = &done {
+            self.replica.db().set_meta(CLONED, b"1")?;
+        }
+        done
+    }
+
+    async fn drive_to_the_end(&mut self, input: Input) -> Result<Vec<Event>> {
         let mut events = Vec::new();
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
@@ -160,7 +196,7 @@ fn paused(failure: Failure) -> ClientError {
     match failure {
         Failure::MissingObjects(blobs) => ClientError::Refused {
             code: Some(Code::MissingObject),
-            detail: "contents that a record names are not there; run the same command again".into(),
+            detail: "contents that a record names are not at the server; run: lockstep backup, again".into(),
             names: blobs.iter().map(ToString::to_string).collect(),
         },
         Failure::SignedOut => ClientError::SignedOut,

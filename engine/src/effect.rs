@@ -115,6 +115,11 @@ pub enum Input {
     Put(Vec<NewRecord>),
     /// Pull, then push what is pending.
     Sync,
+    /// Pull only: nothing is signed or sent.
+    Pull,
+    /// These objects are not at the server: pending writes that name them are taken back, to be written
+    /// again by whoever has their contents.
+    Abandon(Vec<BlobId>),
     /// A write was carried out.
     Written(u64),
     /// An answer to a request.

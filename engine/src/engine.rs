@@ -76,6 +76,7 @@ pub struct VaultEngine {
     stores: BTreeMap<u64, Vec<OperationId>>,
     reusable: BTreeMap<OperationId, crate::replica::SealedOperation>,
     races: u32,
+    pull_only: bool,
 }
 
 impl VaultEngine {
@@ -89,6 +90,7 @@ impl VaultEngine {
             stores: BTreeMap::new(),
             reusable: BTreeMap::new(),
             races: 0,
+            pull_only: false,
         }
     }
 
@@ -110,7 +112,7 @@ impl VaultEngine {
     /// Takes one input and gives what is to be done. Errors end the sync, not the engine.
     pub fn step(&mut self, replica: &dyn Replica, env: &mut Env<'_>, input: Input) -> Vec<Effect> {
         let mut out = Vec::new();
-        let is_put = matches!(input, Input::Put(_));
+        let is_put = matches!(input, Input::Put(_) | Input::Abandon(_));
         if let Err(error) = self.take(replica, env, input, &mut out) {
             if !is_put {
                 self.phase = Phase::Idle;
@@ -135,11 +137,19 @@ impl VaultEngine {
                 out.push(Effect::Write(id, ops));
                 Ok(())
             }
-            Input::Sync => {
+            Input::Sync | Input::Pull => {
                 if !self.is_busy() {
                     self.races = 0;
+                    self.pull_only = matches!(input, Input::Pull);
                     self.ask_commits(replica, out)?;
                 }
+                Ok(())
+            }
+            Input::Abandon(blobs) => {
+                let ops = push::abandon(replica, &blobs)?;
+                let id = self.id();
+                self.stores.insert(id, Vec::new());
+                out.push(Effect::Write(id, ops));
                 Ok(())
             }
             Input::Written(id) => self.written(replica, env, id, out),
@@ -191,7 +201,7 @@ impl VaultEngine {
         };
         match then {
             Then::State(pull) => self.ask_state(pull, out),
-            Then::Missing(pull) => self.ask_missing(pull, out),
+            Then::Missing(pull) => self.ask_missing(replica, pull, out)?,
             Then::Pulled { events, more } => {
                 out.extend(events.into_iter().map(Effect::Report));
                 if more { self.ask_commits(replica, out)? } else { self.fill_or_push(replica, env, out)? }
@@ -326,13 +336,11 @@ impl VaultEngine {
             return Err(EngineError::server("it promises more entries and sends none"));
         }
         pull.take(&self.setup, entries)?;
-        if pull.is_complete() || (!more && pull.has_more()) {
+        if pull.is_complete() || (!more && pull.missing(replica)?.is_empty()) {
             return self.finish_pull(replica, *pull, out);
         }
         if !more {
-            // Nothing follows this round, so every version of it is the newest, or was when it was served.
-            self.ask_missing(pull, out);
-            return Ok(());
+            return self.ask_missing(replica, pull, out);
         }
         // Envelopes do not wait in memory: they are staged, invisible until the round is whole.
         let ops = pull.stage();
@@ -340,9 +348,15 @@ impl VaultEngine {
         Ok(())
     }
 
-    fn ask_missing(&mut self, mut pull: Box<Pull>, out: &mut Vec<Effect>) {
-        let places = pull.missing();
+    fn ask_missing(
+        &mut self,
+        replica: &dyn Replica,
+        mut pull: Box<Pull>,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        let places = pull.missing(replica)?;
         self.send(Request::Envelopes { places }, Doing::Missing(pull), out);
+        Ok(())
     }
 
     fn missing(
@@ -353,12 +367,12 @@ impl VaultEngine {
         out: &mut Vec<Effect>,
     ) -> Result<()> {
         if entries.is_empty()
-            && let Some((seq, record)) = pull.missing().first().copied()
+            && let Some((seq, record)) = pull.missing(replica)?.first().copied()
         {
             return Err(EngineError::Incomplete { vault: self.setup.vault(), seq, record });
         }
         pull.take(&self.setup, entries)?;
-        if pull.is_complete() {
+        if pull.missing(replica)?.is_empty() {
             return self.finish_pull(replica, *pull, out);
         }
         let ops = pull.stage();
@@ -407,8 +421,12 @@ impl VaultEngine {
 
     fn build(&mut self, replica: &dyn Replica, env: &mut Env<'_>, out: &mut Vec<Effect>) -> Result<()> {
         let head = replica.head()?.ok_or(EngineError::Misuse { what: "the vault has no head yet" })?;
+        if self.pull_only {
+            out.push(Effect::Report(Event::Idle));
+            return Ok(());
+        }
         if let Some(in_flight) = replica.in_flight()? {
-            if push::follows(&in_flight, &head)? {
+            if push::follows(&in_flight, &head, self.setup.device.id())? {
                 self.send_commit(Box::new(in_flight), out);
             } else {
                 self.write(vec![WriteOp::DropInFlight], Then::Rebuild, out);

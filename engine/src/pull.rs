@@ -98,15 +98,22 @@ impl Pull {
         self.here.len().saturating_add(self.staged.len()) == self.overlay.touched.len()
     }
 
-    /// Places of announced envelopes that did not come, ascending; they are asked for one by one.
-    pub(crate) fn missing(&mut self) -> Vec<(Seq, RecordId)> {
+    /// Places of announced envelopes that did not come and must, ascending: in the last round all of them,
+    /// before that those of records that can be read here, so that none disappears meanwhile.
+    pub(crate) fn missing(&mut self, replica: &dyn Replica) -> Result<Vec<(Seq, RecordId)>> {
         self.last_place = None;
-        let is_missing = |record: &RecordId| !self.here.contains_key(record) && !self.staged.contains(record);
-        let touched = self.overlay.touched.iter().filter(|(record, _)| is_missing(record));
-        let mut places: Vec<_> = touched.map(|(record, touched)| (touched.row.seq, *record)).collect();
+        let mut places = Vec::new();
+        for (record, touched) in &self.overlay.touched {
+            if self.here.contains_key(record) || self.staged.contains(record) {
+                continue;
+            }
+            if !self.has_more() || replica.record(*record)?.is_some_and(|row| row.present) {
+                places.push((touched.row.seq, *record));
+            }
+        }
         places.sort_unstable();
         places.truncate(limits::PAGE_ENTRIES_MAX);
-        places
+        Ok(places)
     }
 
     /// Takes entries, which ascend; refuses what no verified commit announced.

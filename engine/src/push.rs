@@ -15,7 +15,7 @@ use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE};
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::envelope::{self, KIND_DOCUMENT};
-use lockstep_proto::id::{OperationId, RecordId, Revision};
+use lockstep_proto::id::{BlobId, DeviceId, OperationId, RecordId, Revision};
 use lockstep_proto::version::{SUITE, VERSION};
 use lockstep_proto::{Digest, label};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,10 +25,26 @@ const CHANGES_A_COMMIT: usize = 2048;
 /// Envelope bytes in one commit of ours; a larger single envelope still rides alone.
 const BYTES_A_COMMIT: usize = 1024 * 1024;
 
-/// Whether a commit extends the head.
-pub(crate) fn follows(in_flight: &InFlight, head: &Head) -> Result<bool> {
+/// Whether a commit extends the head, and is by this device (which may have a new id since).
+pub(crate) fn follows(in_flight: &InFlight, head: &Head, device: DeviceId) -> Result<bool> {
     let commit = Commit::decode(&in_flight.commit.bytes.0).map_err(EngineError::replica)?;
-    Ok(commit.seq == head.tip.seq.next() && commit.previous == head.tip.hash)
+    Ok(commit.device == device && commit.seq == head.tip.seq.next() && commit.previous == head.tip.hash)
+}
+
+/// Takes back pending writes that name objects which are not at the server, and what stands on them: whoever
+/// wrote them uploads and writes them again.
+pub(crate) fn abandon(replica: &dyn Replica, blobs: &[BlobId]) -> Result<Vec<WriteOp>> {
+    let mut gone: BTreeSet<OperationId> = BTreeSet::new();
+    let mut ops = vec![WriteOp::DropInFlight];
+    for row in replica.pending(usize::MAX)? {
+        let content = Content::decode(&row.content).map_err(EngineError::replica)?;
+        let stands_on_gone = matches!(row.base, Base::Pending(operation) if gone.contains(&operation));
+        if stands_on_gone || content.blobs.iter().any(|reference| blobs.contains(&reference.blob)) {
+            gone.insert(row.operation);
+            ops.push(WriteOp::DropPending(row.operation));
+        }
+    }
+    Ok(ops)
 }
 
 /// The request's body, with or without its envelopes.

@@ -35,6 +35,9 @@ pub fn current(replica: &dyn Replica, keys: &VaultKeys, record: RecordId) -> Res
         return Ok(Some(Current { content, revision, pending: true }));
     }
     match row {
+        Some(row) if row.kind == KIND_DOCUMENT && !row.present => {
+            Err(EngineError::Incomplete { vault: keys.vault(), seq: row.seq, record })
+        }
         Some(row) if row.kind == KIND_DOCUMENT => {
             let content = open(replica, keys, &row)?;
             Ok(content.map(|content| Current { content, revision, pending: false }))
@@ -52,7 +55,11 @@ pub fn open(replica: &dyn Replica, keys: &VaultKeys, row: &RecordRow) -> Result<
     if lockstep_proto::envelope::digest(&bytes) != row.digest {
         return Err(EngineError::replica(format!("the stored envelope of record {} is damaged", row.record)));
     }
-    Ok(keys.open(&bytes).ok().map(|opened| opened.content))
+    let opened = keys.open(&bytes).ok().filter(|opened| {
+        let header = &opened.header;
+        (header.record, header.revision, header.kind) == (row.record, row.revision, row.kind)
+    });
+    Ok(opened.map(|opened| opened.content))
 }
 
 /// The version of a record that was in force after commit `seq`.

@@ -9,31 +9,40 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes that all requests together may hold.
 pub const BUDGET_BYTES: usize = 16 * 1024 * 1024;
+/// Of which requests without a session may hold so much, apart from the rest.
+pub const OPEN_BUDGET_BYTES: usize = 2 * 1024 * 1024;
 const UNIT_BYTES: usize = 1024;
 const WAIT: Duration = Duration::from_secs(10);
 
 /// Hands out parts of the budget.
 #[derive(Clone)]
-pub struct Budget(Arc<Semaphore>);
+pub struct Budget(Arc<Semaphore>, usize);
 
 /// A part of the budget; given back when dropped.
+#[derive(Debug)]
 pub struct Reserved {
     _permit: OwnedSemaphorePermit,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(BUDGET_BYTES / UNIT_BYTES)))
+        let bytes = BUDGET_BYTES - OPEN_BUDGET_BYTES;
+        Self(Arc::new(Semaphore::new(bytes / UNIT_BYTES)), bytes)
     }
 }
 
 impl Budget {
+    /// The small budget of routes that need no session.
+    pub fn for_open_routes() -> Self {
+        Self(Arc::new(Semaphore::new(OPEN_BUDGET_BYTES / UNIT_BYTES)), OPEN_BUDGET_BYTES)
+    }
+
     /// Reserves `bytes`, waiting at most ten seconds. More than the whole budget counts as the whole.
     ///
     /// # Errors
     /// 503 with Retry-After.
     pub async fn reserve(&self, bytes: usize) -> Result<Reserved, ApiError> {
-        let units = bytes.min(BUDGET_BYTES).div_ceil(UNIT_BYTES);
+        let units = bytes.min(self.1).div_ceil(UNIT_BYTES);
         let units = u32::try_from(units).unwrap_or(u32::MAX);
         let acquired = tokio::time::timeout(WAIT, Arc::clone(&self.0).acquire_many_owned(units)).await;
         match acquired {

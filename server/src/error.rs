@@ -1,5 +1,6 @@
 //! Errors at the edge: one [`ApiError`], a problem document (RFC 9457), the cause logged once.
 
+use crate::budget::Reserved;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -56,7 +57,7 @@ impl StoreError {
 pub struct ApiError {
     refusal: Refusal,
     retry_after_seconds: Option<u64>,
-    body: Option<Vec<u8>>,
+    body: Option<(Vec<u8>, Reserved)>,
 }
 
 impl ApiError {
@@ -74,8 +75,8 @@ impl ApiError {
 
     /// Sends a CBOR body with the status instead of a problem document (a lost race brings the page).
     #[must_use]
-    pub fn with_body(mut self, body: Vec<u8>) -> Self {
-        self.body = Some(body);
+    pub fn with_body(mut self, body: Vec<u8>, reserved: Reserved) -> Self {
+        self.body = Some((body, reserved));
         self
     }
 
@@ -142,14 +143,16 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let code = self.refusal.code;
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let (media_type, body) = match self.body {
-            Some(body) => (lockstep_proto::api::MEDIA_TYPE, body),
-            None => ("application/problem+json", problem(status, &self.refusal)),
+        let mut response = if let Some((body, reserved)) = self.body {
+            crate::route::reserved_body(body, reserved)
+        } else {
+            let mut response = Response::new(Body::from(problem(status, &self.refusal)));
+            let media_type = HeaderValue::from_static("application/problem+json");
+            response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+            response
         };
-        let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

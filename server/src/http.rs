@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 
 const CONNECTIONS_MAX: usize = 1024;
 const HEADER_READ_TIMEOUT: Duration = Duration::from_mins(1);
+const WRITE_STALL: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(20);
 const BUFFER_BYTES: usize = 64 * 1024;
 const HEADER_BYTES_MAX: usize = 16 * 1024;
@@ -142,6 +143,7 @@ impl Server {
             opaque,
             fake_key,
             budget: crate::budget::Budget::default(),
+            open_budget: crate::budget::Budget::for_open_routes(),
             names: crate::domain::throttle::Throttle::default(),
             sources: crate::domain::throttle::Throttle::default(),
             origin: config.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
@@ -206,6 +208,10 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
             },
         };
         let _ = stream.set_nodelay(true);
+        // A reader that takes nothing for so long is cut off, and gives its share of the budget back.
+        let mut stream = tokio_io_timeout::TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_STALL));
+        let stream = Box::pin(stream);
         let router = router.clone();
         let service =
             hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {

@@ -26,6 +26,8 @@ pub struct Shared {
     pub fake_key: [u8; 32],
     /// Bytes held in memory.
     pub budget: Budget,
+    /// Bytes held in memory for requests without a session.
+    pub open_budget: Budget,
     /// Tries by account name.
     pub names: Throttle,
     /// Tries by source address.

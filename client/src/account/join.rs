@@ -4,10 +4,11 @@ use super::{Account, fetch_create, fetch_devices, keyring_id, keyring_setup};
 use crate::api::Api;
 use crate::error::{ClientError, Result};
 use crate::home::{AccountFile, Home};
+use crate::keyring::{check_log_pins, head_pins};
 use crate::kit::{self, Kit};
 use crate::replica::Db;
 use crate::rng;
-use crate::vault::Vault;
+use crate::vault::{CLONED, Vault};
 use lockstep_client_crypto::account::{Credential, Joining, NewCredentials, UnlockedAccount};
 use lockstep_client_crypto::device::{DeviceKeys, sign_recovery_statement};
 use lockstep_client_crypto::local::LocalKeys;
@@ -75,7 +76,7 @@ async fn check_origin(api: &Api) -> Result<ServerInfo> {
     Ok(info)
 }
 
-/// A home for a new device: an unfinished earlier try is taken up or cleared by the caller.
+/// A home for a new device.
 fn fresh_home(home: &Home) -> Result<()> {
     match home.account()? {
         Some(file) if file.enrolled => Err(ClientError::Usage(format!(
@@ -113,9 +114,12 @@ pub async fn signup(
     insecure_http: bool,
 ) -> Result<Account> {
     secrets.passphrase.check_strength()?;
-    fresh_home(&home)?;
     let api = Api::new(place.origin.to_owned())?;
     check_origin(&api).await?;
+    if let Some((account, device)) = resume(&home, place, &api).await? {
+        return complete(home, place, account, &device, &api, insecure_http).await;
+    }
+    fresh_home(&home)?;
     let mut generator = rng::system();
     let account = UnlockedAccount::create(&mut generator)?;
     let id = account.account();
@@ -139,8 +143,7 @@ pub async fn signup(
         api.post_open("/v1/register/start", &RegisterStart { account: id, request: request.into() }).await?;
     let opaque_record = registration.finish(secrets.passphrase, id, &started.response.0, &mut generator)?;
 
-    home.set_device(&device)?;
-    home.set_account(&account_file(place, id, &device, false))?;
+    home.set_next(&account_file(place, id, &device, false), &device)?;
     let checkpoint = Checkpoint {
         version: VERSION,
         account: id,
@@ -157,9 +160,9 @@ pub async fn signup(
         invite: invite.to_owned(),
         ticket: started.ticket,
         opaque_record: opaque_record.into(),
-        key_header: first.key_header.clone(),
-        entry: first.entry.clone(),
-        keyring_create: birth.create.clone(),
+        key_header: first.key_header,
+        entry: first.entry,
+        keyring_create: birth.create,
         keyring_genesis: birth.genesis,
     }
     .encode();
@@ -168,11 +171,8 @@ pub async fn signup(
     let sent: Result<Session> = api.post_open("/v1/register/finish", &body).await;
     settle(&api, id, &device, sent).await?;
 
-    let db = open_db(&home, &device)?;
-    db.set_devices(0, std::slice::from_ref(&first.entry), &first.key_header)?;
-    db.vault(keyring_id(account.identity()), Some(&birth.create))?;
     drop(account);
-    finish_home(home, place, id, &device, &api, insecure_http).await
+    complete(home, place, id, &device, &api, insecure_http).await
 }
 
 /// After an action was sent: a session came back, or the answer was lost and the device key tells whether
@@ -202,15 +202,58 @@ async fn settle(
     sent.map(|_| ())
 }
 
-async fn finish_home(
+/// An earlier try may have been cut off after its request was sent: the persisted device key tells.
+async fn resume(home: &Home, place: &Place<'_>, api: &Api) -> Result<Option<(AccountId, Arc<DeviceKeys>)>> {
+    let Some((file, keys)) = home.next()? else { return Ok(None) };
+    let account =
+        file.account.parse().ok().filter(|_| file.server == place.origin && file.name == place.name);
+    if let Some(account) = account {
+        let keys = Arc::new(keys);
+        api.set_signer(account, Arc::clone(&keys));
+        match api.device_login().await {
+            Ok(()) => return Ok(Some((account, keys))),
+            Err(ClientError::SignedOut) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    home.drop_next()?;
+    Ok(None)
+}
+
+/// The device is enrolled, as far as the server says: checks that the log says so, and makes the home its own.
+/// What fails from here on does not undo it; the same command goes on.
+async fn complete(
     home: Home,
     place: &Place<'_>,
     account: AccountId,
-    device: &DeviceKeys,
-    api: &Api,
+    device: &Arc<DeviceKeys>,
+    api: &Arc<Api>,
     insecure_http: bool,
 ) -> Result<Account> {
-    home.set_account(&account_file(place, account, device, true))?;
+    let done = complete_home(home, place, account, device, api, insecure_http).await;
+    done.map_err(|error| ClientError::Unfinished(Box::new(error)))
+}
+
+async fn complete_home(
+    home: Home,
+    place: &Place<'_>,
+    account: AccountId,
+    device: &Arc<DeviceKeys>,
+    api: &Arc<Api>,
+    insecure_http: bool,
+) -> Result<Account> {
+    let seen = look(api, account).await?;
+    if seen.log.device(device.id()).is_none() {
+        return Err(ClientError::Server("its device log does not have this device".into()));
+    }
+    let keyring = keyring_id(seen.log.identity());
+    let create = fetch_create(api, keyring).await?;
+    let db = open_db(&home, device)?;
+    db.set_devices(0, &seen.entries, &seen.key_header)?;
+    db.vault(keyring, Some(&create))?;
+    db.drop_meta(CLONED)?;
+    drop(db);
+    home.take_next(&account_file(place, account, device, true), device)?;
     home.set_session(api.token().as_deref())?;
     let mut account = Account::open(home, insecure_http)?;
     account.sync_keyring().await?;
@@ -263,16 +306,24 @@ async fn build_keyring(
     let id = keyring_id(unlocked.identity());
     let create = fetch_create(api, id).await?;
     let db = open_db(home, device)?;
+    if db.device_log()?.len() > seen.entries.len() {
+        return Err(ClientError::Rollback("the device log is shorter than before".into()));
+    }
     db.set_devices(0, &seen.entries, &seen.key_header)?;
+    // This builds on what is verified; the copy that was met before has no say in it.
+    db.drop_meta(CLONED)?;
     let replica = db
         .vault(id, Some(&create))?
         .ok_or_else(|| ClientError::Damaged("the home's database is damaged".into()))?;
     let setup = keyring_setup(account, unlocked.identity(), unlocked.keyring(), device, create);
     let mut keyring = Vault::new(setup, Arc::new(seen.log.clone()), replica, Arc::clone(api));
-    keyring.sync().await?;
+    keyring.pull().await?;
+    check_log_pins(&keyring)?;
     let head =
         keyring.replica.head()?.ok_or_else(|| ClientError::Server("the keyring vault is empty".into()))?;
     let mut pins: Vec<Pin> = seen.log.pins().iter().filter(|pin| pin.vault == id).copied().collect();
+    let noted = head_pins(&keyring)?.into_iter().flat_map(|doc| doc.heads);
+    pins.extend(noted.filter(|pin| pin.vault == id));
     pins.extend(checkpoint.map(|checkpoint| Pin {
         vault: id,
         seq: checkpoint.keyring_seq,
@@ -300,11 +351,14 @@ pub async fn login(
 ) -> Result<Account> {
     let before = home.account()?.filter(|file| file.enrolled);
     let renews = before.as_ref().is_some_and(|file| file.server == place.origin && file.name == place.name);
+    let api = Api::new(place.origin.to_owned())?;
+    check_origin(&api).await?;
+    if let Some((account, device)) = resume(&home, place, &api).await? {
+        return complete(home, place, account, &device, &api, insecure_http).await;
+    }
     if !renews {
         fresh_home(&home)?;
     }
-    let api = Api::new(place.origin.to_owned())?;
-    check_origin(&api).await?;
     let mut generator = rng::system();
     let (attempt, ke1) = Login::start(passphrase, &mut generator)?;
     let start = LoginStart { name: place.name.to_owned(), ke1: ke1.into() };
@@ -340,15 +394,11 @@ pub async fn login(
     let last = seen.log.next_index().saturating_sub(1);
     let action = unlocked.authorise(ACTION_ENROL, &request, last, seen.log.head());
     drop(unlocked);
-    home.set_device(&device)?;
-    home.set_account(&account_file(place, account, &device, false))?;
+    home.set_next(&account_file(place, account, &device, false), &device)?;
     let body = Authorised { bytes: request.into(), action };
     let sent: Result<Session> = api.post("/v1/account/devices", &body).await;
     settle(&api, account, &device, sent).await?;
-    let db = open_db(&home, &device)?;
-    super::refresh_log(&api, &db, &seen.log).await?;
-    drop(db);
-    finish_home(home, place, account, &device, &api, insecure_http).await
+    complete(home, place, account, &device, &api, insecure_http).await
 }
 
 /// The passphrase signed in, and yet the account does not open: the server's doing.
@@ -368,9 +418,12 @@ pub async fn recover(
     insecure_http: bool,
 ) -> Result<Account> {
     secrets.passphrase.check_strength()?;
-    fresh_home(&home)?;
     let api = Api::new(place.origin.to_owned())?;
     check_origin(&api).await?;
+    if let Some((account, device)) = resume(&home, place, &api).await? {
+        return complete(home, place, account, &device, &api, insecure_http).await;
+    }
+    fresh_home(&home)?;
     let account = recovery_session(&api, place, kit).await?;
     let seen = look(&api, account).await?;
     let unlocked =
@@ -396,8 +449,7 @@ pub async fn recover(
         keyring_seq: pin.seq,
         keyring_head: pin.head,
     };
-    home.set_device(&device)?;
-    home.set_account(&account_file(place, account, &device, false))?;
+    home.set_next(&account_file(place, account, &device, false), &device)?;
     let identity = unlocked.identity().to_bytes();
     (secrets.deliver_kit)(&kit::text(place.origin, place.name, &identity, &recovery, &checkpoint))?;
     let request = Recover {
@@ -413,10 +465,7 @@ pub async fn recover(
     let body = Authorised { bytes: request.into(), action };
     let sent: Result<Session> = api.post("/v1/account/recover", &body).await;
     settle(&api, account, &device, sent).await?;
-    let db = open_db(&home, &device)?;
-    super::refresh_log(&api, &db, &seen.log).await?;
-    drop(db);
-    finish_home(home, place, account, &device, &api, insecure_http).await
+    complete(home, place, account, &device, &api, insecure_http).await
 }
 
 async fn recovery_session(api: &Api, place: &Place<'_>, kit: &Kit) -> Result<AccountId> {

@@ -21,19 +21,23 @@ use lockstep_engine::files::{
     FILE_TYPE, FileDoc, SNAPSHOT_TYPE, SOURCE_TYPE, SnapshotDoc, SourceDoc, UNREADABLE_NAMED_MAX, file_name,
 };
 use lockstep_engine::replica::Policy;
+use lockstep_proto::api::problem::Code;
 use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::id::{RecordId, SourceId};
+use lockstep_proto::id::{BlobId, RecordId, SourceId};
 use std::collections::{HashMap, VecDeque};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// Records are made durable here and sent when so many wait.
 const BATCH_RECORDS: usize = 1000;
 /// Bytes of records that wait, beside the count.
 const BATCH_BYTES: usize = 1024 * 1024;
+/// Records do not wait longer than this.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(30);
 /// Framed requests under way at once.
 const UPLOADS_MAX: usize = 2;
 /// Files read and sealed at once.
@@ -88,7 +92,7 @@ pub async fn backup(
     );
     let leave = Leave { exclude: &options.exclude, home: identity_of(account.home().path()) };
     let found = scan(&root, &leave).map_err(|error| ClientError::io(&root, error))?;
-    vault.sync().await?;
+    sync_or_abandon(account, vault).await?;
     let source = source_of(account, vault, &root)?;
     let mut run = Run {
         known: known_files(vault, source.0.id)?,
@@ -98,6 +102,7 @@ pub async fn backup(
         vault,
         batch: Vec::new(),
         batch_bytes: 0,
+        flushed: Instant::now(),
         stats: Vec::new(),
         frames: Frames::default(),
         framed: Vec::new(),
@@ -110,6 +115,26 @@ pub async fn backup(
     }
     run.go(found, options, progress).await?;
     run.finish(start_utc, options).await
+}
+
+/// Brings a vault up to date. Pending writes of an interrupted run may name objects that were collected
+/// meanwhile: they are taken back, this run writes them again.
+async fn sync_or_abandon(account: &Account, vault: &mut Vault) -> Result<()> {
+    const ROUNDS_MAX: usize = 4096;
+    for _ in 0..ROUNDS_MAX {
+        match account.sync_vault(vault).await {
+            Err(error) if error.code() == Some(Code::MissingObject) => {
+                let ClientError::Refused { names, .. } = &error else { return Err(error) };
+                let blobs: Vec<BlobId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+                if blobs.is_empty() {
+                    return Err(error);
+                }
+                vault.abandon(blobs).await?;
+            }
+            other => return other,
+        }
+    }
+    Err(ClientError::Server("it keeps missing objects".into()))
 }
 
 /// The source of a root on this device; a new one comes with its record.
@@ -163,6 +188,7 @@ struct Run<'a> {
     vault: &'a mut Vault,
     batch: Vec<NewRecord>,
     batch_bytes: usize,
+    flushed: Instant,
     stats: Vec<(RecordId, Vec<u8>)>,
     frames: Frames,
     framed: Vec<Ready>,
@@ -283,7 +309,11 @@ impl Run<'_> {
             Ok(Stored::Large(doc, hash, mut file, stat)) => {
                 let record = self.vault.setup.keys.record_id(FILE_TYPE, &file_name(self.source, &entry.path));
                 match self.upload(record, hash, &mut file, &stat).await {
-                    Ok(blob) => self.record(Ready { doc, blob: Some(blob), stat }),
+                    Ok(blob) => {
+                        self.record(Ready { doc, blob: Some(blob), stat });
+                        // Named soon, so that it is not collected while other large files are on their way.
+                        self.batch_bytes = BATCH_BYTES;
+                    }
                     Err(error) if is_about_the_file(&error) => {
                         let path = self.full(&entry.path);
                         self.outcome.unreadable.push((path, "it changed while it was sent".into()));
@@ -309,9 +339,18 @@ impl Run<'_> {
         blob::remember_upload(&self.vault.replica, record, &reference)?;
         let (api, keys) = (Arc::clone(self.vault.api()), Arc::clone(&self.vault.setup.keys));
         let sent = &mut self.progress.sent_bytes;
-        blob::upload_large(&api, &keys, &reference, file, &mut |bytes| *sent = sent.saturating_add(bytes))
-            .await?;
-        Ok(reference)
+        let mut count = |bytes| *sent = sent.saturating_add(bytes);
+        match blob::upload_large(&api, &keys, &reference, file, &mut count).await {
+            Ok(()) => Ok(reference),
+            // What the server holds of an earlier try is not this: begin anew, under another key.
+            Err(error) if matches!(error.code(), Some(Code::Mismatch | Code::Exists)) => {
+                let fresh = new_reference(stat.size, hash, &mut rng::system());
+                blob::remember_upload(&self.vault.replica, record, &fresh)?;
+                blob::upload_large(&api, &keys, &fresh, file, &mut count).await?;
+                Ok(fresh)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn send_frames(&mut self) -> Result<()> {
@@ -403,11 +442,13 @@ impl Run<'_> {
                 self.one_upload().await?;
             }
         }
-        let is_due = self.batch.len() >= BATCH_RECORDS || self.batch_bytes >= BATCH_BYTES;
+        let is_old = self.flushed.elapsed() >= FLUSH_INTERVAL;
+        let is_due = self.batch.len() >= BATCH_RECORDS || self.batch_bytes >= BATCH_BYTES || is_old;
         if self.batch.is_empty() || !(everything || is_due) {
             return if everything { self.flush_stats() } else { Ok(()) };
         }
         self.batch_bytes = 0;
+        self.flushed = Instant::now();
         self.vault.put(std::mem::take(&mut self.batch)).await?;
         self.vault.sync().await?;
         self.flush_stats()

@@ -10,6 +10,7 @@ use lockstep_proto::Signed;
 use lockstep_proto::cbor::ByteArray;
 use lockstep_proto::id::{RecordId, VaultId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -40,6 +41,16 @@ impl Db {
         } else {
             OpenFlags::SQLITE_OPEN_READ_WRITE
         };
+        if writes {
+            // Readable by its owner only, from the first byte.
+            std::fs::OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .mode(0o600)
+                .open(path)
+                .map_err(|error| ClientError::io(path, error))?;
+        }
         let connection = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(Duration::from_secs(10))?;
         connection.set_prepared_statement_cache_capacity(64);
@@ -83,6 +94,15 @@ impl Db {
         Ok(())
     }
 
+    /// Removes a small value.
+    ///
+    /// # Errors
+    /// [`ClientError::Database`].
+    pub fn drop_meta(&self, key: &str) -> Result<()> {
+        self.connection.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([key])?;
+        Ok(())
+    }
+
     /// The device log as stored.
     ///
     /// # Errors
@@ -103,7 +123,16 @@ impl Db {
         let transaction = self.connection.unchecked_transaction()?;
         for (index, entry) in entries.iter().enumerate() {
             let position = i64::try_from(from.saturating_add(index)).unwrap_or(i64::MAX);
-            let sql = "INSERT OR REPLACE INTO device_log (position, bytes, signature) VALUES (?1, ?2, ?3)";
+            let known: Option<Vec<u8>> = transaction
+                .prepare_cached("SELECT bytes FROM device_log WHERE position = ?1")?
+                .query_row([position], |row| row.get(0))
+                .optional()?;
+            if known.is_some_and(|known| known != entry.bytes.0) {
+                return Err(ClientError::Fork(
+                    "the device log is not the one that was verified before".into(),
+                ));
+            }
+            let sql = "INSERT OR IGNORE INTO device_log (position, bytes, signature) VALUES (?1, ?2, ?3)";
             let row = params![position, entry.bytes.0, entry.signature.0];
             transaction.prepare_cached(sql)?.execute(row)?;
         }

@@ -185,7 +185,7 @@ impl VaultReplica {
     /// # Errors
     /// [`crate::ClientError`].
     pub fn quarantined(&self) -> ClientResult<Vec<RecordRow>> {
-        Ok(self.records("vault = ?1 AND present = 1 AND tag IS NULL ORDER BY record", params![self.key])?)
+        Ok(self.records("vault = ?1 AND quarantined = 1 ORDER BY record", params![self.key])?)
     }
 }
 

@@ -54,6 +54,7 @@ CREATE TABLE IF NOT EXISTS record (
     present   INTEGER NOT NULL,
     tag       BLOB,
     group_tag BLOB,
+    quarantined INTEGER NOT NULL,
     envelope  BLOB
 ) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS record_place ON record (vault, record);

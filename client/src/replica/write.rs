@@ -100,17 +100,17 @@ impl VaultReplica {
     fn set_record(&self, t: &Transaction<'_>, row: &RecordRow, source: &EnvelopeSource) -> Result<()> {
         const UPSERT: &str = "ON CONFLICT (vault, record) DO UPDATE SET revision = excluded.revision,
             digest = excluded.digest, seq = excluded.seq, kind = excluded.kind, present = excluded.present,
-            tag = coalesce(excluded.tag, CASE WHEN excluded.present = 1 THEN NULL ELSE tag END),
-            group_tag = coalesce(excluded.group_tag, CASE WHEN excluded.present = 1 THEN NULL ELSE group_tag END),
+            tag = coalesce(excluded.tag, tag), group_tag = coalesce(excluded.group_tag, group_tag),
+            quarantined = excluded.quarantined,
             envelope = excluded.envelope";
         const COLUMNS: &str =
-            "(vault, record, revision, digest, seq, kind, present, tag, group_tag, envelope)";
+            "(vault, record, revision, digest, seq, kind, present, tag, group_tag, quarantined, envelope)";
         let seq = sql(row.seq.value());
         let revision = sql(row.revision.value());
         if matches!(source, EnvelopeSource::Staged) {
             let text = format!(
                 "INSERT INTO record {COLUMNS}
-                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, 1, tag, group_tag, envelope FROM staged
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, 1, tag, group_tag, tag IS NULL, envelope FROM staged
                  WHERE vault = ?1 AND record = ?2 AND seq = ?5 {UPSERT}"
             );
             let values =
@@ -124,8 +124,9 @@ impl VaultReplica {
             EnvelopeSource::Here(bytes, index) => (Some(bytes), self.tags(index.as_ref())),
             _ => (None, (None, None)),
         };
-        let text =
-            format!("INSERT INTO record {COLUMNS} VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) {UPSERT}");
+        let text = format!(
+            "INSERT INTO record {COLUMNS} VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) {UPSERT}"
+        );
         let values = params![
             self.key,
             row.record.as_bytes(),
@@ -136,6 +137,7 @@ impl VaultReplica {
             row.present,
             tag,
             group,
+            row.present && tag.is_none(),
             envelope
         ];
         t.prepare_cached(&text)?.execute(values)?;

@@ -189,8 +189,11 @@ impl Temporary {
     /// Sets mode and time and gives the file its name.
     pub(super) fn finish(mut self) -> io::Result<()> {
         let Some(file) = self.file.take() else { return Err(io::Error::other("the file is finished")) };
-        let done =
-            fchmod(&file, mode(&self.doc)).and_then(|()| futimens(&file, &times(&self.doc))).and_then(|()| {
+        // Durable before it has its name: a power cut leaves the old file or the new one, whole.
+        let done = rustix::fs::fdatasync(&file)
+            .and_then(|()| fchmod(&file, mode(&self.doc)))
+            .and_then(|()| futimens(&file, &times(&self.doc)))
+            .and_then(|()| {
                 renameat(&self.folder, self.partial.as_str(), &self.folder, OsStr::from_bytes(&self.name))
             });
         if done.is_err() {

@@ -40,7 +40,7 @@ impl Throttle {
             let mut ages: Vec<u64> = buckets.values().map(|bucket| bucket.last_utc).collect();
             ages.sort_unstable();
             let middle = ages.get(ages.len() / 2).copied().unwrap_or(now_utc);
-            buckets.retain(|_, bucket| bucket.last_utc > middle);
+            buckets.retain(|_, bucket| bucket.tries > FREE_TRIES || bucket.last_utc > middle);
         }
         let bucket =
             buckets.entry(key.to_vec()).or_insert(Bucket { tries: 0, last_utc: now_utc, next_utc: 0 });

@@ -1,6 +1,6 @@
 //! Request bodies: bounded, within the global budget, progress watched, strictly decoded.
 
-use crate::budget::Reserved;
+use crate::budget::{Budget, Reserved};
 use crate::error::ApiError;
 use crate::state::App;
 use axum::body::{Body, BodyDataStream, HttpBody as _};
@@ -12,6 +12,9 @@ use lockstep_proto::api::MEDIA_TYPE;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::cbor::Wire;
 use std::time::Duration;
+
+/// Routes that need no session.
+const OPEN_ROUTES: [&str; 4] = ["/v1/register/", "/v1/login/", "/v1/recovery/", "/v1/device-login/"];
 
 /// A sender that is silent for so long is cut off.
 pub const STALL: Duration = Duration::from_secs(30);
@@ -32,7 +35,14 @@ impl<T: Wire + Send> FromRequest<App> for Cbor<T> {
         if !is_cbor {
             return Err(ApiError::new(Code::MediaType, "the body must be application/cbor"));
         }
-        let (bytes, reserved) = read(request.into_body(), T::BYTES_MAX, app).await?;
+        // Who has no session yet shares a small budget of its own, and can not use up everybody's.
+        let path = request.uri().path();
+        let budget = if OPEN_ROUTES.iter().any(|route| path.starts_with(route)) {
+            &app.open_budget
+        } else {
+            &app.budget
+        };
+        let (bytes, reserved) = read(request.into_body(), T::BYTES_MAX, budget).await?;
         Ok(Self { value: T::decode(&bytes)?, reserved })
     }
 }
@@ -41,7 +51,7 @@ impl<T: Wire + Send> FromRequest<App> for Cbor<T> {
 ///
 /// # Errors
 /// 400, 408, 413, 503.
-pub async fn read(body: Body, bytes_max: usize, app: &App) -> Result<(Bytes, Reserved), ApiError> {
+pub async fn read(body: Body, bytes_max: usize, budget: &Budget) -> Result<(Bytes, Reserved), ApiError> {
     let too_large = || ApiError::new(Code::TooLarge, format!("the body is larger than {bytes_max} bytes"));
     let hint = body.size_hint();
     let declared = hint.exact().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
@@ -51,16 +61,31 @@ pub async fn read(body: Body, bytes_max: usize, app: &App) -> Result<(Bytes, Res
         return Err(too_large());
     }
     // Twice: the bytes, and what they are decoded into.
-    let reserved = app.budget.reserve(declared.unwrap_or(bytes_max).saturating_mul(2)).await?;
+    let expected = declared.unwrap_or(bytes_max);
+    let reserved = budget.reserve(expected.saturating_mul(2)).await?;
     let mut out = BytesMut::with_capacity(declared.unwrap_or(0));
-    while let Some(chunk) = next_chunk(&mut stream).await? {
-        if out.len().saturating_add(chunk.len()) > bytes_max {
-            drain(&mut stream).await;
-            return Err(too_large());
+    let whole = async {
+        while let Some(chunk) = next_chunk(&mut stream).await? {
+            if out.len().saturating_add(chunk.len()) > bytes_max {
+                drain(&mut stream).await;
+                return Err(too_large());
+            }
+            out.extend_from_slice(&chunk);
         }
-        out.extend_from_slice(&chunk);
+        Ok(())
+    };
+    // A share of the budget is not held by somebody who sends a byte now and then.
+    match tokio::time::timeout(deadline(expected), whole).await {
+        Ok(done) => done?,
+        Err(_) => return Err(ApiError::new(Code::Timeout, "the body came too slowly")),
     }
     Ok((out.freeze(), reserved))
+}
+
+/// Time for a body of some length: 15 seconds, and what 16 KiB a second take.
+pub fn deadline(bytes: usize) -> Duration {
+    const BYTES_A_SECOND: usize = 16 * 1024;
+    Duration::from_secs(15 + u64::try_from(bytes / BYTES_A_SECOND).unwrap_or(0))
 }
 
 /// The next chunk of a body; a sender that stalls is refused.

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 const INTERVAL: Duration = Duration::from_mins(10);
 
+/// Rounds of one run; what is left waits for the next.
+const ROUNDS_MAX: usize = 100;
+
 /// Runs for ever; ended with its task.
 pub async fn collect_for_ever(store: Arc<dyn Store>, objects: Arc<dyn Objects>) {
     let mut timer = tokio::time::interval(INTERVAL);
@@ -31,9 +34,22 @@ pub async fn collect(
     now_utc: u64,
     grace_seconds: u64,
 ) -> Result<(), StoreError> {
-    for segment in store.collect(now_utc, grace_seconds).await? {
-        objects.delete(segment).await?;
-        store.forget_segment(segment).await?;
+    for _ in 0..ROUNDS_MAX {
+        let segments = store.collect(now_utc, grace_seconds).await?;
+        let mut deleted = false;
+        for segment in segments {
+            match objects.delete(segment).await {
+                Ok(()) => {
+                    store.forget_segment(segment).await?;
+                    deleted = true;
+                }
+                // One that can not be deleted does not keep the others.
+                Err(error) => tracing::warn!(%error, "a segment could not be deleted; it is tried again"),
+            }
+        }
+        if !deleted {
+            break;
+        }
     }
     Ok(())
 }

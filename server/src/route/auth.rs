@@ -69,9 +69,6 @@ pub(crate) async fn register_start(
         return Err(ApiError::new(Code::RegistrationClosed, "this server takes no new accounts"));
     }
     app.sources.try_now(&peer.bucket("register"), now_utc()).map_err(throttled)?;
-    if app.store.account_exists(body.value.account).await? {
-        return Err(ApiError::new(Code::Exists, "this account exists"));
-    }
     let (ticket, response) = start_record(&app, body.value.account, &body.value.request.0).await?;
     Ok(cbor(&OpaqueStarted { ticket, response: response.into() }))
 }

@@ -25,7 +25,12 @@ pub(crate) fn cbor<T: Wire>(value: &T) -> Response {
 
 /// 200 with a CBOR body whose share of the budget is held until it was sent.
 pub(crate) fn cbor_reserved<T: Wire>(value: &T, reserved: Reserved) -> Response {
-    let mut rest = Bytes::from(value.encode());
+    reserved_body(value.encode(), reserved)
+}
+
+/// The same of bytes.
+pub(crate) fn reserved_body(bytes: Vec<u8>, reserved: Reserved) -> Response {
+    let mut rest = Bytes::from(bytes);
     let length = HeaderValue::from(rest.len());
     let chunks = std::iter::from_fn(move || {
         // The reservation lives in this closure, and so as long as the body.

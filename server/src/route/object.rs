@@ -3,7 +3,7 @@
 use super::{cbor, nothing};
 use crate::domain::opaque::random_bytes;
 use crate::error::ApiError;
-use crate::extract::body::{Cbor, drain, next_chunk, read};
+use crate::extract::body::{Cbor, deadline, drain, next_chunk, read};
 use crate::extract::session::{DeviceSession, vault_of};
 use crate::extract::{Place, parse_id};
 use crate::objects::SegmentWriter;
@@ -37,7 +37,10 @@ pub(crate) async fn framed(
     app.store.begin_segment(vault.key, segment, now_utc()).await?;
     let mut writer = app.objects.create(segment).await?;
     let mut stream = body.into_data_stream();
-    let objects = match take_frames(&mut stream, &mut *writer).await {
+    let taken =
+        tokio::time::timeout(deadline(limits::FRAMES_BODY_BYTES_MAX), take_frames(&mut stream, &mut *writer));
+    let too_slow = || ApiError::new(Code::Timeout, "the body came too slowly");
+    let objects = match taken.await.unwrap_or_else(|_| Err(too_slow())) {
         Ok(objects) => objects,
         Err(error) => {
             writer.abort().await;
@@ -186,7 +189,7 @@ pub(crate) async fn put_part(
         found.ok_or_else(|| ApiError::new(Code::NotFound, "this upload was not begun, or it expired"))?;
     let expected = part_len(object.size, index)
         .ok_or_else(|| ApiError::new(Code::Malformed, "the object has no such part"))?;
-    let (bytes, _reserved) = read(body, limits::PART_BYTES, &app).await?;
+    let (bytes, _reserved) = read(body, limits::PART_BYTES, &app.budget).await?;
     let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     if size != expected {
         return Err(ApiError::new(

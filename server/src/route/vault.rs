@@ -103,9 +103,10 @@ pub(crate) async fn push(
         Pushed::Applied { seq, head } => Ok(cbor(&PushedBody { seq, head })),
         Pushed::HeadMoved => {
             drop(body.reserved);
-            let _reserved = app.budget.reserve(PAGE_RESERVE_BYTES).await?;
+            let reserved = app.budget.reserve(PAGE_RESERVE_BYTES).await?;
             let page = first_page(&app, row.key, after).await?;
-            Err(ApiError::new(Code::HeadMoved, "the vault's head moved on").with_body(page.encode()))
+            Err(ApiError::new(Code::HeadMoved, "the vault's head moved on")
+                .with_body(page.encode(), reserved))
         }
     }
 }

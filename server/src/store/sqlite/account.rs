@@ -277,6 +277,11 @@ pub(super) async fn add_entry(
             .execute(&mut *c)
             .await
             .map_err(failed)?;
+        sqlx::query("DELETE FROM challenge WHERE account = ?")
+            .bind(&entry.account.as_bytes()[..])
+            .execute(&mut *c)
+            .await
+            .map_err(failed)?;
         // Whoever was half signed in with the old credentials starts again.
         sqlx::query("DELETE FROM session WHERE account = ? AND kind <> 2")
             .bind(&entry.account.as_bytes()[..])

@@ -55,7 +55,7 @@ pub(super) async fn put_framed(
         match known.get(&object.blob) {
             None => fresh.push(object),
             Some((found, _)) if *found != object.digest => return Err(differs(object.blob)),
-            Some((_, true)) => {}
+            Some((_, true)) => touch(c, key, object.blob, now_utc).await?,
             Some((_, false)) => {
                 forget(c, key, object.blob).await?;
                 fresh.push(object);
@@ -96,6 +96,20 @@ pub(super) async fn put_framed(
         });
         query.build().execute(&mut *c).await.map_err(failed)?;
     }
+    Ok(())
+}
+
+/// Somebody still cares for this object: its grace period begins anew.
+async fn touch(c: &mut SqliteConnection, key: VaultKey, blob: BlobId, now_utc: u64) -> Result<()> {
+    sqlx::query(
+        "UPDATE object SET created_utc = max(created_utc, ?) WHERE vault = ? AND blob = ? AND named = 0",
+    )
+    .bind(sql(now_utc)?)
+    .bind(key.0)
+    .bind(&blob.as_bytes()[..])
+    .execute(c)
+    .await
+    .map_err(failed)?;
     Ok(())
 }
 
@@ -166,6 +180,7 @@ pub(super) async fn begin(
     now_utc: u64,
 ) -> Result<(ObjectRow, Vec<PartRow>)> {
     if let Some((row, parts)) = find(c, key, blob).await? {
+        touch(c, key, blob, now_utc).await?;
         return if row.size == size && row.digest == digest { Ok((row, parts)) } else { Err(differs(blob)) };
     }
     sqlx::query(
@@ -201,14 +216,7 @@ pub(super) async fn put_part(
         Some(_) => {}
     }
     use_segment(c, part.segment).await?;
-    // An upload that moves does not expire.
-    sqlx::query("UPDATE object SET created_utc = max(created_utc, ?) WHERE vault = ? AND blob = ?")
-        .bind(sql(now_utc)?)
-        .bind(key.0)
-        .bind(&blob.as_bytes()[..])
-        .execute(&mut *c)
-        .await
-        .map_err(failed)?;
+    touch(c, key, blob, now_utc).await?;
     let before =
         sqlx::query("DELETE FROM part WHERE vault = ? AND blob = ? AND position = ? RETURNING segment")
             .bind(key.0)
