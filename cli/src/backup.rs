@@ -205,7 +205,11 @@ pub(crate) async fn ls(context: &Context, args: Ls) -> Result<()> {
     let (_account, vault, trouble) = open_to_read(context, &args.vault).await?;
     let mut text = String::new();
     let mut list = Vec::new();
-    for snapshot in chosen(&vault, args.snapshot.as_deref(), None)? {
+    let snapshots = match chosen(&vault, args.snapshot.as_deref(), None) {
+        Ok(snapshots) => snapshots,
+        Err(error) => return Err(trouble.unwrap_or(error)),
+    };
+    for snapshot in snapshots {
         let name = PathBuf::from(std::ffi::OsStr::from_bytes(&snapshot.source.doc.name.0));
         let found = vault.files_of(&snapshot).await?;
         for (path, reason) in &found.failed {
@@ -231,7 +235,7 @@ pub(crate) async fn ls(context: &Context, args: Ls) -> Result<()> {
         }
     }
     if list.is_empty() {
-        return Err(ClientError::NotFound("nothing is there".into()));
+        return Err(trouble.unwrap_or_else(|| ClientError::NotFound("nothing is there".into())));
     }
     context.out.result(&text, &json!(list));
     told(trouble)
@@ -239,6 +243,8 @@ pub(crate) async fn ls(context: &Context, args: Ls) -> Result<()> {
 
 pub(crate) async fn restore(context: &Context, args: Restore) -> Result<ExitCode> {
     let (_account, vault, trouble) = open_to_read(context, &args.vault).await?;
+    // Contents come from the server: from one that is not believed nothing is restored.
+    told(trouble)?;
     let snapshots = chosen(&vault, args.snapshot.as_deref(), args.at.as_deref())?;
     let options = restore::Options {
         paths: args.paths.clone(),
@@ -274,6 +280,5 @@ pub(crate) async fn restore(context: &Context, args: Restore) -> Result<ExitCode
             "snapshots": snapshots.iter().map(|snapshot| snapshot.id.clone()).collect::<Vec<_>>(),
         }),
     );
-    told(trouble)?;
     Ok(if outcome.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
 }

@@ -90,6 +90,9 @@ fn deliver(context: &Context, file: Option<&Path>) -> impl FnMut(&str) -> Result
     let json = context.out.is_json();
     let file = file.map(Path::to_path_buf);
     move |text: &str| match &file {
+        Some(path) if path.symlink_metadata().is_ok() => {
+            Err(ClientError::Usage(format!("{} exists; choose another file for the kit", path.display())))
+        }
         Some(path) => write_private(path, text.as_bytes(), false),
         None if json => {
             Err(ClientError::Usage("say --kit FILE with --json: the kit is not printed then".into()))

@@ -92,7 +92,7 @@ async fn put(context: &Context, place: &RecordPlace, id: Option<String>) -> Resu
     let id = id.unwrap_or_else(|| rng::hex(&rng::bytes::<16>()));
     let record = NewRecord {
         record_type: place.record_type.clone(),
-        name: id.clone().into_bytes(),
+        name: name_of(&id),
         schema: 1,
         document: Some(document.to_string().into_bytes()),
         blobs: Vec::new(),
@@ -104,6 +104,35 @@ async fn put(context: &Context, place: &RecordPlace, id: Option<String>) -> Resu
     let sent = send(context, &mut vault).await?;
     context.out.result(&id, &json!({ "id": id, "sent": sent }));
     Ok(())
+}
+
+const OPERATION_BYTES: usize = 16;
+
+/// How a record's name is written as an id. A conflict copy, named by a zero byte and an operation id behind
+/// the original's name, is `name~` and 32 digits.
+fn id_of(name: &[u8]) -> String {
+    let split = name.len().checked_sub(OPERATION_BYTES + 1).and_then(|at| name.split_at_checked(at));
+    match split {
+        Some((base, [0, operation @ ..])) => {
+            format!("{}~{}", String::from_utf8_lossy(base), rng::hex(operation))
+        }
+        _ => String::from_utf8_lossy(name).into_owned(),
+    }
+}
+
+/// The name that an id stands for.
+fn name_of(id: &str) -> Vec<u8> {
+    let copy = id.rsplit_once('~').and_then(|(base, digits)| {
+        let operation: Option<Vec<u8>> =
+            (digits.len() == 2 * OPERATION_BYTES).then(|| digits.as_bytes().chunks(2)).and_then(|pairs| {
+                pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+            });
+        let mut name = base.as_bytes().to_vec();
+        name.push(0);
+        name.extend(operation?);
+        Some(name)
+    });
+    copy.unwrap_or_else(|| id.as_bytes().to_vec())
 }
 
 fn parse(content: &Content) -> Value {
@@ -118,7 +147,7 @@ fn missing(place: &RecordPlace, id: &str) -> ClientError {
 async fn get(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
     let (_account, vault, trouble) = open_to_read(context, &place.vault).await?;
     let keys = &vault.setup().keys;
-    let record = keys.record_id(&place.record_type, id.as_bytes());
+    let record = keys.record_id(&place.record_type, &name_of(id));
     let current = read::current(vault.replica(), keys, record)?.ok_or_else(|| missing(place, id))?;
     let document = parse(&current.content);
     context.out.result(&document.to_string(), &document);
@@ -146,9 +175,9 @@ async fn list(context: &Context, place: &RecordPlace) -> Result<()> {
     for (name, current) in &found {
         let conflict = current.content.conflict_of().is_some();
         let mark = if conflict { "  (conflict copy)" } else { "" };
-        let _ = writeln!(text, "{}  revision {}{mark}", shown(name), current.revision);
+        let _ = writeln!(text, "{}  revision {}{mark}", shown(id_of(name).as_bytes()), current.revision);
         list.push(json!({
-            "id": String::from_utf8_lossy(name), "revision": current.revision.value(),
+            "id": id_of(name), "revision": current.revision.value(),
             "pending": current.pending, "conflict": conflict, "document": parse(&current.content),
         }));
     }
@@ -160,11 +189,11 @@ async fn rm(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
     check_type(place)?;
     let (_account, mut vault) = open(context, &place.vault, false).await?;
     let keys = &vault.setup().keys;
-    let record = keys.record_id(&place.record_type, id.as_bytes());
+    let record = keys.record_id(&place.record_type, &name_of(id));
     read::current(vault.replica(), keys, record)?.ok_or_else(|| missing(place, id))?;
     let deletion = NewRecord {
         record_type: place.record_type.clone(),
-        name: id.as_bytes().to_vec(),
+        name: name_of(id),
         schema: 1,
         document: None,
         blobs: Vec::new(),
@@ -182,7 +211,7 @@ async fn rm(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
 async fn history(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
     let (_account, vault, trouble) = open_to_read(context, &place.vault).await?;
     let keys = &vault.setup().keys;
-    let record = keys.record_id(&place.record_type, id.as_bytes());
+    let record = keys.record_id(&place.record_type, &name_of(id));
     let mut expected: Vec<VersionRow> = Vec::new();
     let mut seq = vault.replica().record(record)?.map(|row| row.seq);
     while let Some(at) = seq {

@@ -233,7 +233,9 @@ pub(crate) async fn refresh_log(api: &Api, db: &Db, known: &DeviceLog) -> Result
     let from = known.next_index();
     let fetched = fetch_devices(api, from).await?;
     if fetched.total < from {
-        return Err(ClientError::Rollback("the device log is shorter than before".into()));
+        return Err(ClientError::Rollback(
+            "the server went back in time: the device log is shorter than before".into(),
+        ));
     }
     let mut log = known.clone();
     for entry in &fetched.entries {

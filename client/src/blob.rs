@@ -234,17 +234,9 @@ pub async fn download(
             Err(error) => return Err(error),
         };
         let begun = received;
-        let mut broke = None;
         loop {
             // At the end, or where the connection broke: if something is missing, go on there.
-            let chunk = match next_chunk(&mut response).await {
-                Ok(Some(chunk)) => chunk,
-                Ok(None) => break,
-                Err(error) => {
-                    broke = Some(error);
-                    break;
-                }
-            };
+            let Ok(Some(chunk)) = next_chunk(&mut response).await else { break };
             received = received.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
             if received > whole || opener.push(&chunk, &mut out).is_err() {
                 return Err(damaged());
@@ -254,7 +246,8 @@ pub async fn download(
         }
         tries = if received > begun { 0 } else { tries + 1 };
         if received < whole && tries > 3 {
-            return Err(broke.unwrap_or_else(damaged));
+            // The server answers and yet never gets beyond this byte.
+            return Err(damaged());
         }
     }
     opener.finish().map_err(|_| damaged())

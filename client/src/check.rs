@@ -7,7 +7,7 @@ use lockstep_client_crypto::content::BlobRef;
 use lockstep_engine::files::FILE_TYPE;
 use lockstep_engine::read;
 use lockstep_engine::replica::{RecordRow, Replica as _};
-use lockstep_proto::api::vault::{Entries, Entry};
+use lockstep_proto::api::vault::{Entries, Entry, Page};
 use lockstep_proto::chain;
 use lockstep_proto::commit::{Change, Commit};
 use lockstep_proto::envelope::{self, KIND_DOCUMENT, KIND_TOMBSTONE};
@@ -40,7 +40,24 @@ pub async fn check(vault: &Vault, read_data: bool, progress: &mut dyn FnMut(&Rep
     let expected = check_chain(vault, &mut report)?;
     progress(&report);
     let blobs = check_records(vault, &expected, &mut report)?;
+    check_server_chain(vault, &mut report).await?;
     check_server(vault, &expected, &mut report, progress).await?;
+    let mut blobs = blobs;
+    for snapshot in vault.snapshots()? {
+        match vault.files_of(&snapshot).await {
+            Ok(found) => {
+                for (path, reason) in found.failed {
+                    report.problems.push(format!("snapshot {}: {path}: {reason}", snapshot.id));
+                }
+                blobs.extend(found.files.into_iter().filter_map(|file| Some((file.record, file.blob?))));
+            }
+            Err(error @ (ClientError::Incomplete(_) | ClientError::Server(_) | ClientError::Damaged(_))) => {
+                report.problems.push(format!("snapshot {}: {error}", snapshot.id));
+            }
+            Err(error) => return Err(error),
+        }
+        progress(&report);
+    }
     if read_data {
         let mut done = BTreeSet::new();
         for (record, blob) in blobs {
@@ -159,6 +176,42 @@ fn check_record(
 fn author(commit: &[u8]) -> Option<lockstep_proto::DeviceId> {
     use lockstep_proto::cbor::Wire as _;
     Commit::decode(commit).ok().map(|commit| commit.device)
+}
+
+/// The server still has every commit, unchanged: a new device needs them.
+async fn check_server_chain(vault: &Vault, report: &mut Report) -> Result<()> {
+    let Some(head) = vault.replica().head()? else { return Ok(()) };
+    let base = format!("/v1/vaults/{}/commits", vault.setup().vault());
+    let mut next = Seq::new(0);
+    while next <= head.tip.seq {
+        let query = next.previous().map_or_else(String::new, |after| format!("?after={after}"));
+        let page: Page = match vault.api().get(&format!("{base}{query}")).await {
+            Ok(page) => page,
+            Err(ClientError::Server(what) | ClientError::Busy(what)) => {
+                report
+                    .problems
+                    .push(format!("commits from {next} on can not be had from the server: {what}"));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if page.commits.is_empty() {
+            report.problems.push(format!("commit {next} and what follows is missing at the server"));
+            return Ok(());
+        }
+        for entry in &page.commits {
+            let here = vault.replica().commit(next)?;
+            let changes = entry.changes.as_ref().map(|changes| &changes.0);
+            let same =
+                here.as_ref().is_some_and(|(signed, list)| *signed == entry.commit && Some(list) == changes);
+            if !same && next <= head.tip.seq {
+                report.problems.push(format!("commit {next} is missing or damaged at the server"));
+                return Ok(());
+            }
+            next = next.next();
+        }
+    }
+    Ok(())
 }
 
 /// The server still has every live envelope, unchanged.

@@ -56,7 +56,7 @@ pub enum ClientError {
     Server(String),
     /// The server showed an older state than a device verified before.
     #[error(
-        "the server went back in time: {0}. Nothing was changed here. It may have been restored from an old copy: \
+        "{0}. Nothing was changed here. It may have been restored from an old copy: \
          put a newer copy of the server's data back; until then this device keeps what it has"
     )]
     Rollback(String),

@@ -198,7 +198,9 @@ impl Account {
         }
         let listed: Vaults = self.api.get("/v1/vaults").await?;
         if listed.0.iter().any(|info| info.vault == vault) {
-            return Err(ClientError::Rollback(format!("the keyring is older than vault {vault}")));
+            return Err(ClientError::Rollback(format!(
+                "the server went back in time: the keyring is older than vault {vault}"
+            )));
         }
         let mut generator = rng::system();
         let log = self.keyring.device_log();
@@ -242,7 +244,10 @@ impl Account {
             return Ok(());
         }
         if self.pins()?.iter().any(|pin| pin.vault == doc.vault) {
-            return Err(ClientError::Rollback(format!("the server does not list vault {}", doc.vault)));
+            return Err(ClientError::Rollback(format!(
+                "the server went back in time: it does not list vault {}",
+                doc.vault
+            )));
         }
         let body = CreateVault { create: doc.create.clone(), genesis: doc.genesis.clone() };
         match self.api.post_nothing("/v1/vaults", Some(&body)).await {
@@ -271,6 +276,7 @@ impl Account {
     /// # Errors
     /// [`ClientError::Rollback`], [`ClientError::Fork`] and the sync's.
     pub async fn sync_keyring(&mut self) -> Result<()> {
+        self.check_heads().await?;
         self.keyring.pull().await?;
         check_log_pins(&self.keyring)?;
         self.check_pins_of(&self.keyring, true)?;
@@ -286,6 +292,45 @@ impl Account {
             }
         }
         self.keyring.sync().await?;
+        Ok(())
+    }
+
+    /// A server whose heads lie behind what is held, of any vault, is not believed in any: otherwise this
+    /// device would follow it on a branch that the newer data knows nothing of.
+    async fn check_heads(&self) -> Result<()> {
+        if !self.writes() {
+            return Ok(());
+        }
+        let listed: Vaults = self.api.get("/v1/vaults").await?;
+        for vault in self.db.vault_ids()? {
+            let Some(replica) = self.db.vault(vault, None)? else { continue };
+            let Some(head) = replica.head()? else { continue };
+            let back = "the server went back in time";
+            match listed.0.iter().find(|info| info.vault == vault) {
+                None => return Err(ClientError::Rollback(format!("{back}: it does not list vault {vault}"))),
+                Some(info) if info.seq < head.tip.seq => {
+                    return Err(ClientError::Rollback(format!(
+                        "{back}: vault {vault} ends at commit {}, this device verified commit {}",
+                        info.seq, head.tip.seq
+                    )));
+                }
+                Some(info) if info.seq == head.tip.seq && info.head != head.tip.hash => {
+                    return Err(ClientError::Fork(format!(
+                        "commit {} of vault {vault} is another",
+                        info.seq
+                    )));
+                }
+                Some(_) => {}
+            }
+        }
+        // A longer chain may still be another one: what is held is pulled first, and the keyring after it.
+        for entry in self.vaults()? {
+            let Ok(mut vault) = self.open_vault_locally(&entry.name) else { continue };
+            // What is wrong with one vault only is told when that vault is used.
+            if let Err(error @ (ClientError::Rollback(_) | ClientError::Fork(_))) = vault.pull().await {
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
@@ -384,7 +429,11 @@ pub(crate) fn check_log_pins(keyring: &Vault) -> Result<()> {
         match log.hash_at(doc.device_log_index) {
             Some(hash) if hash == doc.device_log_head => {}
             Some(_) => return Err(ClientError::Fork("the device log is not the one that was pinned".into())),
-            None => return Err(ClientError::Rollback("the device log is shorter than was pinned".into())),
+            None => {
+                return Err(ClientError::Rollback(
+                    "the server went back in time: the device log is shorter than was pinned".into(),
+                ));
+            }
         }
     }
     Ok(())
@@ -399,7 +448,7 @@ fn check_pin(replica: &crate::replica::VaultReplica, pin: &Pin, pulled: bool) ->
             pin.seq
         ))),
         None if pulled => Err(ClientError::Rollback(format!(
-            "vault {vault} ends before commit {}, which one of your devices verified",
+            "the server went back in time: vault {vault} ends before commit {}, which one of your devices verified",
             pin.seq
         ))),
         None => Ok(()),

@@ -94,27 +94,33 @@ fn start_log() {
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
     start_log();
+    // Before anybody is told that the server is there: from now on a signal ends it cleanly.
+    let stop = stop_signal();
     let server = Server::bind(config).await?;
     say(&format!("listening on {} ({})", server.address().unwrap_or(config.listen), server.origin()));
     tracing::info!(address = %server.address().unwrap_or(config.listen), "serving");
-    server.run(stop_signal()).await;
+    server.run(stop).await;
     tracing::info!("stopped");
     Ok(())
 }
 
-async fn stop_signal() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
+/// Listens for signals from now on; resolves at the first.
+fn stop_signal() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut signals = Vec::new();
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        match signal(kind) {
+            Ok(signal) => signals.push(signal),
+            Err(error) => tracing::warn!(%error, "a signal can not be listened for"),
         }
     }
-    let _ = tokio::signal::ctrl_c().await;
+    async move {
+        let mut waiting: futures_util::stream::FuturesUnordered<_> =
+            signals.iter_mut().map(tokio::signal::unix::Signal::recv).collect();
+        if futures_util::StreamExt::next(&mut waiting).await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<()> {

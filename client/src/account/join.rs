@@ -300,14 +300,20 @@ async fn build_keyring(
         match seen.log.hash_at(checkpoint.device_log_index) {
             Some(hash) if hash == checkpoint.device_log_head => {}
             Some(_) => return Err(ClientError::Fork("the device log is not the one of the kit".into())),
-            None => return Err(ClientError::Rollback("the device log is older than the kit".into())),
+            None => {
+                return Err(ClientError::Rollback(
+                    "the server went back in time: the device log is older than the kit".into(),
+                ));
+            }
         }
     }
     let id = keyring_id(unlocked.identity());
     let create = fetch_create(api, id).await?;
     let db = open_db(home, device)?;
     if db.device_log()?.len() > seen.entries.len() {
-        return Err(ClientError::Rollback("the device log is shorter than before".into()));
+        return Err(ClientError::Rollback(
+            "the server went back in time: the device log is shorter than before".into(),
+        ));
     }
     db.set_devices(0, &seen.entries, &seen.key_header)?;
     // This builds on what is verified; the copy that was met before has no say in it.
@@ -333,7 +339,11 @@ async fn build_keyring(
         match keyring.replica.commit_hash(pin.seq)? {
             Some(hash) if hash == pin.head => {}
             Some(_) => return Err(ClientError::Fork("the keyring is not the one that was pinned".into())),
-            None => return Err(ClientError::Rollback("the keyring is older than was pinned".into())),
+            None => {
+                return Err(ClientError::Rollback(
+                    "the server went back in time: the keyring is older than was pinned".into(),
+                ));
+            }
         }
     }
     Ok(Pin { vault: id, seq: head.tip.seq, head: head.tip.hash })

@@ -68,12 +68,17 @@ pub(super) fn is_untouched(replica: &VaultReplica, record: RecordId, stat: &Stat
     Ok(known == Some(fields(stat)))
 }
 
+/// Time stamps may be as coarse as this.
+const MARGIN_NANOS: u32 = 20_000_000;
+
 /// A stat cache row, unless the file was touched so recently that another write could hide in the same
 /// tick of its clock.
 pub(super) fn stat_row(stat: &Stat, scan_begin: (i64, u32)) -> Option<Vec<u8>> {
     let newest = stat.mtime.max(stat.ctime);
-    // Time stamps may be as coarse as a few milliseconds.
-    let margin = (scan_begin.0, scan_begin.1.saturating_sub(20_000_000));
+    let margin = match scan_begin.1.checked_sub(MARGIN_NANOS) {
+        Some(nanos) => (scan_begin.0, nanos),
+        None => (scan_begin.0.saturating_sub(1), scan_begin.1 + 1_000_000_000 - MARGIN_NANOS),
+    };
     (newest < margin).then(|| encode(&fields(stat)))
 }
 

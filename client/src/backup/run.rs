@@ -83,7 +83,7 @@ pub async fn backup(
     options: &Options,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Outcome> {
-    let root = std::path::absolute(root).map_err(|error| ClientError::io(root, error))?;
+    let root = root_of(root).map_err(|error| ClientError::io(root, error))?;
     let start_utc = rng::now_utc();
     let begin_ms = rng::now_ms();
     let begin = (
@@ -115,6 +115,16 @@ pub async fn backup(
     }
     run.go(found, options, progress).await?;
     run.finish(start_utc, options).await
+}
+
+/// One path for one root, however it was written: `docs/`, `./docs/.` and `x/../docs` are one source. A root that is
+/// a symbolic link itself stays one.
+fn root_of(path: &Path) -> std::io::Result<PathBuf> {
+    let plain: PathBuf = std::path::absolute(path)?.components().collect();
+    match (plain.parent(), plain.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+        _ => plain.canonicalize(),
+    }
 }
 
 /// Brings a vault up to date. Pending writes of an interrupted run may name objects that were collected

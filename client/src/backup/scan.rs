@@ -64,9 +64,9 @@ pub struct Leave<'a> {
     pub home: Option<(u64, u64)>,
 }
 
-/// Device and inode of a path, for leaving it out.
+/// Device and inode of what a path leads to, for leaving it out.
 pub fn identity_of(path: &Path) -> Option<(u64, u64)> {
-    let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    let stat = statat(CWD, path, AtFlags::empty()).ok()?;
     Some((stat.st_dev, stat.st_ino))
 }
 

@@ -82,7 +82,15 @@ impl Objects for LocalObjects {
     async fn read(&self, segment: SegmentId, start: u64, size: u64) -> Result<Bytes, StoreError> {
         let end =
             start.checked_add(size).ok_or(StoreError::Corrupt("a part lies beyond the end of numbers"))?;
-        let bytes = self.store.get_range(&place(segment), start..end).await.map_err(failed)?;
+        let bytes = match self.store.get_range(&place(segment), start..end).await {
+            Ok(bytes) => bytes,
+            Err(Error::NotFound { .. }) => return Err(StoreError::Corrupt("a segment is missing")),
+            // What begins beyond the end is told by no kind of its own.
+            Err(Error::Generic { .. }) => {
+                return Err(StoreError::Corrupt("a segment can not be read at a part's place"));
+            }
+            Err(error) => return Err(failed(error)),
+        };
         if u64::try_from(bytes.len()) == Ok(size) {
             Ok(bytes)
         } else {

@@ -2,13 +2,13 @@
 
 use super::{cbor, nothing};
 use crate::domain::opaque::random_bytes;
-use crate::error::ApiError;
+use crate::error::{ApiError, StoreError};
 use crate::extract::body::{Cbor, deadline, drain, next_chunk, read};
 use crate::extract::session::{DeviceSession, vault_of};
 use crate::extract::{Place, parse_id};
 use crate::objects::SegmentWriter;
 use crate::state::App;
-use crate::store::{FramedObject, PartRow, SegmentId, VaultKey};
+use crate::store::{FramedObject, PartRow, SegmentId};
 use crate::time::now_utc;
 use axum::body::{Body, BodyDataStream};
 use axum::extract::State;
@@ -238,7 +238,17 @@ pub(crate) async fn get(
         Some(value) => Some(parse_range(value, object.size)?),
     };
     let (begin, end) = range.unwrap_or((0, object.size));
-    let body = body_of(&app, vault.key, parts, begin, end);
+    // The first piece is read before anything is promised.
+    if let Err(error) = read_piece(&app, &parts, begin, end).await {
+        return Err(match error {
+            StoreError::Corrupt(what) => {
+                tracing::error!(what, "an object is damaged");
+                ApiError::new(Code::NotFound, "the object's bytes are missing")
+            }
+            other => other.into(),
+        });
+    }
+    let body = body_of(&app, parts, begin, end);
     let mut response = Response::new(body);
     let set = response.headers_mut();
     set.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -273,30 +283,32 @@ fn parse_range(value: &HeaderValue, size: u64) -> Result<(u64, u64), ApiError> {
 /// Reads pieces of at most this size, one at a time, as the client takes them.
 const READ_BYTES: u64 = 256 * 1024;
 
-fn body_of(app: &App, _vault: VaultKey, parts: Vec<PartRow>, begin: u64, end: u64) -> Body {
-    let app = app.clone();
-    let state = (app, parts, begin);
+/// The piece at a place of an object, at most [`READ_BYTES`].
+async fn read_piece(app: &App, parts: &[PartRow], place: u64, end: u64) -> Result<Bytes, StoreError> {
+    const DAMAGED: StoreError = StoreError::Corrupt("a part of the object is missing");
+    let part_bytes = u64::try_from(limits::PART_BYTES).unwrap_or(u64::MAX);
+    let index = place / part_bytes;
+    let part = parts.iter().find(|part| part.index == index).ok_or(DAMAGED)?;
+    let within = place % part_bytes;
+    let size = part.size.saturating_sub(within).min(end.saturating_sub(place)).min(READ_BYTES);
+    if size == 0 {
+        return Err(DAMAGED);
+    }
+    app.objects.read(part.segment, part.start.saturating_add(within), size).await
+}
+
+fn body_of(app: &App, parts: Vec<PartRow>, begin: u64, end: u64) -> Body {
+    let state = (app.clone(), parts, begin);
     let stream = stream::try_unfold(state, move |(app, parts, place)| async move {
         if place >= end {
-            return Ok(None);
+            return Ok::<_, std::io::Error>(None);
         }
-        let part_bytes = u64::try_from(limits::PART_BYTES).unwrap_or(u64::MAX);
-        let index = place / part_bytes;
-        let part = parts.iter().find(|part| part.index == index).copied();
-        let damaged = || std::io::Error::other("a part of the object is missing");
-        let part = part.ok_or_else(damaged)?;
-        let within = place % part_bytes;
-        let size = part.size.saturating_sub(within).min(end.saturating_sub(place)).min(READ_BYTES);
-        if size == 0 {
-            return Err(damaged());
-        }
-        let bytes = app.objects.read(part.segment, part.start.saturating_add(within), size).await.map_err(
-            |error| {
-                tracing::error!(%error, "an object could not be read");
-                std::io::Error::other("an object could not be read")
-            },
-        )?;
-        Ok(Some((bytes, (app, parts, place.saturating_add(size)))))
+        let bytes = read_piece(&app, &parts, place, end).await.map_err(|error| {
+            tracing::error!(%error, "an object could not be read");
+            std::io::Error::other("an object could not be read")
+        })?;
+        let next = place.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        Ok(Some((bytes, (app, parts, next))))
     });
     Body::from_stream(stream)
 }

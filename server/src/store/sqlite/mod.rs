@@ -84,7 +84,7 @@ impl SqliteStore {
             .connect_with(reading)
             .await
             .map_err(failed)?;
-        Ok(Self { writer: Writer::start(connection), readers })
+        Ok(Self { writer: Writer::start(connection, options), readers })
     }
 
     /// Waits for the writer's queue and closes all connections.

@@ -5,6 +5,7 @@ use super::failed;
 use crate::error::StoreError;
 use crate::store::Result;
 use futures_util::FutureExt as _;
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection as _, SqliteConnection};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -75,9 +76,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: SqliteConnection) -> Self {
+    pub(super) fn start(connection: SqliteConnection, options: SqliteConnectOptions) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE_JOBS_MAX);
-        let task = tokio::spawn(work(connection, receiver));
+        let task = tokio::spawn(work(connection, options, receiver));
         Self { queue: Mutex::new(Some(sender)), task: Mutex::new(Some(task)) }
     }
 
@@ -104,18 +105,43 @@ impl Writer {
     }
 }
 
-async fn work(mut connection: SqliteConnection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+async fn work(
+    connection: SqliteConnection,
+    options: SqliteConnectOptions,
+    mut queue: mpsc::Receiver<Box<dyn Job>>,
+) {
+    let mut connection = Some(connection);
     let mut batch = Vec::with_capacity(BATCH_JOBS_MAX);
     while queue.recv_many(&mut batch, BATCH_JOBS_MAX).await > 0 {
-        let committed = run_batch(&mut connection, &mut batch).await;
+        let committed = match open(&mut connection, &options).await {
+            Ok(open) => run_batch(open, &mut batch).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = &committed {
             tracing::error!(%error, jobs = batch.len(), "a write transaction failed");
+            // After a full disk or a failed write the connection may be left within a transaction that is
+            // gone: the next batch begins on a new one.
+            if let Some(failed) = connection.take() {
+                let _ = failed.close_hard().await;
+            }
         }
         for job in batch.drain(..) {
             job.answer(committed.clone());
         }
     }
-    let _ = connection.close().await;
+    if let Some(connection) = connection {
+        let _ = connection.close().await;
+    }
+}
+
+async fn open<'a>(
+    connection: &'a mut Option<SqliteConnection>,
+    options: &SqliteConnectOptions,
+) -> Result<&'a mut SqliteConnection> {
+    if connection.is_none() {
+        *connection = Some(SqliteConnection::connect_with(options).await.map_err(failed)?);
+    }
+    connection.as_mut().ok_or_else(stopped)
 }
 
 async fn run_batch(connection: &mut SqliteConnection, batch: &mut [Box<dyn Job>]) -> Result<()> {

@@ -1,0 +1,35 @@
+//! The real programs, as a person runs them: `lockstep-server serve` and `lockstep`, each test with its own
+//! server, folders and devices.
+//!
+//! Everything listens on loopback only. What is waited for is a condition that is polled with a bound.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+mod canary;
+mod crash;
+mod damage;
+mod devices;
+mod fidelity;
+mod full;
+mod help;
+mod history;
+mod homes;
+mod lost;
+mod program;
+mod proxy;
+mod records;
+mod refusals;
+mod rollback;
+mod safety;
+mod server;
+mod tree;
+mod world;

@@ -1,0 +1,132 @@
+//! A connection that can be cut at an exact request.
+
+use crate::program::poll;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// What happens to a request whose first line contains a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// It never reaches the server.
+    Before(&'static str),
+    /// The server gets and answers it; the answer is lost.
+    After(&'static str),
+}
+
+#[derive(Default)]
+struct Shared {
+    upstream: OnceLock<String>,
+    cut: Mutex<Option<(Cut, u64)>>,
+    cuts: Mutex<u64>,
+}
+
+impl Shared {
+    /// What happens to a request now; counted if it is cut.
+    fn cut_of(&self, line: &str) -> Option<Cut> {
+        let mut cut = self.cut.lock().unwrap();
+        let (what, left) = cut.as_mut()?;
+        let (Cut::Before(text) | Cut::After(text)) = what;
+        if *left == 0 || !line.contains(*text) {
+            return None;
+        }
+        *left -= 1;
+        *self.cuts.lock().unwrap() += 1;
+        Some(what.clone())
+    }
+}
+
+/// A proxy on loopback, which clients take for the server.
+pub(crate) struct Proxy {
+    shared: Arc<Shared>,
+    pub(crate) origin: String,
+}
+
+impl Proxy {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let shared = Arc::new(Shared::default());
+        let for_thread = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let shared = Arc::clone(&for_thread);
+                std::thread::spawn(move || serve(client, &shared));
+            }
+        });
+        Self { shared, origin }
+    }
+
+    pub(crate) fn set_upstream(&self, address: &str) {
+        self.shared.upstream.set(address.to_owned()).unwrap();
+    }
+
+    /// Cuts so many requests from now on.
+    pub(crate) fn cut(&self, cut: Cut, times: u64) {
+        *self.shared.cut.lock().unwrap() = Some((cut, times));
+    }
+
+    pub(crate) fn heal(&self) {
+        *self.shared.cut.lock().unwrap() = None;
+    }
+
+    /// How many requests were cut so far.
+    pub(crate) fn cuts(&self) -> u64 {
+        *self.shared.cuts.lock().unwrap()
+    }
+}
+
+/// One request after the other: whole head, body by its length, whole answer.
+fn serve(mut client: TcpStream, shared: &Shared) {
+    client.set_nodelay(true).unwrap();
+    let mut server: Option<TcpStream> = None;
+    while let Some(head) = read_head(&mut client) {
+        let cut = shared.cut_of(head.lines().next().unwrap_or_default());
+        if matches!(cut, Some(Cut::Before(_))) {
+            break;
+        }
+        if server.is_none() {
+            assert!(poll(20, || shared.upstream.get().is_some()));
+            server = TcpStream::connect(shared.upstream.get().unwrap()).ok();
+            if let Some(server) = &server {
+                server.set_nodelay(true).unwrap();
+            }
+        }
+        let Some(upstream) = &mut server else { break };
+        if upstream.write_all(head.as_bytes()).is_err() || !copy(&mut client, upstream, body_len(&head)) {
+            break;
+        }
+        let Some(answer) = read_head(upstream) else { break };
+        if cut.is_some() {
+            break;
+        }
+        if client.write_all(answer.as_bytes()).is_err() || !copy(upstream, &mut client, body_len(&answer)) {
+            break;
+        }
+    }
+    let _ = client.shutdown(Shutdown::Both);
+}
+
+/// Bytes up to the empty line; none at the end of the connection.
+fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            _ => return None,
+        }
+    }
+    String::from_utf8(head).ok()
+}
+
+fn body_len(head: &str) -> u64 {
+    let lower = head.to_ascii_lowercase();
+    assert!(!lower.contains("transfer-encoding:"), "{head}");
+    let value = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
+    value.map_or(0, |value| value.trim().parse().unwrap())
+}
+
+fn copy(from: &mut TcpStream, to: &mut TcpStream, len: u64) -> bool {
+    std::io::copy(&mut from.take(len), to).is_ok_and(|copied| copied == len)
+}
