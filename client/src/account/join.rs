@@ -1,17 +1,16 @@
 //! Becoming a device of an account: by signing up, with the passphrase, or with the recovery key.
 
-use super::{Account, fetch_create, fetch_devices, keyring_id, keyring_setup};
+use super::finish::{Seen, account_file, complete, look, open_db, resume, settle};
+use super::{Account, fetch_create, keyring_id, keyring_setup};
 use crate::api::Api;
 use crate::error::{ClientError, Result};
-use crate::home::{AccountFile, Home};
+use crate::home::Home;
 use crate::keyring::{check_log_pins, head_pins};
 use crate::kit::{self, Kit};
-use crate::replica::Db;
 use crate::rng;
 use crate::vault::{CLONED, Vault};
 use lockstep_client_crypto::account::{Credential, Joining, NewCredentials, UnlockedAccount};
 use lockstep_client_crypto::device::{DeviceKeys, sign_recovery_statement};
-use lockstep_client_crypto::local::LocalKeys;
 use lockstep_client_crypto::opaque::{Login, Registration};
 use lockstep_client_crypto::passphrase::Passphrase;
 use lockstep_client_crypto::recovery::RecoveryKey;
@@ -27,12 +26,11 @@ use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::server::ServerInfo;
 use lockstep_proto::cbor::{ByteArray, Wire as _};
 use lockstep_proto::commit::Commit;
-use lockstep_proto::device_log::{DeviceLog, Pin};
+use lockstep_proto::device_log::Pin;
 use lockstep_proto::id::{AccountId, DeviceId, Seq};
-use lockstep_proto::key_header::VerifiedKeyHeader;
 use lockstep_proto::recovery::Checkpoint;
 use lockstep_proto::version::VERSION;
-use lockstep_proto::{Digest, Signed, label};
+use lockstep_proto::{Digest, label};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -86,20 +84,6 @@ fn fresh_home(home: &Home) -> Result<()> {
         ))),
         _ => home.wipe(),
     }
-}
-
-fn account_file(place: &Place<'_>, account: AccountId, device: &DeviceKeys, enrolled: bool) -> AccountFile {
-    AccountFile {
-        server: place.origin.to_owned(),
-        name: place.name.to_owned(),
-        account: account.to_string(),
-        device: device.id().to_string(),
-        enrolled,
-    }
-}
-
-fn open_db(home: &Home, device: &DeviceKeys) -> Result<std::rc::Rc<Db>> {
-    Db::open(&home.replica_path(), LocalKeys::new(device.index_key()), true)
 }
 
 /// Signs up.
@@ -173,114 +157,6 @@ pub async fn signup(
 
     drop(account);
     complete(home, place, id, &device, &api, insecure_http).await
-}
-
-/// After an action was sent: a session came back, or the answer was lost and the device key tells whether
-/// the action happened.
-async fn settle(
-    api: &Api,
-    account: AccountId,
-    device: &Arc<DeviceKeys>,
-    sent: Result<Session>,
-) -> Result<()> {
-    api.set_signer(account, Arc::clone(device));
-    let lost = match &sent {
-        Ok(session) => {
-            api.set_token(Some(session.token.clone()));
-            return Ok(());
-        }
-        Err(ClientError::Unreachable { .. } | ClientError::Busy(_) | ClientError::SignedOut) => true,
-        // Sent twice by the retry below it: the first one may have been the one that counted.
-        Err(error) => matches!(
-            error.code(),
-            Some(Code::NameTaken | Code::LogMoved | Code::Expired | Code::Unauthenticated)
-        ),
-    };
-    if lost && api.device_login().await.is_ok() {
-        return Ok(());
-    }
-    sent.map(|_| ())
-}
-
-/// An earlier try may have been cut off after its request was sent: the persisted device key tells.
-async fn resume(home: &Home, place: &Place<'_>, api: &Api) -> Result<Option<(AccountId, Arc<DeviceKeys>)>> {
-    let Some((file, keys)) = home.next()? else { return Ok(None) };
-    let account =
-        file.account.parse().ok().filter(|_| file.server == place.origin && file.name == place.name);
-    if let Some(account) = account {
-        let keys = Arc::new(keys);
-        api.set_signer(account, Arc::clone(&keys));
-        match api.device_login().await {
-            Ok(()) => return Ok(Some((account, keys))),
-            Err(ClientError::SignedOut) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    home.drop_next()?;
-    Ok(None)
-}
-
-/// The device is enrolled, as far as the server says: checks that the log says so, and makes the home its own.
-/// What fails from here on does not undo it; the same command goes on.
-async fn complete(
-    home: Home,
-    place: &Place<'_>,
-    account: AccountId,
-    device: &Arc<DeviceKeys>,
-    api: &Arc<Api>,
-    insecure_http: bool,
-) -> Result<Account> {
-    let done = complete_home(home, place, account, device, api, insecure_http).await;
-    done.map_err(|error| ClientError::Unfinished(Box::new(error)))
-}
-
-async fn complete_home(
-    home: Home,
-    place: &Place<'_>,
-    account: AccountId,
-    device: &Arc<DeviceKeys>,
-    api: &Arc<Api>,
-    insecure_http: bool,
-) -> Result<Account> {
-    let seen = look(api, account).await?;
-    if seen.log.device(device.id()).is_none() {
-        return Err(ClientError::Server("its device log does not have this device".into()));
-    }
-    let keyring = keyring_id(seen.log.identity());
-    let create = fetch_create(api, keyring).await?;
-    let db = open_db(&home, device)?;
-    db.set_devices(0, &seen.entries, &seen.key_header)?;
-    db.vault(keyring, Some(&create))?;
-    db.drop_meta(CLONED)?;
-    drop(db);
-    home.take_next(&account_file(place, account, device, true), device)?;
-    home.set_session(api.token().as_deref())?;
-    let mut account = Account::open(home, insecure_http)?;
-    account.sync_keyring().await?;
-    account.pin_heads(true).await?;
-    account.keep_session()?;
-    Ok(account)
-}
-
-/// What a first look at the account gave, all of it verified.
-struct Seen {
-    header: VerifiedKeyHeader,
-    key_header: Signed,
-    log: DeviceLog,
-    entries: Vec<Signed>,
-}
-
-/// Steps 1 to 3 of the order of verification.
-async fn look(api: &Api, account: AccountId) -> Result<Seen> {
-    let devices = fetch_devices(api, 0).await?;
-    let server = |error: &dyn std::fmt::Display| ClientError::Server(error.to_string());
-    let header = VerifiedKeyHeader::verify(account, &devices.key_header).map_err(|error| server(&error))?;
-    let mut log = DeviceLog::new(*header.identity());
-    for entry in &devices.entries {
-        log.append(entry).map_err(|error| server(&error))?;
-    }
-    log.check_key_header(&header).map_err(|error| server(&error))?;
-    Ok(Seen { header, key_header: devices.key_header, log, entries: devices.entries })
 }
 
 /// Step 5: builds the keyring vault to its head and checks checkpoint and pins. Gives the pin of its head.
