@@ -3,6 +3,12 @@
 //! [`UnlockedAccount`] exists only while a passphrase or recovery key is at hand: to sign up, enrol or
 //! recover. It is dropped, and with it wiped, before anything else happens.
 
+mod change;
+mod keyring;
+
+pub use change::CredentialChange;
+pub use keyring::KeyringKeys;
+
 use crate::device::{self, DeviceKeys, SealContext};
 use crate::error::{CryptoError, OpenError};
 use crate::kdf;
@@ -14,7 +20,7 @@ use ed25519_dalek::SigningKey;
 use lockstep_proto::api::auth::action_input;
 use lockstep_proto::cbor::{ByteArray, Wire, encode};
 use lockstep_proto::device_log::{
-    CLASS_FULL, Device, DeviceLog, DeviceLogEntry, DeviceNameHeader, Enrol, KIND_ENROL, Pin, SealedName,
+    CLASS_FULL, DeviceLog, DeviceLogEntry, DeviceNameHeader, Enrol, KIND_ENROL, Pin, SealedName,
 };
 use lockstep_proto::hash::Digest;
 use lockstep_proto::id::{AccountId, DeviceId, Epoch, VaultId};
@@ -28,90 +34,6 @@ use lockstep_proto::vault_log::keyring_vault_id;
 use lockstep_proto::version::{SUITE, VERSION};
 use rand::rand_core::CryptoRng;
 use std::collections::BTreeMap;
-
-/// Keys of the keyring vault by epoch. A full device holds them as long as it runs.
-#[derive(Debug)]
-pub struct KeyringKeys {
-    account: AccountId,
-    keys: BTreeMap<Epoch, SecretKey>,
-}
-
-impl KeyringKeys {
-    /// Current epoch.
-    pub fn epoch(&self) -> Epoch {
-        self.keys.last_key_value().map_or(Epoch::new(0), |(epoch, _)| *epoch)
-    }
-
-    /// Key of an epoch.
-    pub fn key(&self, epoch: Epoch) -> Option<&SecretKey> {
-        self.keys.get(&epoch)
-    }
-
-    /// All keys, ascending.
-    pub fn keys(&self) -> impl Iterator<Item = (Epoch, &SecretKey)> {
-        self.keys.iter().map(|(epoch, key)| (*epoch, key))
-    }
-
-    /// The keyring's vault secret; survives epochs, because epoch 1 stays readable.
-    pub fn vault_secret(&self) -> SecretKey {
-        let none = SecretKey::from_bytes(&[0; 32]);
-        let first = self.keys.get(&Epoch::new(1)).unwrap_or(&none);
-        kdf::derive_key(first, label::KEYRING_SECRET, &[self.account])
-    }
-
-    /// Opens the keyring as an enrolled device.
-    ///
-    /// # Errors
-    /// [`OpenError`]: the header has no seal for this device, or it does not open.
-    pub fn open_as_device(header: &VerifiedKeyHeader, device: &DeviceKeys) -> Result<Self, OpenError> {
-        let keyring = &header.header().keyring;
-        let own = keyring.seals.iter().find(|seal| seal.device == device.id()).ok_or(OpenError)?;
-        let context = seal_context(header.identity(), header.header().account, keyring.epoch);
-        let current = device.open_seal(&context, own)?;
-        Self::open_links(header.header(), current)
-    }
-
-    fn open_links(header: &KeyHeader, current: SecretKey) -> Result<Self, OpenError> {
-        let mut keys = BTreeMap::new();
-        let mut next = current.duplicate();
-        keys.insert(header.keyring.epoch, current);
-        for link in header.keyring.links.iter().rev() {
-            let associated = keyring_header(header.account, link.epoch, link.nonce);
-            let opened = seal::open(
-                &next,
-                label::KEYRING_LINK,
-                &associated,
-                &link.nonce.0,
-                &link.commitment,
-                &link.ciphertext.0,
-            )?;
-            let key = SecretKey::from_slice(&opened).ok_or(OpenError)?;
-            next = key.duplicate();
-            keys.insert(link.epoch, key);
-        }
-        Ok(Self { account: header.account, keys })
-    }
-
-    /// Opens a device's name.
-    ///
-    /// # Errors
-    /// [`OpenError`].
-    pub fn open_name(&self, device: &Device) -> Result<String, OpenError> {
-        let key = self.keys.get(&device.name.epoch).ok_or(OpenError)?;
-        let header = name_header(self.account, device.id, device.name.epoch, device.name.nonce);
-        let name = &device.name;
-        let padded = seal::open(
-            &device::name_key(key),
-            label::DEVICE_NAME,
-            &header,
-            &name.nonce.0,
-            &name.commitment,
-            &name.ciphertext.0,
-        )?;
-        let text = std::str::from_utf8(&padded).map_err(|_| OpenError)?;
-        Ok(text.trim_end_matches('\0').to_owned())
-    }
-}
 
 /// What opens the root key.
 #[derive(Debug, Clone, Copy)]
@@ -269,11 +191,7 @@ impl UnlockedAccount {
         rng: &mut dyn CryptoRng,
     ) -> Result<Enrolment, CryptoError> {
         let (key, epoch) = self.current_keyring()?;
-        let wrap_key = kdf::derive_key(&self.root, label::KEYRING_WRAP_KEY, kdf::NONE);
-        let nonce = ByteArray(random_bytes(rng));
-        let associated = keyring_header(self.account, epoch, nonce);
-        let (commitment, ciphertext) =
-            seal::seal(&wrap_key, label::KEYRING_WRAP, &associated, &nonce.0, key.expose());
+        let (nonce, commitment, ciphertext) = self.wrap_keyring(epoch, key, rng)?;
         let header = KeyHeader {
             version: VERSION,
             suite: SUITE,
@@ -282,14 +200,7 @@ impl UnlockedAccount {
             identity: Digest::from_bytes(self.public.to_bytes()),
             recovery: Digest::ZERO,
             wraps: Vec::new(),
-            keyring: Keyring {
-                epoch,
-                nonce,
-                commitment,
-                ciphertext: sized(ciphertext)?,
-                links: Vec::new(),
-                seals: Vec::new(),
-            },
+            keyring: Keyring { epoch, nonce, commitment, ciphertext, links: Vec::new(), seals: Vec::new() },
         };
         let place = Place { index: 0, previous: Digest::ZERO };
         self.enrol_on(header, place, Some(credentials), joining, rng)
@@ -307,8 +218,7 @@ impl UnlockedAccount {
         joining: Joining<'_>,
         rng: &mut dyn CryptoRng,
     ) -> Result<Enrolment, CryptoError> {
-        let place = Place { index: log.next_index(), previous: log.head() };
-        self.enrol_on(header.header().clone(), place, credentials, joining, rng)
+        self.enrol_on(header.header().clone(), Place::after(log), credentials, joining, rng)
     }
 
     fn enrol_on(
@@ -320,10 +230,8 @@ impl UnlockedAccount {
         rng: &mut dyn CryptoRng,
     ) -> Result<Enrolment, CryptoError> {
         if let Some(new) = credentials {
-            let passphrase = self.wrap_root(Credential::Passphrase(new.passphrase), rng)?;
-            let recovery = self.wrap_root(Credential::Recovery(new.recovery), rng)?;
-            header.wraps = vec![passphrase, recovery];
-            header.recovery = new.recovery.login_public();
+            let change = CredentialChange { passphrase: Some(new.passphrase), recovery: Some(new.recovery) };
+            self.renew(&mut header, change, rng)?;
         }
         let (key, epoch) = self.current_keyring()?;
         let Joining { device, name, pins } = joining;
@@ -331,8 +239,6 @@ impl UnlockedAccount {
         let seal_public = device.seal_public();
         header.keyring.seals.push(context.seal(device.id(), &seal_public, key, rng)?);
         header.keyring.seals.sort_by_key(|seal| seal.device);
-        header.counter = place.index.saturating_add(1);
-        let key_header = device::sign_encoding(&self.identity, label::KEY_HEADER, header.encode());
         let mut enrol = Enrol {
             device: device.id(),
             sign_key: device.sign_public(),
@@ -344,19 +250,41 @@ impl UnlockedAccount {
             proof: ByteArray([0; 64]),
         };
         enrol.proof = device.prove(&enrol.proof_input(self.account, place.index, place.previous));
+        Ok(self.enter(header, place, KIND_ENROL, enrol.encode()))
+    }
+
+    /// Signs a key header for the next place of the log, and the entry that names it.
+    fn enter(&self, mut header: KeyHeader, place: Place, kind: u8, body: Vec<u8>) -> Enrolment {
+        header.counter = place.index.saturating_add(1);
+        let key_header = device::sign_encoding(&self.identity, label::KEY_HEADER, header.encode());
         let entry = DeviceLogEntry {
             version: VERSION,
             suite: SUITE,
             account: self.account,
             index: place.index,
             previous: place.previous,
-            kind: KIND_ENROL,
+            kind,
             key_header_counter: header.counter,
             key_header_hash: key_header.digest(label::KEY_HEADER),
-            body: enrol.encode().into(),
+            body: body.into(),
         };
         let entry = device::sign_encoding(&self.identity, label::DEVICE_LOG_ENTRY, entry.encode());
-        Ok(Enrolment { key_header, entry })
+        Enrolment { key_header, entry }
+    }
+
+    /// The keyring key under the root.
+    fn wrap_keyring(
+        &self,
+        epoch: Epoch,
+        key: &SecretKey,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(ByteArray<24>, Digest, ByteArray<48>), CryptoError> {
+        let wrap_key = kdf::derive_key(&self.root, label::KEYRING_WRAP_KEY, kdf::NONE);
+        let nonce = ByteArray(random_bytes(rng));
+        let associated = keyring_header(self.account, epoch, nonce);
+        let (commitment, ciphertext) =
+            seal::seal(&wrap_key, label::KEYRING_WRAP, &associated, &nonce.0, key.expose());
+        Ok((nonce, commitment, sized(ciphertext)?))
     }
 
     fn wrap_root(&self, credential: Credential<'_>, rng: &mut dyn CryptoRng) -> Result<Wrap, CryptoError> {
@@ -416,6 +344,12 @@ impl UnlockedAccount {
 struct Place {
     index: u64,
     previous: Digest,
+}
+
+impl Place {
+    fn after(log: &DeviceLog) -> Self {
+        Self { index: log.next_index(), previous: log.head() }
+    }
 }
 
 fn identity_of(root: &SecretKey) -> Result<(SigningKey, PublicKey), CryptoError> {

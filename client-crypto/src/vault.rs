@@ -13,7 +13,7 @@ use lockstep_proto::hash::Digest;
 use lockstep_proto::id::{AccountId, DeviceId, Epoch, RecordId, Revision, Seq, VaultId};
 use lockstep_proto::sign::{PublicKey, Signed};
 use lockstep_proto::state::StateDigest;
-use lockstep_proto::vault_log::{KIND_CREATE, VaultLogEntry};
+use lockstep_proto::vault_log::{KIND_CREATE, KIND_ROTATE, VaultLogEntry};
 use lockstep_proto::version::{SUITE, VERSION};
 use lockstep_proto::{label, limits};
 use rand::rand_core::CryptoRng;
@@ -76,6 +76,11 @@ impl VaultKeys {
     /// Vault.
     pub fn vault(&self) -> VaultId {
         self.vault
+    }
+
+    /// The newest epoch whose key is here.
+    pub fn newest_epoch(&self) -> Option<Epoch> {
+        self.epochs.last_key_value().map(|(epoch, _)| *epoch)
     }
 
     /// Whether the key of an epoch is here.
@@ -276,6 +281,39 @@ pub fn give_birth(vault: VaultId, parent: &Parent<'_>, device: &DeviceKeys) -> B
     };
     let genesis = device.sign(label::COMMIT, commit.encode());
     Birth { create, genesis }
+}
+
+/// Where a vault's log stands, and who goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Rotating<'a> {
+    /// Owner, its identity, and the last verified device-log entry.
+    pub parent: &'a Parent<'a>,
+    /// Index of the vault log's last entry.
+    pub index: u64,
+    /// Its hash.
+    pub head: Digest,
+    /// The new epoch.
+    pub epoch: Epoch,
+}
+
+/// Signs the vault-log entry that begins a key epoch.
+pub fn sign_rotation(vault: VaultId, rotating: &Rotating<'_>, device: &DeviceKeys) -> Signed {
+    let parent = rotating.parent;
+    let entry = VaultLogEntry {
+        version: VERSION,
+        suite: SUITE,
+        vault,
+        index: rotating.index.saturating_add(1),
+        previous: rotating.head,
+        kind: KIND_ROTATE,
+        account: parent.account,
+        identity: Digest::from_bytes(parent.identity.to_bytes()),
+        epoch: rotating.epoch,
+        device: device.id(),
+        device_log_index: parent.device_log_index,
+        device_log_head: parent.device_log_head,
+    };
+    device.sign(label::VAULT_LOG_ENTRY, entry.encode())
 }
 
 /// Device id for tests and messages.

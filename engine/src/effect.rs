@@ -157,6 +157,8 @@ pub enum Event {
         /// Operations in it.
         operations: Vec<OperationId>,
     },
+    /// A repair was taken over: what it abandons is kept for review.
+    WentBack,
     /// A pending write lost and lives on as a copy.
     ConflictCopy {
         /// The record that stays as committed.

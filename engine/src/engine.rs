@@ -4,12 +4,15 @@ use crate::effect::{Answer, Effect, Env, Event, Failure, Input, Request};
 use crate::error::EngineError;
 use crate::pull::Pull;
 use crate::replica::{InFlight, RecordRow, Replica, Result, WriteOp};
-use crate::{local, push};
+use crate::seek::{Seek, Sought};
+use crate::{local, push, repair};
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::vault::VaultKeys;
-use lockstep_proto::api::vault::{Entry, Page};
+use lockstep_proto::api::vault::{CommitEntry, Entry, Page};
+use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::commit::Commit;
 use lockstep_proto::device_log::DeviceLog;
-use lockstep_proto::id::{AccountId, OperationId, Seq, VaultId};
+use lockstep_proto::id::{AccountId, Epoch, OperationId, Seq, VaultId};
 use lockstep_proto::{Signed, limits};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +30,8 @@ pub struct Setup {
     pub create: Signed,
     /// Genesis as the keyring has it; none for the keyring itself.
     pub genesis: Option<Signed>,
+    /// The epoch to go on to when a device was revoked: its key is among the keys, and was made after.
+    pub next_epoch: Option<Epoch>,
 }
 
 impl Setup {
@@ -45,6 +50,8 @@ enum Phase {
 
 enum Doing {
     Commits,
+    Seek(Box<Seek>),
+    Return(Vec<CommitEntry>, EngineError),
     Devices(Box<Page>),
     State(Box<Pull>),
     Missing(Box<Pull>),
@@ -61,7 +68,11 @@ enum Then {
     Send(Box<InFlight>),
     Rebuild,
     Confirmed { event: Event },
+    WentBack,
 }
+
+/// Commits that one search for a repair looks through at most.
+const RETURN_COMMITS_MAX: usize = 8192;
 
 /// After so many lost races envelopes are staged before the commit is sent.
 const RACES_BEFORE_STAGING: u32 = 2;
@@ -212,6 +223,11 @@ impl VaultEngine {
             }
             Then::Send(in_flight) => self.send_commit(in_flight, out),
             Then::Rebuild => self.build(replica, env, out)?,
+            Then::WentBack => {
+                out.push(Effect::Report(Event::WentBack));
+                self.reusable.clear();
+                self.ask_commits(replica, out)?;
+            }
             Then::Confirmed { event } => {
                 out.push(Effect::Report(event));
                 self.races = 0;
@@ -246,6 +262,10 @@ impl VaultEngine {
         };
         match (doing, answer) {
             (Doing::Commits, Answer::Page(page)) => self.page(replica, env, page, out),
+            (Doing::Seek(seek), Answer::Page(page)) => self.sought(replica, seek, &page, out),
+            (Doing::Return(entries, fault), Answer::Page(page)) => {
+                self.go_on_returning(replica, entries, page, fault, out)
+            }
             (Doing::Devices(page), Answer::DeviceLog(log)) => {
                 let known = self.devices.next_index();
                 let goes_on = log.account() == self.devices.account()
@@ -278,7 +298,8 @@ impl VaultEngine {
                 let seq = replica.head()?.map_or(Seq::new(0), |head| head.tip.seq);
                 if page.commits.is_empty() && page.head_seq >= seq {
                     // Its chain ends where this device's does, and yet its head is another.
-                    return Err(EngineError::Fork { vault: self.setup.vault(), seq });
+                    let fork = EngineError::Fork { vault: self.setup.vault(), seq };
+                    return self.seek(replica, fork, out);
                 }
                 self.page(replica, env, page, out)
             }
@@ -298,7 +319,8 @@ impl VaultEngine {
         if let Some(head) = &head
             && page.head_seq < head.tip.seq
         {
-            return Err(EngineError::Rollback { vault, verified: head.tip.seq, server: page.head_seq });
+            let cause = EngineError::Rollback { vault, verified: head.tip.seq, server: page.head_seq };
+            return self.seek(replica, cause, out);
         }
         if page.commits.is_empty() {
             let at_head = head.is_some_and(|head| head.tip.seq == page.head_seq);
@@ -307,7 +329,14 @@ impl VaultEngine {
             }
             return self.fill_or_push(replica, env, out);
         }
-        let Some(mut pull) = Pull::verify(replica, &self.setup, &self.devices, &page)? else {
+        let verified = match Pull::verify(replica, &self.setup, &self.devices, &page) {
+            Err(fork @ EngineError::Fork { .. }) if head.is_some() => return self.seek(replica, fork, out),
+            Err(fault @ EngineError::Fault { .. }) => {
+                return self.go_on_returning(replica, Vec::new(), page, fault, out);
+            }
+            other => other?,
+        };
+        let Some(mut pull) = verified else {
             self.send(Request::DeviceLog, Doing::Devices(Box::new(page)), out);
             return Ok(());
         };
@@ -316,6 +345,55 @@ impl VaultEngine {
             return self.finish_pull(replica, pull, out);
         }
         self.ask_state(Box::new(pull), out);
+        Ok(())
+    }
+
+    /// The server's chain does not pass through what was verified here: looks for a repair that says why.
+    fn seek(&mut self, replica: &dyn Replica, cause: EngineError, out: &mut Vec<Effect>) -> Result<()> {
+        let Some(seek) = Seek::new(replica, cause.clone())? else { return Err(cause) };
+        self.send(Request::Commits { after: seek.after() }, Doing::Seek(Box::new(seek)), out);
+        Ok(())
+    }
+
+    fn sought(
+        &mut self,
+        replica: &dyn Replica,
+        mut seek: Box<Seek>,
+        page: &Page,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        match seek.take(replica, &self.setup, &self.devices, page)? {
+            Sought::Ask(after) => self.send(Request::Commits { after }, Doing::Seek(seek), out),
+            Sought::GivenUp(shared) => {
+                let mut ops = repair::go_back(replica, shared, false)?;
+                ops.push(WriteOp::SetHead(repair::head_at(replica, shared)?));
+                self.write(ops, Then::WentBack, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// A commit that does not count: behind it there may be a repair that says how the chain goes on.
+    fn go_on_returning(
+        &mut self,
+        replica: &dyn Replica,
+        mut entries: Vec<CommitEntry>,
+        page: Page,
+        fault: EngineError,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        let more = page.more && !page.commits.is_empty();
+        entries.extend(page.commits);
+        if let Some(found) = repair::find_return(replica, &self.setup, &self.devices, &entries)? {
+            self.write(found.ops(replica)?, Then::WentBack, out);
+            return Ok(());
+        }
+        if !more || entries.len() > RETURN_COMMITS_MAX {
+            return Err(fault);
+        }
+        let last = entries.last().and_then(|entry| Commit::decode(&entry.commit.bytes.0).ok());
+        let after = last.map(|commit| commit.seq);
+        self.send(Request::Commits { after }, Doing::Return(entries, fault), out);
         Ok(())
     }
 
@@ -433,7 +511,13 @@ impl VaultEngine {
             }
             return Ok(());
         }
-        match push::build(replica, &self.setup, &self.devices, &head, &self.reusable, env)? {
+        let last = self.devices.next_index().saturating_sub(1);
+        let built = if head.tip.needs_rotation(&*self.devices, last) {
+            push::rotate(replica, &self.setup, &self.devices, &head, env)?
+        } else {
+            push::build(replica, &self.setup, &self.devices, &head, &self.reusable, env)?
+        };
+        match built {
             None => {
                 self.reusable.clear();
                 out.push(Effect::Report(Event::Idle));

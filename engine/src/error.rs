@@ -1,6 +1,6 @@
 //! What the engine can end a sync with.
 
-use lockstep_proto::id::{DeviceId, RecordId, Seq, VaultId};
+use lockstep_proto::id::{DeviceId, Epoch, RecordId, Seq, VaultId};
 
 /// Why a sync stopped. Nothing was persisted of what it refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +63,22 @@ pub enum EngineError {
         vault: VaultId,
         /// The commit.
         seq: Seq,
+    },
+    /// The vault is under a key epoch whose key is not here: the keyring has it.
+    #[error("commit {seq} of vault {vault} is under key epoch {epoch}, whose key is not here")]
+    KeyMissing {
+        /// Vault.
+        vault: VaultId,
+        /// First commit under that key.
+        seq: Seq,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// A device was revoked since the vault's key was made: a new key is needed before anything is written.
+    #[error("vault {vault} needs a new key epoch before anything is written to it")]
+    NeedsRotation {
+        /// Vault.
+        vault: VaultId,
     },
     /// Misuse by the caller.
     #[error("{what}")]

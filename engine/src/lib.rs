@@ -3,7 +3,8 @@
 //! adapter carries out. So it runs in a browser and in the simulator as it is.
 //!
 //! Walks: a local write is [`local`]; pushing is [`push`]; pulling is [`pull`], whose checks are
-//! [`verify`]; what happens to pending writes that lost is [`merge`].
+//! [`verify`]; what happens to pending writes that lost is [`merge`]. Chains that parted or hold commits that do
+//! not count are mended by a repair: [`repair`] takes one over, [`seek`] looks for one.
 
 #![cfg_attr(test, allow(clippy::as_conversions, clippy::indexing_slicing, clippy::panic))]
 
@@ -17,7 +18,9 @@ mod merge;
 mod pull;
 mod push;
 pub mod read;
+pub mod repair;
 pub mod replica;
+mod seek;
 mod verify;
 
 pub use effect::{Answer, Effect, Env, Event, Failure, Input, NewRecord, Request};

@@ -8,7 +8,7 @@ use crate::replica::{EnvelopeSource, IndexInfo, RecordRow, Replica, Result, Writ
 use crate::verify::{Overlay, Step, Touched};
 use lockstep_client_crypto::content::Content;
 use lockstep_proto::Digest;
-use lockstep_proto::api::vault::{Entry, Page};
+use lockstep_proto::api::vault::{CommitEntry, Entry, Page};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::commit::{Change, Changes, Commit};
 use lockstep_proto::device_log::DeviceLog;
@@ -16,6 +16,14 @@ use lockstep_proto::envelope::{self, blob_list_digest};
 use lockstep_proto::id::{RecordId, Seq};
 use lockstep_proto::limits;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Whether a commit is under an epoch whose key is not here: what it wrote would not open, and the keyring has
+/// the key.
+fn key_missing(setup: &Setup, entry: &CommitEntry) -> Option<EngineError> {
+    let commit = Commit::decode(&entry.commit.bytes.0).ok()?;
+    let Commit { seq, epoch, .. } = commit;
+    (!setup.keys.has_epoch(epoch)).then(|| EngineError::KeyMissing { vault: setup.vault(), seq, epoch })
+}
 
 /// A round under way.
 pub(crate) struct Pull {
@@ -47,6 +55,12 @@ impl Pull {
         let mut overlay = Overlay { head, ..Overlay::default() };
         let mut ours = false;
         for entry in &page.commits {
+            if let Some(missing) = key_missing(setup, entry) {
+                if overlay.commits.is_empty() {
+                    return Err(missing);
+                }
+                break;
+            }
             match overlay.add(replica, setup, devices, entry) {
                 Ok(Step::Next) => {}
                 Ok(Step::NeedDevices) => return Ok(None),
@@ -180,6 +194,7 @@ impl Pull {
             ops.push(WriteOp::AddCommit { seq, hash, commit: commit.signed, changes: commit.changes });
         }
         ops.extend(self.overlay.versions.into_iter().map(WriteOp::AddVersion));
+        ops.extend(self.overlay.abandoned.into_iter().map(|(seq, hash)| WriteOp::Abandon(seq, hash)));
         let records = self.overlay.touched.len();
         for (record, touched) in self.overlay.touched {
             let (present, source) = match self.here.remove(&record) {

@@ -9,13 +9,14 @@ use crate::replica::{
 };
 use crate::verify::{Overlay, Step};
 use lockstep_client_crypto::content::Content;
-use lockstep_client_crypto::vault::SealAs;
+use lockstep_client_crypto::vault::{Parent, Rotating, SealAs, sign_rotation};
 use lockstep_proto::api::vault::{CommitEntry, PushCommit};
 use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE};
+use lockstep_proto::chain::Tip;
+use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE, KIND_ROTATE};
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::envelope::{self, KIND_DOCUMENT};
-use lockstep_proto::id::{BlobId, DeviceId, OperationId, RecordId, Revision};
+use lockstep_proto::id::{BlobId, DeviceId, OperationId, RecordId, Revision, Seq};
 use lockstep_proto::version::{SUITE, VERSION};
 use lockstep_proto::{Digest, label};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +55,8 @@ pub(crate) fn body(in_flight: &InFlight, with_envelopes: bool) -> PushCommit {
     } else {
         Vec::new()
     };
-    PushCommit { commit: in_flight.commit.clone(), changes: in_flight.changes.clone().into(), envelopes }
+    let changes = in_flight.changes.clone().into();
+    PushCommit { commit: in_flight.commit.clone(), changes, envelopes, heals: false }
 }
 
 /// Seals and signs the next commit; none if nothing is pending.
@@ -67,6 +69,10 @@ pub(crate) fn build(
     env: &mut Env<'_>,
 ) -> Result<Option<InFlight>> {
     let pending = replica.pending(CHANGES_A_COMMIT)?;
+    if !pending.is_empty() && !setup.keys.has_epoch(head.tip.epoch) {
+        let Tip { seq, epoch, .. } = head.tip;
+        return Err(EngineError::KeyMissing { vault: setup.vault(), seq, epoch });
+    }
     let mut records = BTreeSet::new();
     let mut sealed = Vec::new();
     let mut changes: BTreeMap<RecordId, Change> = BTreeMap::new();
@@ -108,9 +114,7 @@ pub(crate) fn build(
         list.0.push(Change::Pin(seq));
     }
     let changes = list.encode();
-    let skip = replica
-        .commit_hash(seq.skip_target())?
-        .ok_or_else(|| EngineError::replica(format!("commit {} is missing", seq.skip_target())))?;
+    let skip = skip_of(replica, seq)?;
     let last = devices.next_index().saturating_sub(1);
     let commit = Commit {
         version: VERSION,
@@ -132,6 +136,63 @@ pub(crate) fn build(
     };
     let commit = setup.device.sign(label::COMMIT, commit.encode());
     Ok(Some(InFlight { commit, changes, sealed }))
+}
+
+/// The commit that begins a new key epoch, because a device was revoked; none if the key is not made yet and
+/// nothing waits to be written.
+pub(crate) fn rotate(
+    replica: &dyn Replica,
+    setup: &Setup,
+    devices: &DeviceLog,
+    head: &Head,
+    env: &mut Env<'_>,
+) -> Result<Option<InFlight>> {
+    let tip = &head.tip;
+    let next = setup.next_epoch.filter(|next| *next > tip.epoch && setup.keys.has_epoch(*next));
+    let Some(epoch) = next else {
+        let waits = !replica.pending(1)?.is_empty();
+        let vault = setup.vault();
+        return if waits { Err(EngineError::NeedsRotation { vault }) } else { Ok(None) };
+    };
+    let last = devices.next_index().saturating_sub(1);
+    let parent = Parent {
+        account: setup.account,
+        identity: devices.identity(),
+        device_log_index: last,
+        device_log_head: devices.head(),
+        utc: env.utc_ms / 1000,
+    };
+    let rotating = Rotating { parent: &parent, index: tip.vault_log_index, head: tip.vault_log_head, epoch };
+    let entry = sign_rotation(setup.vault(), &rotating, &setup.device);
+    let vault_log_head = entry.digest(label::VAULT_LOG_ENTRY);
+    let changes = Changes(vec![Change::Rotate(Box::new(entry))]).encode();
+    let seq = tip.seq.next();
+    let commit = Commit {
+        version: VERSION,
+        suite: SUITE,
+        vault: setup.vault(),
+        seq,
+        previous: tip.hash,
+        skip: skip_of(replica, seq)?,
+        kind: KIND_ROTATE,
+        epoch,
+        device: setup.device.id(),
+        device_log_index: last,
+        device_log_head: devices.head(),
+        vault_log_index: tip.vault_log_index.saturating_add(1),
+        vault_log_head,
+        utc: env.utc_ms / 1000,
+        changes: Changes::digest_of(&changes),
+        state: tip.state,
+    };
+    let commit = setup.device.sign(label::COMMIT, commit.encode());
+    Ok(Some(InFlight { commit, changes, sealed: Vec::new() }))
+}
+
+fn skip_of(replica: &dyn Replica, seq: Seq) -> Result<Digest> {
+    replica
+        .commit_hash(seq.skip_target())?
+        .ok_or_else(|| EngineError::replica(format!("commit {} is missing", seq.skip_target())))
 }
 
 fn seal(

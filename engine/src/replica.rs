@@ -177,6 +177,16 @@ pub enum WriteOp {
     },
     /// Forgets what was staged and not used.
     ClearStaged,
+    /// Goes back to the state after a commit: newer versions and commits no longer count, and are kept for
+    /// review. Envelopes of versions that count again may have to be fetched.
+    GoBack {
+        /// The commit.
+        to: Seq,
+        /// Whether the commits after it stay part of the chain (a repair follows them), or were of another one.
+        on_chain: bool,
+    },
+    /// A commit of another chain that a verified repair abandons.
+    Abandon(Seq, Digest),
     /// The verified head.
     SetHead(Head),
     /// The hybrid clock.
@@ -198,6 +208,8 @@ pub trait Replica {
     fn envelope(&self, record: RecordId) -> Result<Option<Vec<u8>>>;
     /// A version by place.
     fn version(&self, seq: Seq, record: RecordId) -> Result<Option<VersionRow>>;
+    /// Newest versions ascending by record, after a place, at most `limit`.
+    fn records_after(&self, after: Option<RecordId>, limit: usize) -> Result<Vec<RecordRow>>;
     /// Records whose envelope is not here, at most `limit`.
     fn absent(&self, limit: usize) -> Result<Vec<RecordRow>>;
     /// Pending writes in order, at most `limit`.

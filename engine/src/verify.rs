@@ -5,7 +5,7 @@ use crate::error::EngineError;
 use crate::replica::{Head, RecordRow, Replica, Result, VersionRow};
 use lockstep_proto::api::vault::CommitEntry;
 use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::chain::{self, ChainError, VerifiedCommit};
+use lockstep_proto::chain::{self, ChainError, Owner, VerifiedCommit};
 use lockstep_proto::commit::{Change, Changes, Commit};
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::envelope::{KIND_DOCUMENT, KIND_TOMBSTONE};
@@ -40,6 +40,8 @@ pub(crate) struct Overlay {
     pub(crate) touched: BTreeMap<RecordId, Touched>,
     pub(crate) versions: Vec<VersionRow>,
     pub(crate) head: Option<Head>,
+    /// Commits of other chains that repairs among these abandon.
+    pub(crate) abandoned: Vec<(Seq, Digest)>,
 }
 
 /// Outcome of verifying one commit.
@@ -83,6 +85,13 @@ impl Overlay {
                 EngineError::server("a change list is not the one that was signed")
             }
         })?;
+        let owner = Owner { account: setup.account, identity: devices.identity() };
+        chain::verify_kind(&head.tip, owner, devices, &verified, &list)
+            .map_err(|error| fault(setup, &commit, &error))?;
+        if list.goes_back_to().is_some() {
+            return Err(fault_of(setup, &commit, "it goes back, and is taken over by itself only"));
+        }
+        self.abandoned.extend(list.abandoned());
         let state = self.apply(replica, setup, &head, &verified, &list)?;
         self.push(&verified, entry, changes.0.clone(), state);
         Ok(Step::Next)
@@ -125,7 +134,7 @@ impl Overlay {
         self.head = Some(Head { tip: verified.tip(), state });
     }
 
-    fn hash_at(&self, replica: &dyn Replica, seq: Seq) -> Result<Digest> {
+    pub(crate) fn hash_at(&self, replica: &dyn Replica, seq: Seq) -> Result<Digest> {
         let here = self.commits.iter().find(|commit| commit.seq == seq).map(|commit| commit.hash);
         let hash = match here {
             Some(hash) => Some(hash),
@@ -183,10 +192,14 @@ impl Overlay {
 }
 
 fn fault(setup: &Setup, commit: &Commit, error: &ChainError) -> EngineError {
-    let rule = match error {
-        ChainError::Rule { rule, .. } => (*rule).to_owned(),
-        other => other.to_string(),
-    };
+    match error {
+        ChainError::Rule { rule, .. } => fault_of(setup, commit, rule),
+        other => fault_of(setup, commit, &other.to_string()),
+    }
+}
+
+fn fault_of(setup: &Setup, commit: &Commit, rule: &str) -> EngineError {
+    let rule = rule.to_owned();
     EngineError::Fault { vault: setup.vault(), seq: commit.seq, device: commit.device, rule }
 }
 

@@ -2,14 +2,16 @@
 //! server alike.
 
 use crate::cbor::{CodecError, Wire};
-use crate::commit::{Change, Changes, Commit, KIND_GENESIS};
+use crate::commit::{
+    Change, Changes, Commit, KIND_CHANGE, KIND_GENESIS, KIND_REPAIR, KIND_ROTATE, RepairPlace, repair_input,
+};
 use crate::device_log::DeviceLog;
 use crate::hash::Digest;
 use crate::id::{AccountId, DeviceId, Epoch, Seq, VaultId};
 use crate::label;
 use crate::sign::{PublicKey, SignatureError, Signed};
 use crate::state::StateDigest;
-use crate::vault_log::VaultLogEntry;
+use crate::vault_log::{KIND_CREATE, KIND_ROTATE as ENTRY_ROTATE, VaultLogEntry};
 
 /// Why a commit does not go on a chain.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +55,10 @@ pub trait Authors {
     fn entry_hash(&self, index: u64) -> Option<Digest>;
     /// Signing key of a device that is live and of class full as of entry `index`.
     fn author_key(&self, device: DeviceId, index: u64) -> Option<PublicKey>;
+    /// Whether a commit of a device counts at a place: not beyond the pin of its revocation.
+    fn counts(&self, device: DeviceId, vault: VaultId, seq: Seq) -> bool;
+    /// Index of the last revocation at or before entry `index`.
+    fn last_revocation(&self, index: u64) -> Option<u64>;
 }
 
 impl Authors for DeviceLog {
@@ -61,7 +67,18 @@ impl Authors for DeviceLog {
     }
 
     fn author_key(&self, device: DeviceId, index: u64) -> Option<PublicKey> {
-        self.device(device).filter(|known| known.enrolled_at <= index).map(|known| known.sign_key)
+        let known = self.device(device).filter(|known| known.enrolled_at <= index)?;
+        let is_live = known.revoked.as_ref().is_none_or(|revoked| index < revoked.index);
+        is_live.then_some(known.sign_key)
+    }
+
+    fn counts(&self, device: DeviceId, vault: VaultId, seq: Seq) -> bool {
+        let revoked = self.device(device).and_then(|known| known.revoked.as_ref());
+        revoked.is_none_or(|revoked| revoked.last(vault).is_some_and(|last| seq <= last))
+    }
+
+    fn last_revocation(&self, index: u64) -> Option<u64> {
+        self.last_revocation(index)
     }
 }
 
@@ -82,8 +99,17 @@ pub struct Tip {
     pub vault_log_index: u64,
     /// Its hash.
     pub vault_log_head: Digest,
+    /// Device-log index that the last vault-log entry named: the epoch's key is younger than that.
+    pub rotated_at: u64,
     /// Checksum of the state after it.
     pub state: Digest,
+}
+
+impl Tip {
+    /// Whether a device revoked by now (at device-log entry `index`) still knows the epoch's key.
+    pub fn needs_rotation(&self, authors: &dyn Authors, index: u64) -> bool {
+        authors.last_revocation(index).is_some_and(|revoked| revoked > self.rotated_at)
+    }
 }
 
 /// A commit that was verified as the next of its chain, apart from its changes.
@@ -91,6 +117,7 @@ pub struct Tip {
 pub struct VerifiedCommit {
     commit: Commit,
     hash: Digest,
+    rotated_at: u64,
 }
 
 impl VerifiedCommit {
@@ -114,6 +141,7 @@ impl VerifiedCommit {
             device_log_index: self.commit.device_log_index,
             vault_log_index: self.commit.vault_log_index,
             vault_log_head: self.commit.vault_log_head,
+            rotated_at: self.rotated_at,
             state: self.commit.state,
         }
     }
@@ -134,7 +162,11 @@ pub fn verify_birth(
     let entry = VaultLogEntry::decode(&create.bytes.0)?;
     let commit = Commit::decode(&genesis.bytes.0)?;
     let rule = rule_of(&commit);
-    if entry.vault != vault || entry.account != account || entry.identity.as_bytes() != &identity.to_bytes() {
+    if entry.kind != KIND_CREATE
+        || entry.vault != vault
+        || entry.account != account
+        || entry.identity.as_bytes() != &identity.to_bytes()
+    {
         return rule("the vault's creation names another vault, account or identity");
     }
     let key = author(&commit, authors)?;
@@ -162,11 +194,13 @@ pub fn verify_birth(
     }
     genesis.verify(Commit::NAME, label::COMMIT, &key).map_err(|error| signature(&commit, error))?;
     let hash = Commit::hash_of(&genesis.bytes.0);
-    Ok(VerifiedCommit { commit, hash })
+    let rotated_at = entry.device_log_index;
+    Ok(VerifiedCommit { commit, hash, rotated_at })
 }
 
 /// Verifies that a commit follows `tip`, apart from its changes and their effect on the state.
-/// `skip` is the hash of the commit at the skip target.
+/// `skip` is the hash of the commit at the skip target. Of a repair that goes back, `tip` has the place of the
+/// chain's end and everything else of the commit that it goes back to.
 ///
 /// # Errors
 /// [`ChainError`]; the chain stays at `tip`.
@@ -190,10 +224,14 @@ pub fn verify_next(
     if commit.kind == KIND_GENESIS {
         return rule("a genesis stands at seq 0");
     }
-    if commit.epoch != tip.epoch {
-        return rule("its key epoch is not the vault's");
+    let rotates = commit.kind == KIND_ROTATE;
+    if if rotates { commit.epoch <= tip.epoch } else { commit.epoch != tip.epoch } {
+        return rule("its key epoch is not the vault's, or not a later one in a rotation");
     }
-    if (commit.vault_log_index, commit.vault_log_head) != (tip.vault_log_index, tip.vault_log_head) {
+    if rotates && Some(commit.vault_log_index) != tip.vault_log_index.checked_add(1)
+        || !rotates
+            && (commit.vault_log_index, commit.vault_log_head) != (tip.vault_log_index, tip.vault_log_head)
+    {
         return rule("it does not name the vault log's last entry");
     }
     if commit.device_log_index < tip.device_log_index {
@@ -201,8 +239,86 @@ pub fn verify_next(
     }
     let key = author(&commit, authors)?;
     signed.verify(Commit::NAME, label::COMMIT, &key).map_err(|error| signature(&commit, error))?;
+    if !authors.counts(commit.device, commit.vault, commit.seq) {
+        return rule("its author was revoked before it");
+    }
+    if commit.kind == KIND_CHANGE && tip.needs_rotation(authors, commit.device_log_index) {
+        return rule("a device was revoked and the vault has no new key epoch since");
+    }
     let hash = Commit::hash_of(&signed.bytes.0);
-    Ok(VerifiedCommit { commit, hash })
+    let rotated_at = if rotates { commit.device_log_index } else { tip.rotated_at };
+    Ok(VerifiedCommit { commit, hash, rotated_at })
+}
+
+/// Whose vault it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// Account.
+    pub account: AccountId,
+    /// Its identity.
+    pub identity: &'a PublicKey,
+}
+
+/// Verifies that a commit's changes are what its kind allows: a rotation's entry, a repair's authority.
+///
+/// # Errors
+/// [`ChainError`].
+pub fn verify_kind(
+    tip: &Tip,
+    owner: Owner<'_>,
+    authors: &dyn Authors,
+    verified: &VerifiedCommit,
+    changes: &Changes,
+) -> Result<(), ChainError> {
+    let commit = verified.commit();
+    let rule = rule_of(commit);
+    match (commit.kind, changes.rotation(), changes.repair()) {
+        (KIND_CHANGE, None, None) => Ok(()),
+        (KIND_ROTATE, Some(entry), None) => verify_rotation(tip, owner, authors, commit, entry),
+        (KIND_REPAIR, None, Some((says, signature))) => {
+            let place = RepairPlace {
+                vault: commit.vault,
+                seq: commit.seq,
+                previous: commit.previous,
+                device: commit.device,
+            };
+            let input = repair_input(owner.account, &place, says);
+            if owner.identity.verify("repair", label::REPAIR, &input, signature).is_err() {
+                return rule("the identity did not sign this repair");
+            }
+            if changes.goes_back_to().is_some_and(|seq| seq.next() >= commit.seq) {
+                return rule("it goes back to no earlier commit");
+            }
+            Ok(())
+        }
+        _ => rule("its changes are not what its kind allows"),
+    }
+}
+
+fn verify_rotation(
+    tip: &Tip,
+    owner: Owner<'_>,
+    authors: &dyn Authors,
+    commit: &Commit,
+    signed: &Signed,
+) -> Result<(), ChainError> {
+    let entry = VaultLogEntry::decode(&signed.bytes.0)?;
+    let rule = rule_of(commit);
+    let place = (ENTRY_ROTATE, commit.vault, commit.vault_log_index, tip.vault_log_head, commit.epoch);
+    if (entry.kind, entry.vault, entry.index, entry.previous, entry.epoch) != place
+        || entry.account != owner.account
+        || entry.identity.as_bytes() != &owner.identity.to_bytes()
+        || commit.vault_log_head != VaultLogEntry::hash_of(&signed.bytes.0)
+    {
+        return rule("its vault-log entry does not follow the one before it");
+    }
+    if (entry.device, entry.device_log_index, entry.device_log_head)
+        != (commit.device, commit.device_log_index, commit.device_log_head)
+    {
+        return rule("its vault-log entry is not by its author at the same place of the device log");
+    }
+    let key = author(commit, authors)?;
+    signed.verify(VaultLogEntry::NAME, label::VAULT_LOG_ENTRY, &key).map_err(|error| signature(commit, error))
 }
 
 /// Decodes and verifies a commit's change list: digest, order, and pins not beyond the commit.

@@ -1,8 +1,9 @@
 //! Commits and their change lists (PROTOCOL.md section 6.1).
 
-use crate::cbor::{CodecError, Wire, next_element};
+use crate::cbor::{CodecError, Wire, encode, next_element};
 use crate::hash::Digest;
-use crate::id::{BlobId, DeviceId, Epoch, RecordId, Revision, Seq, VaultId};
+use crate::id::{AccountId, BlobId, DeviceId, Epoch, RecordId, Revision, Seq, VaultId};
+use crate::sign::{Signature, Signed};
 use crate::{label, limits, wire_array};
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::ser::SerializeTuple as _;
@@ -12,11 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub const KIND_GENESIS: u8 = 1;
 /// Records written.
 pub const KIND_CHANGE: u8 = 2;
-/// New key epoch; refused in this draft.
+/// New key epoch.
 pub const KIND_ROTATE: u8 = 3;
 /// Old versions dropped; refused in this draft.
 pub const KIND_PURGE: u8 = 4;
-/// Identity-signed repair; refused in this draft.
+/// Identity-signed repair: abandons commits of this chain, or of one that parted from it.
 pub const KIND_REPAIR: u8 = 5;
 
 wire_array! {
@@ -68,11 +69,9 @@ impl Wire for Commit {
         let rule = |rule| Err(CodecError::Rule { what: Self::NAME, rule });
         match self.kind {
             KIND_GENESIS if self.seq.value() != 0 => rule("a genesis stands at seq 0"),
-            KIND_CHANGE if self.seq.value() == 0 => rule("seq 0 is a genesis"),
-            KIND_GENESIS | KIND_CHANGE => Ok(()),
-            KIND_ROTATE | KIND_PURGE | KIND_REPAIR => {
-                rule("rotate, purge and repair commits are not part of this draft; an update is needed")
-            }
+            KIND_CHANGE | KIND_ROTATE | KIND_REPAIR if self.seq.value() == 0 => rule("seq 0 is a genesis"),
+            KIND_GENESIS | KIND_CHANGE | KIND_ROTATE | KIND_REPAIR => Ok(()),
+            KIND_PURGE => rule("purge commits are not part of this draft; an update is needed"),
             _ => rule("the kind is unknown; an update is needed"),
         }
     }
@@ -112,12 +111,42 @@ pub enum Change {
     Pin(Seq),
     /// It no longer is.
     Unpin(Seq),
+    /// The vault-log entry that begins a key epoch; alone in a rotate commit.
+    Rotate(Box<Signed>),
+    /// In a repair: the state goes back to what it was after this commit; all between are abandoned.
+    GoBack(Seq),
+    /// In a repair: a commit of a chain that parted from this one, abandoned.
+    Abandon(Seq, Digest),
+    /// In a repair, last: the identity's signature over [`repair_input`].
+    Authority(Signature),
+}
+
+/// What the identity signs of a repair: its place, its author, and what it says but for this signature.
+pub fn repair_input(account: AccountId, commit: &RepairPlace, says: &[Change]) -> Vec<u8> {
+    encode(&(account, commit.vault, commit.seq, commit.previous, commit.device, says))
+}
+
+/// Place and author of a repair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RepairPlace {
+    /// Vault.
+    pub vault: VaultId,
+    /// Seq of the repair.
+    pub seq: Seq,
+    /// Hash of the commit before it.
+    pub previous: Digest,
+    /// Author.
+    pub device: DeviceId,
 }
 
 const OP_PUT: u8 = 1;
 const OP_TOMBSTONE: u8 = 2;
 const OP_PIN: u8 = 4;
 const OP_UNPIN: u8 = 5;
+const OP_ROTATE: u8 = 7;
+const OP_GO_BACK: u8 = 8;
+const OP_ABANDON: u8 = 9;
+const OP_AUTHORITY: u8 = 10;
 
 impl Change {
     /// Record, revision and envelope digest of a put or tombstone.
@@ -126,7 +155,7 @@ impl Change {
             Self::Put { record, revision, envelope, .. } | Self::Tombstone { record, revision, envelope } => {
                 Some((*record, *revision, *envelope))
             }
-            Self::Pin(_) | Self::Unpin(_) => None,
+            _ => None,
         }
     }
 
@@ -156,6 +185,10 @@ impl Serialize for Change {
             }
             Self::Pin(seq) => (OP_PIN, seq).serialize(serializer),
             Self::Unpin(seq) => (OP_UNPIN, seq).serialize(serializer),
+            Self::Rotate(entry) => (OP_ROTATE, entry).serialize(serializer),
+            Self::GoBack(seq) => (OP_GO_BACK, seq).serialize(serializer),
+            Self::Abandon(seq, hash) => (OP_ABANDON, seq, hash).serialize(serializer),
+            Self::Authority(signature) => (OP_AUTHORITY, signature).serialize(serializer),
         }
     }
 }
@@ -184,6 +217,10 @@ impl<'de> Deserialize<'de> for Change {
                     }),
                     OP_PIN => Ok(Change::Pin(next_element(&mut seq, 1)?)),
                     OP_UNPIN => Ok(Change::Unpin(next_element(&mut seq, 1)?)),
+                    OP_ROTATE => Ok(Change::Rotate(Box::new(next_element(&mut seq, 1)?))),
+                    OP_GO_BACK => Ok(Change::GoBack(next_element(&mut seq, 1)?)),
+                    OP_ABANDON => Ok(Change::Abandon(next_element(&mut seq, 1)?, next_element(&mut seq, 2)?)),
+                    OP_AUTHORITY => Ok(Change::Authority(next_element(&mut seq, 1)?)),
                     _ => Err(A::Error::custom("this kind of change is not part of this draft")),
                 }
             }
@@ -213,6 +250,12 @@ impl Wire for Changes {
         if self.0.len() > limits::CHANGES_MAX {
             return rule("more than 4,096 changes");
         }
+        if matches!(self.0.first(), Some(Change::Rotate(_))) {
+            return if self.0.len() == 1 { Ok(()) } else { rule("a rotation stands alone") };
+        }
+        if matches!(self.0.last(), Some(Change::Authority(_))) {
+            return self.check_repair();
+        }
         let mut last_record: Option<RecordId> = None;
         let mut last_pin: Option<Seq> = None;
         for change in &self.0 {
@@ -238,9 +281,61 @@ impl Wire for Changes {
                     }
                     last_pin = Some(*seq);
                 }
+                _ => return rule("rotations and repairs do not mix with other changes"),
             }
         }
         Ok(())
+    }
+}
+
+impl Changes {
+    /// A repair: at most one way back, then abandoned commits strictly ascending, then the authority.
+    fn check_repair(&self) -> Result<(), CodecError> {
+        let rule = |rule| Err(CodecError::Rule { what: Self::NAME, rule });
+        let says = self.0.split_last().map_or(&[][..], |(_, says)| says);
+        let mut last: Option<(Seq, Digest)> = None;
+        for (place, change) in says.iter().enumerate() {
+            match change {
+                Change::GoBack(_) if place == 0 => {}
+                Change::Abandon(seq, hash) if last.is_none_or(|last| last < (*seq, *hash)) => {
+                    last = Some((*seq, *hash));
+                }
+                _ => return rule("a repair goes back at most once, then abandons in ascending order"),
+            }
+        }
+        if says.is_empty() { rule("a repair says something") } else { Ok(()) }
+    }
+
+    /// The vault-log entry of a rotation.
+    pub fn rotation(&self) -> Option<&Signed> {
+        match self.0.as_slice() {
+            [Change::Rotate(entry)] => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// What a repair says, and the identity's signature over it.
+    pub fn repair(&self) -> Option<(&[Change], &Signature)> {
+        match self.0.split_last() {
+            Some((Change::Authority(signature), says)) => Some((says, signature)),
+            _ => None,
+        }
+    }
+
+    /// The commit that a repair goes back to.
+    pub fn goes_back_to(&self) -> Option<Seq> {
+        match self.0.first() {
+            Some(Change::GoBack(seq)) => Some(*seq),
+            _ => None,
+        }
+    }
+
+    /// Commits of other chains that a repair abandons.
+    pub fn abandoned(&self) -> impl Iterator<Item = (Seq, Digest)> {
+        self.0.iter().filter_map(|change| match change {
+            Change::Abandon(seq, hash) => Some((*seq, *hash)),
+            _ => None,
+        })
     }
 }
 

@@ -68,6 +68,8 @@ labels! {
     COMMIT = "commit";
     /// Change list.
     CHANGES = "changes";
+    /// The identity's word for a repair.
+    REPAIR = "repair";
     /// Element of the state digest.
     STATE_ELEMENT = "state-element";
     /// Checksum of the state digest.

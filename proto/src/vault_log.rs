@@ -1,4 +1,4 @@
-//! The vault log: birth and (later) key epochs and members of a vault (PROTOCOL.md section 4.1).
+//! The vault log: birth, key epochs and (later) members of a vault (PROTOCOL.md section 4.1).
 
 use crate::cbor::{CodecError, Wire};
 use crate::hash::Digest;
@@ -7,6 +7,8 @@ use crate::{label, limits, wire_array};
 
 /// Birth of the vault.
 pub const KIND_CREATE: u8 = 1;
+/// A new key epoch.
+pub const KIND_ROTATE: u8 = 2;
 
 wire_array! {
     /// One entry of a vault log; signed by the device, apart from it.
@@ -22,7 +24,7 @@ wire_array! {
         pub index: u64,
         /// Hash of the entry before; zero at 0.
         pub previous: Digest,
-        /// [`KIND_CREATE`]; all others are refused in this draft.
+        /// [`KIND_CREATE`] or [`KIND_ROTATE`]; all others are refused in this draft.
         pub kind: u8,
         /// Owner.
         pub account: AccountId,
@@ -47,13 +49,15 @@ impl Wire for VaultLogEntry {
     fn check(&self) -> Result<(), CodecError> {
         crate::version::check_suite(Self::NAME, self.version, self.suite)?;
         let rule = |rule| Err(CodecError::Rule { what: Self::NAME, rule });
-        if self.kind != KIND_CREATE {
-            return rule("only the creation of a vault is part of this draft; an update is needed");
+        let is_first = self.index == 0 && self.previous == Digest::ZERO && self.epoch.value() == 1;
+        match self.kind {
+            KIND_CREATE if !is_first => rule("a creation has index 0, no entry before it, and epoch 1"),
+            KIND_ROTATE if self.index == 0 || self.index >= limits::VAULT_LOG_ENTRIES_MAX => {
+                rule("a rotation follows a creation, and a vault log has at most 4,096 entries")
+            }
+            KIND_CREATE | KIND_ROTATE => Ok(()),
+            _ => rule("its kind is not part of this draft; an update is needed"),
         }
-        if self.index != 0 || self.previous != Digest::ZERO || self.epoch.value() != 1 {
-            return rule("a creation has index 0, no entry before it, and epoch 1");
-        }
-        Ok(())
     }
 }
 

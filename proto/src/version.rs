@@ -2,8 +2,8 @@
 
 use crate::cbor::CodecError;
 
-/// Draft 1 of version 1: the high bit says "draft", the low seven bits number it.
-pub const VERSION: u8 = 0x81;
+/// Draft 2 of version 1: the high bit says "draft", the low seven bits number it.
+pub const VERSION: u8 = 0x82;
 
 /// Suite 1 (PROTOCOL.md section 1.4). There is no negotiation.
 pub const SUITE: u8 = 1;
@@ -45,12 +45,12 @@ mod tests {
 
     #[test]
     fn other_versions_are_named() {
-        let error = check("commit", &[0x82, 0x18, 0x82, 0]).unwrap_err();
+        let error = check("commit", &[0x82, 0x18, 0x81, 0]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "commit is of draft 2 of version 1, this program speaks draft 1 of version 1"
+            "commit is of draft 1 of version 1, this program speaks draft 2 of version 1"
         );
         let error = check("commit", &[0x82, 3, 0]).unwrap_err();
-        assert_eq!(error.to_string(), "commit is of version 3, this program speaks draft 1 of version 1");
+        assert_eq!(error.to_string(), "commit is of version 3, this program speaks draft 2 of version 1");
     }
 }

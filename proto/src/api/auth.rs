@@ -23,6 +23,14 @@ pub const ACTION_REGISTER: u8 = 1;
 pub const ACTION_ENROL: u8 = 2;
 /// Identity-signed action: recover.
 pub const ACTION_RECOVER: u8 = 3;
+/// Identity-signed action: revoke a device.
+pub const ACTION_REVOKE: u8 = 4;
+/// Identity-signed action: change passphrase or recovery key.
+pub const ACTION_CREDENTIALS: u8 = 5;
+/// Identity-signed action: delete the account.
+pub const ACTION_DELETE_ACCOUNT: u8 = 6;
+/// Identity-signed action: delete a vault.
+pub const ACTION_DELETE_VAULT: u8 = 7;
 
 body! {
     /// `POST /v1/register/start`.

@@ -56,3 +56,13 @@ body! {
         parts: Vec<u64>,
     }
 }
+
+/// `POST /v1/vaults/{v}/objects/missing`: which of these are not there, or not whole; and the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ObjectList(pub Vec<BlobId>);
+
+impl crate::cbor::Wire for ObjectList {
+    const NAME: &'static str = "object list";
+    const BYTES_MAX: usize = FRAMES_MAX * 17 + 16;
+}

@@ -81,6 +81,9 @@ body! {
         changes: Bytes,
         /// Envelopes that were not staged before, in any order.
         envelopes: Vec<Bytes>,
+        /// Gives a server that was restored from an older copy its commits back: any device's, and envelopes and
+        /// objects that nobody has any more may be missing.
+        heals: bool,
     }
 }
 
