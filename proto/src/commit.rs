@@ -306,6 +306,11 @@ impl Changes {
         if says.is_empty() { rule("a repair says something") } else { Ok(()) }
     }
 
+    /// Whether it writes records and pins, and nothing else.
+    pub fn is_plain(&self) -> bool {
+        self.rotation().is_none() && self.repair().is_none()
+    }
+
     /// The vault-log entry of a rotation.
     pub fn rotation(&self) -> Option<&Signed> {
         match self.0.as_slice() {

@@ -16,6 +16,7 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use lockstep_proto::version::{VERSION, describe};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -65,6 +66,14 @@ pub enum StartError {
     /// The database or blob storage failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The data is of another draft of the protocol.
+    #[error("the stored data is of {held} of the protocol, this program speaks {spoken}; use another data folder")]
+    Draft {
+        /// What is stored.
+        held: String,
+        /// What this program speaks.
+        spoken: String,
+    },
     /// The address can not be listened on.
     #[error("can not listen on {address}: {source}")]
     Listen {
@@ -117,6 +126,16 @@ pub async fn open_store(config: &Config) -> Result<(SqliteStore, std::fs::File),
     Ok((store, lock))
 }
 
+/// Refuses data of another draft of the protocol by naming it.
+async fn check_draft(store: &dyn Store) -> Result<(), StartError> {
+    let held = store.secret("draft", vec![VERSION]).await?;
+    match held.as_slice() {
+        [VERSION] => Ok(()),
+        [other] => Err(StartError::Draft { held: describe(*other), spoken: describe(VERSION) }),
+        _ => Err(StoreError::Corrupt("the draft of the stored data can not be read").into()),
+    }
+}
+
 impl Server {
     /// Opens everything and binds the address.
     ///
@@ -130,6 +149,7 @@ impl Server {
             .await
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
         let address = listener.local_addr().unwrap_or(config.listen);
+        check_draft(&*store).await?;
         let opaque = store.secret("opaque", Opaque::generate()).await?;
         let opaque = Opaque::from_bytes(&opaque).ok_or(StoreError::Corrupt("the OPAQUE keys are damaged"))?;
         let fake: [u8; 32] = random_bytes();

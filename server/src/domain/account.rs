@@ -2,13 +2,13 @@
 //! is stored.
 
 use crate::error::Refusal;
-use crate::store::{NewEntry, NewVault};
+use crate::store::{EntryEffect, NewEntry, NewVault};
 use lockstep_proto::api::account::Devices;
 use lockstep_proto::api::auth::action_input;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::chain;
-use lockstep_proto::device_log::{DeviceLog, DeviceLogEntry, DeviceLogError};
+use lockstep_proto::device_log::{DeviceLog, DeviceLogEntry, DeviceLogError, Entered};
 use lockstep_proto::id::AccountId;
 use lockstep_proto::key_header::{KeyHeader, KeyHeaderError, VerifiedKeyHeader};
 use lockstep_proto::sign::{PublicKey, Signature};
@@ -79,37 +79,97 @@ pub fn check_registration(
     Ok((new_entry, keyring, verified.header().recovery))
 }
 
-/// Verifies the next entry of an account's log, as a whole: action, header, entry, and that the header
-/// changed only where it may.
-///
-/// # Errors
-/// [`Refusal`].
-pub fn check_next_entry(
-    account: AccountId,
-    stored: &Devices,
-    action: &Action<'_>,
-    key_header: &Signed,
-    entry: &Signed,
-    is_recovery: bool,
-) -> Result<(NewEntry, Digest), Refusal> {
-    let old =
-        VerifiedKeyHeader::verify(account, &stored.key_header).map_err(|error| header_refusal(&error))?;
-    let mut log = DeviceLog::new(*old.identity());
-    for known in &stored.entries {
-        log.append(known).map_err(|error| log_refusal(&error))?;
+/// What a request may change of a key header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderChange {
+    /// One added seal.
+    Enrol,
+    /// Both wraps, the recovery key, and one added seal.
+    Recover,
+    /// The keyring: a new epoch, sealed to who stays.
+    Revoke,
+    /// The passphrase's wrap (`passphrase`), the recovery key and its wrap, or both.
+    Credentials {
+        /// Whether a new OPAQUE record comes with it.
+        passphrase: bool,
+    },
+}
+
+/// An account as stored, verified.
+pub struct Known {
+    header: VerifiedKeyHeader,
+    log: DeviceLog,
+}
+
+impl Known {
+    /// Verifies what is stored.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn verify(account: AccountId, stored: &Devices) -> Result<Self, Refusal> {
+        let header =
+            VerifiedKeyHeader::verify(account, &stored.key_header).map_err(|error| header_refusal(&error))?;
+        let mut log = DeviceLog::new(*header.identity());
+        for known in &stored.entries {
+            log.append(known).map_err(|error| log_refusal(&error))?;
+        }
+        Ok(Self { header, log })
     }
-    // Told before the signature is judged: it covers the log's head, which is another one then.
-    let claimed = DeviceLogEntry::decode(&entry.bytes.0)
-        .map_err(|error| Refusal::new(Code::Malformed, error.to_string()))?;
-    if (claimed.index, claimed.previous) != (log.next_index(), log.head()) {
-        return Err(Refusal::new(Code::LogMoved, "the device log moved on; fetch it and try again"));
+
+    /// Verifies the identity's signature of an action over the log as it is.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn check_action(&self, action: &Action<'_>) -> Result<(), Refusal> {
+        let last = self.log.next_index().saturating_sub(1);
+        check_action(self.header.identity(), self.log.account(), action, last, self.log.head())
     }
-    let last = log.next_index().saturating_sub(1);
-    check_action(old.identity(), account, action, last, log.head())?;
-    let new = VerifiedKeyHeader::verify(account, key_header).map_err(|error| header_refusal(&error))?;
-    let new_entry = append(&mut log, &new, key_header, entry)?;
-    check_header_change(old.header(), new.header(), &new_entry, is_recovery)?;
-    Ok((new_entry, new.header().recovery))
+
+    /// Verifies the next entry, as a whole: action, header, entry, and that the header changed only where it may.
+    /// Gives the entry and the recovery sign-in key.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn check_next(
+        mut self,
+        action: &Action<'_>,
+        key_header: &Signed,
+        entry: &Signed,
+        change: HeaderChange,
+    ) -> Result<(NewEntry, Digest), Refusal> {
+        // Told before the signature is judged: it covers the log's head, which is another one then.
+        let claimed = DeviceLogEntry::decode(&entry.bytes.0)
+            .map_err(|error| Refusal::new(Code::Malformed, error.to_string()))?;
+        if (claimed.index, claimed.previous) != (self.log.next_index(), self.log.head()) {
+            return Err(Refusal::new(Code::LogMoved, "the device log moved on; fetch it and try again"));
+        }
+        self.check_action(action)?;
+        let account = self.log.account();
+        let new = VerifiedKeyHeader::verify(account, key_header).map_err(|error| header_refusal(&error))?;
+        let new_entry = append(&mut self.log, &new, key_header, entry)?;
+        check_header_change(self.header.header(), new.header(), &new_entry, change)?;
+        Ok((new_entry, new.header().recovery))
+    }
+
+    /// Verifies entries that follow the stored ones and the key header that the last of them names. Gives them and
+    /// the recovery sign-in key.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn check_missing(
+        mut self,
+        entries: &[Signed],
+        key_header: &Signed,
+    ) -> Result<(Vec<NewEntry>, Digest), Refusal> {
+        let account = self.log.account();
+        let new = VerifiedKeyHeader::verify(account, key_header).map_err(|error| header_refusal(&error))?;
+        let mut found = Vec::with_capacity(entries.len());
+        for entry in entries {
+            found.push(append_entry(&mut self.log, key_header, entry)?);
+        }
+        self.log.check_key_header(&new).map_err(|error| log_refusal(&error))?;
+        Ok((found, new.header().recovery))
+    }
 }
 
 fn append(
@@ -118,10 +178,25 @@ fn append(
     key_header: &Signed,
     entry: &Signed,
 ) -> Result<NewEntry, Refusal> {
-    let (index, previous) = (log.next_index(), log.head());
-    let device = log.append(entry).map_err(|error| log_refusal(&error))?;
+    let new = append_entry(log, key_header, entry)?;
     log.check_key_header(header).map_err(|error| log_refusal(&error))?;
-    let sign_key = log.device(device).map(|device| Digest::from_bytes(device.sign_key.to_bytes()));
+    Ok(new)
+}
+
+fn append_entry(log: &mut DeviceLog, key_header: &Signed, entry: &Signed) -> Result<NewEntry, Refusal> {
+    let (index, previous) = (log.next_index(), log.head());
+    let damaged = || Refusal::new(Code::Internal, "the device log contradicts itself");
+    let effect = match log.append(entry).map_err(|error| log_refusal(&error))? {
+        Entered::Enrolled(device) => {
+            let known = log.device(device).ok_or_else(damaged)?;
+            EntryEffect::Enrol { device, sign_key: Digest::from_bytes(known.sign_key.to_bytes()) }
+        }
+        Entered::Revoked(device) => {
+            let known = log.device(device).and_then(|known| known.revoked.as_ref()).ok_or_else(damaged)?;
+            EntryEffect::Revoke { device, pins: known.pins.clone() }
+        }
+        Entered::Keys => EntryEffect::Keys,
+    };
     Ok(NewEntry {
         account: log.account(),
         index,
@@ -129,36 +204,60 @@ fn append(
         entry: entry.clone(),
         hash: log.head(),
         key_header: key_header.clone(),
-        device,
-        sign_key: sign_key.unwrap_or(Digest::ZERO),
+        effect,
     })
 }
 
-/// A header differs from the one before in its counter and one added seal; in a recovery also in wraps
-/// and recovery key.
+/// A header differs from the one before in its counter and in what the change may change.
 fn check_header_change(
     old: &KeyHeader,
     new: &KeyHeader,
     entry: &NewEntry,
-    is_recovery: bool,
+    change: HeaderChange,
 ) -> Result<(), Refusal> {
+    let refuse = |text: &str| Err(Refusal::new(Code::InvalidChain, text));
     let mut expected = old.clone();
     expected.counter = new.counter;
-    if is_recovery {
-        let renewed = old.recovery != new.recovery
-            && old.wraps.iter().zip(&new.wraps).all(|(before, after)| before.ciphertext != after.ciphertext);
-        if !renewed {
-            return Err(Refusal::new(Code::InvalidChain, "a recovery replaces passphrase and recovery key"));
+    let renewed: Vec<bool> = old
+        .wraps
+        .iter()
+        .zip(&new.wraps)
+        .map(|(before, after)| before.ciphertext != after.ciphertext && before.salt != after.salt)
+        .collect();
+    match (change, &entry.effect) {
+        (HeaderChange::Enrol, EntryEffect::Enrol { .. }) => {}
+        (HeaderChange::Recover, EntryEffect::Enrol { .. }) => {
+            if renewed != [true, true] || old.recovery == new.recovery {
+                return refuse("a recovery replaces passphrase and recovery key");
+            }
+            expected.wraps.clone_from(&new.wraps);
+            expected.recovery = new.recovery;
         }
-        expected.wraps.clone_from(&new.wraps);
-        expected.recovery = new.recovery;
+        (HeaderChange::Revoke, EntryEffect::Revoke { .. }) => {
+            let links = new.keyring.links.get(..old.keyring.links.len());
+            if new.keyring.epoch != old.keyring.epoch.next() || links != Some(old.keyring.links.as_slice()) {
+                return refuse("a revocation begins the next epoch of the keyring and keeps its links");
+            }
+            expected.keyring = new.keyring.clone();
+        }
+        (HeaderChange::Credentials { passphrase }, EntryEffect::Keys) => {
+            let recovery = old.recovery != new.recovery;
+            if renewed != [passphrase, recovery] || !(passphrase || recovery) {
+                return refuse("it replaces another wrap than the request says");
+            }
+            expected.recovery = new.recovery;
+            for (expected, (new, renewed)) in expected.wraps.iter_mut().zip(new.wraps.iter().zip(renewed)) {
+                if renewed {
+                    expected.clone_from(new);
+                }
+            }
+        }
+        _ => return refuse("the device-log entry is of another kind than the request"),
     }
-    let added = new.keyring.seals.iter().find(|seal| seal.device == entry.device);
-    expected.keyring.seals.extend(added.cloned());
-    expected.keyring.seals.sort_by_key(|seal| seal.device);
-    if &expected == new {
-        Ok(())
-    } else {
-        Err(Refusal::new(Code::InvalidChain, "the key header changes more than this request may"))
+    if let EntryEffect::Enrol { device, .. } = &entry.effect {
+        let added = new.keyring.seals.iter().find(|seal| seal.device == *device);
+        expected.keyring.seals.extend(added.cloned());
+        expected.keyring.seals.sort_by_key(|seal| seal.device);
     }
+    if &expected == new { Ok(()) } else { refuse("the key header changes more than this request may") }
 }

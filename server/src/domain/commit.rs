@@ -4,10 +4,11 @@ use crate::error::Refusal;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::PushCommit;
 use lockstep_proto::cbor::Wire;
-use lockstep_proto::chain::{self, Authors, ChainError, Tip};
-use lockstep_proto::commit::{Change, Changes, Commit};
+use lockstep_proto::chain::{self, Authors, ChainError, Owner, Tip};
+use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE};
 use lockstep_proto::envelope::{self, EnvelopeHeader, KIND_DOCUMENT, KIND_TOMBSTONE, blob_list_digest};
-use lockstep_proto::id::{BlobId, RecordId, Revision, Seq};
+use lockstep_proto::id::{AccountId, BlobId, RecordId, Revision, Seq};
+use lockstep_proto::sign::PublicKey;
 use lockstep_proto::state::StateDigest;
 use lockstep_proto::{Digest, Signed, limits};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,8 @@ pub struct PreparedCommit {
     pub changes: Changes,
     /// Envelopes that came along, by digest.
     pub envelopes: BTreeMap<Digest, Vec<u8>>,
+    /// Whether it gives a restored server back what it had: then envelopes and objects may be missing.
+    pub heals: bool,
 }
 
 impl PreparedCommit {
@@ -46,7 +49,8 @@ impl PreparedCommit {
             envelopes.insert(envelope::digest(&bytes.0), bytes.0);
         }
         let hash = Commit::hash_of(&body.commit.bytes.0);
-        Ok(Self { signed: body.commit, commit, hash, change_bytes: body.changes.0, changes, envelopes })
+        let (change_bytes, heals) = (body.changes.0, body.heals);
+        Ok(Self { signed: body.commit, commit, hash, change_bytes, changes, envelopes, heals })
     }
 
     /// Digests of envelopes that did not come along.
@@ -79,7 +83,11 @@ pub struct Live {
 
 /// A vault as the store's transaction sees it.
 pub struct VaultState {
-    /// Where the chain stands.
+    /// Owner.
+    pub account: AccountId,
+    /// The owner's identity; needed for a rotation or a repair, none otherwise.
+    pub identity: Option<PublicKey>,
+    /// Where the chain stands; for a repair that goes back: its end, and otherwise the commit that it goes back to.
     pub tip: Tip,
     /// Hash of the commit at the next seq's skip target.
     pub skip: Digest,
@@ -108,6 +116,17 @@ pub struct Judged {
 pub fn judge(push: &PreparedCommit, vault: &VaultState, authors: &dyn Authors) -> Result<Judged, Refusal> {
     let verified =
         chain::verify_next(&vault.tip, vault.skip, authors, &push.signed).map_err(|error| refuse(&error))?;
+    match &vault.identity {
+        Some(identity) => {
+            let owner = Owner { account: vault.account, identity };
+            chain::verify_kind(&vault.tip, owner, authors, &verified, &push.changes)
+                .map_err(|error| refuse(&error))?;
+        }
+        None if push.commit.kind != KIND_CHANGE || !push.changes.is_plain() => {
+            return Err(invalid("its changes are not what its kind allows"));
+        }
+        None => {}
+    }
     let mut state = vault.state.clone();
     let mut records = vault.records;
     for change in &push.changes.0 {
@@ -143,6 +162,9 @@ fn check_envelope(
     digest: Digest,
 ) -> Result<(), Refusal> {
     let Some(bytes) = push.envelopes.get(&digest) else {
+        if push.heals {
+            return Ok(());
+        }
         let mut refusal =
             Refusal::new(Code::MissingEnvelope, "an envelope that the commit names is not there");
         refusal.names.push(digest.to_string());

@@ -128,7 +128,11 @@ pub async fn vault_of(app: &App, session: &SessionRow, id: &str) -> Result<Vault
     row.ok_or_else(|| ApiError::new(Code::NotFound, "there is no such vault"))
 }
 
-async fn keyring_of(app: &App, account: AccountId) -> Result<VaultId, ApiError> {
+/// Id of an account's keyring vault.
+///
+/// # Errors
+/// 401 if there is no such account.
+pub async fn keyring_of(app: &App, account: AccountId) -> Result<VaultId, ApiError> {
     use lockstep_proto::cbor::Wire as _;
     let devices = app.store.devices(account, 0, 0).await?.ok_or_else(ApiError::unauthenticated)?;
     let header = lockstep_proto::key_header::KeyHeader::decode(&devices.key_header.bytes.0)?;

@@ -98,6 +98,14 @@ impl Objects for LocalObjects {
         }
     }
 
+    async fn size(&self, segment: SegmentId) -> Result<Option<u64>, StoreError> {
+        match self.store.head(&place(segment)).await {
+            Ok(found) => Ok(Some(found.size)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     async fn delete(&self, segment: SegmentId) -> Result<(), StoreError> {
         match self.store.delete(&place(segment)).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),

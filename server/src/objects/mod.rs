@@ -26,6 +26,8 @@ pub trait Objects: Send + Sync + 'static {
     async fn create(&self, segment: SegmentId) -> Result<Box<dyn SegmentWriter>, StoreError>;
     /// Reads exactly `size` bytes from `start`; fewer are an error.
     async fn read(&self, segment: SegmentId, start: u64, size: u64) -> Result<Bytes, StoreError>;
+    /// Size of a segment; none if it is not there.
+    async fn size(&self, segment: SegmentId) -> Result<Option<u64>, StoreError>;
     /// Deletes a segment; one that is not there is fine.
     async fn delete(&self, segment: SegmentId) -> Result<(), StoreError>;
     /// Bytes that one writer holds in memory at most.

@@ -1,21 +1,32 @@
-//! Key header, device log, enrolment, recovery.
+//! Key header, device log: enrolment, recovery, revocation, new credentials, deletion, healing.
 
-use super::auth::take_record;
-use super::{cbor, cbor_reserved};
-use crate::domain::account::{Action, check_next_entry};
+use super::auth::{take_record, throttled};
+use super::{cbor, cbor_reserved, nothing};
+use crate::domain::account::{Action, HeaderChange, Known};
 use crate::domain::opaque::Opaque;
 use crate::error::ApiError;
-use crate::extract::Ask;
 use crate::extract::body::Cbor;
-use crate::extract::session::{AnySession, SESSION_RECOVERY, open_session};
+use crate::extract::session::{
+    AnySession, DeviceSession, SESSION_RECOVERY, keyring_of, open_session, vault_of,
+};
+use crate::extract::{Ask, Place};
+use crate::http::Peer;
 use crate::state::App;
-use crate::store::{NewSignIn, SessionRow};
+use crate::store::{EntryEffect, NewEntry, SignInChange};
+use crate::time::now_utc;
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use lockstep_proto::api::account::{Devices, EnrolDevice, Recover};
-use lockstep_proto::api::auth::{ACTION_ENROL, ACTION_RECOVER, Authorised};
+use lockstep_proto::api::account::{
+    ChangeCredentials, DeleteAccount, DeleteVault, EnrolDevice, HealDevices, Recover,
+};
+use lockstep_proto::api::auth::{
+    ACTION_CREDENTIALS, ACTION_DELETE_ACCOUNT, ACTION_DELETE_VAULT, ACTION_ENROL, ACTION_RECOVER,
+    ACTION_REVOKE, Authorised,
+};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::id::{AccountId, DeviceId};
 use lockstep_proto::limits;
 use serde::Deserialize;
 
@@ -40,10 +51,15 @@ pub(crate) async fn devices(
     Ok(cbor_reserved(&devices.ok_or_else(ApiError::unauthenticated)?, reserved))
 }
 
-/// The whole log, for verification.
-async fn whole_log(app: &App, session: &SessionRow) -> Result<Devices, ApiError> {
+/// The account as stored, verified.
+pub(super) async fn known(app: &App, account: AccountId) -> Result<Known, ApiError> {
     let limit = usize::try_from(limits::DEVICE_LOG_ENTRIES_MAX).unwrap_or(usize::MAX);
-    app.store.devices(session.account, 0, limit).await?.ok_or_else(ApiError::unauthenticated)
+    let stored = app.store.devices(account, 0, limit).await?.ok_or_else(ApiError::unauthenticated)?;
+    Ok(Known::verify(account, &stored)?)
+}
+
+fn action(action: u8, body: &Authorised) -> Action<'_> {
+    Action { action, body: &body.bytes.0, signature: &body.action }
 }
 
 /// `POST /v1/account/devices`.
@@ -53,14 +69,20 @@ pub(crate) async fn enrol(
     body: Cbor<Authorised>,
 ) -> Answer {
     let request = EnrolDevice::decode(&body.value.bytes.0)?;
-    let stored = whole_log(&app, &session).await?;
-    let action = Action { action: ACTION_ENROL, body: &body.value.bytes.0, signature: &body.value.action };
-    let (entry, _) =
-        check_next_entry(session.account, &stored, &action, &request.key_header, &request.entry, false)?;
-    let device = entry.device;
-    app.store.add_entry(entry, None).await?;
+    let action = action(ACTION_ENROL, &body.value);
+    let known = known(&app, session.account).await?;
+    let (entry, _) = known.check_next(&action, &request.key_header, &request.entry, HeaderChange::Enrol)?;
+    let device = enrolled(&entry)?;
+    app.store.add_entry(entry, SignInChange::default()).await?;
     app.store.end_session(session.token_hash).await?;
     Ok(cbor(&open_session(&app, session.account, Some(device)).await?))
+}
+
+fn enrolled(entry: &NewEntry) -> Result<DeviceId, ApiError> {
+    match entry.effect {
+        EntryEffect::Enrol { device, .. } => Ok(device),
+        _ => Err(ApiError::new(Code::InvalidChain, "the device-log entry enrols nobody")),
+    }
 }
 
 /// `POST /v1/account/recover`.
@@ -73,13 +95,103 @@ pub(crate) async fn recover(
         return Err(ApiError::new(Code::Forbidden, "a recovery begins with the recovery key"));
     }
     let request = Recover::decode(&body.value.bytes.0)?;
-    let stored = whole_log(&app, &session).await?;
-    let action = Action { action: ACTION_RECOVER, body: &body.value.bytes.0, signature: &body.value.action };
+    let action = action(ACTION_RECOVER, &body.value);
+    let known = known(&app, session.account).await?;
     let (entry, recovery) =
-        check_next_entry(session.account, &stored, &action, &request.key_header, &request.entry, true)?;
+        known.check_next(&action, &request.key_header, &request.entry, HeaderChange::Recover)?;
     let opaque_record = Opaque::check_record(&request.opaque_record.0)?;
     let credential = take_record(&app, request.ticket, session.account).await?;
-    let device = entry.device;
-    app.store.add_entry(entry, Some(NewSignIn { credential, opaque_record, recovery })).await?;
+    let device = enrolled(&entry)?;
+    let change = SignInChange { passphrase: Some((credential, opaque_record)), recovery: Some(recovery) };
+    app.store.add_entry(entry, change).await?;
     Ok(cbor(&open_session(&app, session.account, Some(device)).await?))
+}
+
+/// `POST /v1/account/devices/revoke`.
+pub(crate) async fn revoke(
+    State(app): State<App>,
+    DeviceSession(session): DeviceSession,
+    body: Cbor<Authorised>,
+) -> Answer {
+    let request = EnrolDevice::decode(&body.value.bytes.0)?;
+    let action = action(ACTION_REVOKE, &body.value);
+    let known = known(&app, session.account).await?;
+    let (entry, _) = known.check_next(&action, &request.key_header, &request.entry, HeaderChange::Revoke)?;
+    app.store.add_entry(entry, SignInChange::default()).await?;
+    Ok(nothing())
+}
+
+/// `POST /v1/account/credentials`.
+pub(crate) async fn credentials(
+    State(app): State<App>,
+    DeviceSession(session): DeviceSession,
+    body: Cbor<Authorised>,
+) -> Answer {
+    let request = ChangeCredentials::decode(&body.value.bytes.0)?;
+    let action = action(ACTION_CREDENTIALS, &body.value);
+    let change = HeaderChange::Credentials { passphrase: request.record.is_some() };
+    let known = known(&app, session.account).await?;
+    let (entry, recovery) = known.check_next(&action, &request.key_header, &request.entry, change)?;
+    let mut sign_in = SignInChange { passphrase: None, recovery: Some(recovery) };
+    if let Some(record) = &request.record {
+        let opaque_record = Opaque::check_record(&record.opaque_record.0)?;
+        let credential = take_record(&app, record.ticket, session.account).await?;
+        sign_in.passphrase = Some((credential, opaque_record));
+    }
+    app.store.add_entry(entry, sign_in).await?;
+    Ok(nothing())
+}
+
+/// `POST /v1/account/delete`.
+pub(crate) async fn delete(
+    State(app): State<App>,
+    DeviceSession(session): DeviceSession,
+    body: Cbor<Authorised>,
+) -> Answer {
+    let request = DeleteAccount::decode(&body.value.bytes.0)?;
+    let known = known(&app, session.account).await?;
+    known.check_action(&action(ACTION_DELETE_ACCOUNT, &body.value))?;
+    if request.account != session.account {
+        return Err(ApiError::new(Code::Forbidden, "the request is for another account"));
+    }
+    app.store.delete_account(session.account).await?;
+    Ok(nothing())
+}
+
+/// `POST /v1/vaults/{v}/delete`.
+pub(crate) async fn delete_vault(
+    State(app): State<App>,
+    DeviceSession(session): DeviceSession,
+    Place(vault): Place<String>,
+    body: Cbor<Authorised>,
+) -> Answer {
+    let request = DeleteVault::decode(&body.value.bytes.0)?;
+    let row = vault_of(&app, &session, &vault).await?;
+    let known = known(&app, session.account).await?;
+    known.check_action(&action(ACTION_DELETE_VAULT, &body.value))?;
+    if request.vault.to_string() != vault || request.vault == keyring_of(&app, session.account).await? {
+        return Err(ApiError::new(Code::Forbidden, "the request is for another vault, or for the keyring"));
+    }
+    app.store.delete_vault(row.key).await?;
+    Ok(nothing())
+}
+
+/// `POST /v1/heal/devices`: no session, because the device that heals may be unknown to an older copy. What is
+/// posted carries the identity's signatures and follows what is stored, or nothing happens.
+pub(crate) async fn heal(
+    State(app): State<App>,
+    Extension(peer): Extension<Peer>,
+    body: Cbor<HealDevices>,
+) -> Answer {
+    app.sources.try_now(&peer.bucket("heal"), now_utc()).map_err(throttled)?;
+    let HealDevices { account, entries, key_header } = body.value;
+    let moved = || ApiError::new(Code::LogMoved, "the entries do not follow the device log as it is here");
+    let limit = usize::try_from(limits::DEVICE_LOG_ENTRIES_MAX).unwrap_or(usize::MAX);
+    let stored = app.store.devices(account, 0, limit).await?.ok_or_else(moved)?;
+    let (entries, recovery) = Known::verify(account, &stored)?.check_missing(&entries, &key_header)?;
+    if !entries.is_empty() {
+        app.store.heal_log(entries, recovery).await?;
+    }
+    app.sources.succeeded(&peer.bucket("heal"));
+    Ok(nothing())
 }

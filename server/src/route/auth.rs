@@ -10,8 +10,8 @@ use crate::extract::session::{AnySession, open_recovery_session, open_session, p
 use crate::http::Peer;
 use crate::state::App;
 use crate::store::{
-    CHALLENGE_DEVICE, CHALLENGE_LOGIN, CHALLENGE_OPAQUE_RECORD, CHALLENGE_RECOVERY, Challenge, NewAccount,
-    NewSignIn,
+    CHALLENGE_DEVICE, CHALLENGE_LOGIN, CHALLENGE_OPAQUE_RECORD, CHALLENGE_RECOVERY, Challenge,
+    EntryEffect, NewAccount, NewSignIn,
 };
 use crate::time::now_utc;
 use axum::Extension;
@@ -31,7 +31,7 @@ use lockstep_proto::{Digest, label, limits};
 
 type Answer = Result<Response, ApiError>;
 
-fn throttled(seconds: u64) -> ApiError {
+pub(super) fn throttled(seconds: u64) -> ApiError {
     ApiError::new(Code::Throttled, format!("too many tries; try again in {seconds} s")).retry_after(seconds)
 }
 
@@ -122,7 +122,9 @@ pub(crate) async fn register_finish(
         check_registration(header.account, &action, &request.key_header, &request.entry, keyring)?;
     let opaque_record = Opaque::check_record(&request.opaque_record.0)?;
     let credential = take_record(&app, request.ticket, header.account).await?;
-    let device = entry.device;
+    let EntryEffect::Enrol { device, .. } = entry.effect else {
+        return Err(ApiError::new(Code::InvalidChain, "a registration enrols the first device"));
+    };
     app.store
         .register(NewAccount {
             name: request.name,

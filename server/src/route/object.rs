@@ -16,11 +16,15 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::stream;
-use lockstep_proto::api::object::{BeginUpload, FRAME_HEADER_BYTES, Stored, UploadState, parse_frame_header};
+use lockstep_proto::api::object::{
+    BeginUpload, FRAME_HEADER_BYTES, ObjectList, Stored, UploadState, parse_frame_header,
+};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::blob::{object_digest, part_count, part_digest, part_len};
 use lockstep_proto::id::BlobId;
 use lockstep_proto::{Digest, label, limits};
+
+use std::collections::BTreeMap;
 
 type Answer = Result<Response, ApiError>;
 
@@ -173,6 +177,60 @@ pub(crate) async fn begin(
     let (row, parts) = app.store.begin_object(vault.key, blob, size, digest, now_utc()).await?;
     let parts = parts.iter().map(|part| part.index).collect();
     Ok(cbor(&UploadState { complete: row.complete, parts }))
+}
+
+/// `POST /v1/vaults/{v}/objects/missing`: which of some objects are not there or not whole. Their bytes are looked
+/// for, too: a bucket may have been restored from an older copy than the database.
+pub(crate) async fn missing(
+    State(app): State<App>,
+    DeviceSession(session): DeviceSession,
+    Place(vault): Place<String>,
+    body: Cbor<ObjectList>,
+) -> Answer {
+    let vault = vault_of(&app, &session, &vault).await?;
+    if body.value.0.len() > limits::FRAMES_MAX {
+        return Err(ApiError::new(Code::TooLarge, "more than 4,096 objects"));
+    }
+    let mut missing = Vec::new();
+    let mut sizes = BTreeMap::new();
+    for blob in body.value.0 {
+        let whole = match app.store.object(vault.key, blob).await? {
+            Some((object, parts)) if object.complete => {
+                let whole = all_there(&app, &parts, &mut sizes).await?;
+                if !whole {
+                    app.store.lose_object(vault.key, blob).await?;
+                }
+                whole
+            }
+            _ => false,
+        };
+        if !whole {
+            missing.push(blob);
+        }
+    }
+    Ok(cbor(&ObjectList(missing)))
+}
+
+/// Whether the segments of some parts are there and long enough.
+async fn all_there(
+    app: &App,
+    parts: &[PartRow],
+    sizes: &mut BTreeMap<SegmentId, Option<u64>>,
+) -> Result<bool, ApiError> {
+    for part in parts {
+        let size = match sizes.get(&part.segment) {
+            Some(size) => *size,
+            None => {
+                let size = app.objects.size(part.segment).await?;
+                sizes.insert(part.segment, size);
+                size
+            }
+        };
+        if size.is_none_or(|size| size < part.start.saturating_add(part.size)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// `PUT /v1/vaults/{v}/uploads/{b}/parts/{i}`.

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use lockstep_proto::api::account::Devices;
 use lockstep_proto::api::vault::{CommitEntry, Entry, VaultInfo};
 use lockstep_proto::chain::Tip;
+use lockstep_proto::device_log::Pin;
 use lockstep_proto::id::{AccountId, BlobId, DeviceId, RecordId, Seq, VaultId};
 use lockstep_proto::{Digest, Signed};
 
@@ -97,10 +98,38 @@ pub struct NewEntry {
     pub hash: Digest,
     /// The key header that came with it.
     pub key_header: Signed,
-    /// The device that it enrols.
-    pub device: DeviceId,
-    /// Its signing key.
-    pub sign_key: Digest,
+    /// What it does.
+    pub effect: EntryEffect,
+}
+
+/// What a device-log entry does.
+#[derive(Clone)]
+pub enum EntryEffect {
+    /// A device joins.
+    Enrol {
+        /// Which.
+        device: DeviceId,
+        /// Its signing key.
+        sign_key: Digest,
+    },
+    /// A device leaves.
+    Revoke {
+        /// Which.
+        device: DeviceId,
+        /// What it wrote counts up to these.
+        pins: Vec<Pin>,
+    },
+    /// The key header changed.
+    Keys,
+}
+
+/// What of an account's sign-in data changes with an entry.
+#[derive(Clone, Default)]
+pub struct SignInChange {
+    /// New OPAQUE credential identifier and record.
+    pub passphrase: Option<(Vec<u8>, Vec<u8>)>,
+    /// New recovery sign-in public key.
+    pub recovery: Option<Digest>,
 }
 
 /// New sign-in data of an account.
@@ -249,8 +278,13 @@ pub trait Store: Send + Sync + 'static {
     async fn register(&self, account: NewAccount) -> Result<()>;
     /// A page of the device log and the key header, of one moment.
     async fn devices(&self, account: AccountId, from: u64, limit: usize) -> Result<Option<Devices>>;
-    /// Appends an entry if the log still ends where the entry says; with new sign-in data in a recovery.
-    async fn add_entry(&self, entry: NewEntry, sign_in: Option<NewSignIn>) -> Result<()>;
+    /// Appends an entry if the log still ends where the entry says, with the sign-in data that changes with it. A
+    /// revocation is refused while the device has commits beyond its pins, and ends the device's sessions.
+    async fn add_entry(&self, entry: NewEntry, sign_in: SignInChange) -> Result<()>;
+    /// Appends entries that a store which was restored from an older copy lacks, all or none.
+    async fn heal_log(&self, entries: Vec<NewEntry>, recovery: Digest) -> Result<()>;
+    /// Removes everything of an account; its segments are collected.
+    async fn delete_account(&self, account: AccountId) -> Result<()>;
 
     /// The account's vaults.
     async fn vaults(&self, account: AccountId) -> Result<Vec<VaultInfo>>;
@@ -258,6 +292,8 @@ pub trait Store: Send + Sync + 'static {
     async fn vault(&self, account: AccountId, vault: VaultId) -> Result<Option<VaultRow>>;
     /// Stores a vault's birth; the same birth twice is once, another is refused.
     async fn create_vault(&self, account: AccountId, vault: NewVault) -> Result<()>;
+    /// Removes everything of a vault; its segments are collected.
+    async fn delete_vault(&self, vault: VaultKey) -> Result<()>;
     /// The vault's log.
     async fn vault_log(&self, vault: VaultKey) -> Result<Vec<Signed>>;
 
@@ -304,6 +340,8 @@ pub trait Store: Send + Sync + 'static {
     async fn put_part(&self, vault: VaultKey, blob: BlobId, part: PartRow, now_utc: u64) -> Result<()>;
     /// Marks an object complete if its parts are all there and give its digest.
     async fn complete_object(&self, vault: VaultKey, blob: BlobId) -> Result<()>;
+    /// An object whose bytes are gone from blob storage: it has to be uploaded again, and stays named.
+    async fn lose_object(&self, vault: VaultKey, blob: BlobId) -> Result<()>;
     /// An object and its parts.
     async fn object(&self, vault: VaultKey, blob: BlobId) -> Result<Option<(ObjectRow, Vec<PartRow>)>>;
 

@@ -1,9 +1,9 @@
 //! Accounts, devices, sessions, challenges.
 
 use super::row::{byte, bytes, digest, id16, number, signed, sql};
-use super::{failed, vault};
+use super::{entry, failed, vault};
 use crate::error::StoreError;
-use crate::store::{Challenge, NewAccount, NewEntry, NewSignIn, Result, SessionRow, SignIn};
+use crate::store::{Challenge, NewAccount, Result, SessionRow, SignIn, SignInChange};
 use lockstep_proto::Digest;
 use lockstep_proto::api::account::Devices;
 use lockstep_proto::api::problem::Code;
@@ -150,7 +150,7 @@ pub(super) async fn device_key(
     account: AccountId,
     device: DeviceId,
 ) -> Result<Option<Digest>> {
-    let row = sqlx::query("SELECT sign_key FROM device WHERE account = ? AND device = ?")
+    let row = sqlx::query("SELECT sign_key FROM device WHERE account = ? AND device = ? AND revoked_at IS NULL")
         .bind(&account.as_bytes()[..])
         .bind(&device.as_bytes()[..])
         .fetch_optional(pool)
@@ -200,7 +200,7 @@ pub(super) async fn register(c: &mut SqliteConnection, account: NewAccount) -> R
         });
     }
     let id = entry.account;
-    add_entry(c, entry, None).await?;
+    entry::add(c, entry, SignInChange::default()).await?;
     vault::create(c, id, account.keyring).await
 }
 
@@ -229,65 +229,20 @@ pub(super) async fn devices(
     Ok(Some(Devices { total: number(&row, 0)?, entries, key_header: signed(&row, 1, 2)? }))
 }
 
-pub(super) async fn add_entry(
-    c: &mut SqliteConnection,
-    entry: NewEntry,
-    sign_in: Option<NewSignIn>,
-) -> Result<()> {
-    let moved = sqlx::query(
-        "UPDATE account SET log_length = ?, log_head = ?, key_header = ?, key_header_signature = ?
-         WHERE id = ? AND log_length = ? AND log_head = ?",
-    )
-    .bind(sql(entry.index.saturating_add(1))?)
-    .bind(&entry.hash.as_bytes()[..])
-    .bind(&entry.key_header.bytes.0)
-    .bind(&entry.key_header.signature.0[..])
-    .bind(&entry.account.as_bytes()[..])
-    .bind(sql(entry.index)?)
-    .bind(&entry.previous.as_bytes()[..])
-    .execute(&mut *c)
-    .await
-    .map_err(failed)?;
-    if moved.rows_affected() != 1 {
-        return Err(StoreError::refused(Code::LogMoved, "the device log moved on; fetch it and try again"));
+/// Removes everything of an account.
+pub(super) async fn delete(c: &mut SqliteConnection, account: AccountId) -> Result<()> {
+    for key in vault::keys(c, account).await? {
+        vault::delete(c, key).await?;
     }
-    sqlx::query("INSERT INTO device_log (account, position, bytes, signature, hash) VALUES (?, ?, ?, ?, ?)")
-        .bind(&entry.account.as_bytes()[..])
-        .bind(sql(entry.index)?)
-        .bind(&entry.entry.bytes.0)
-        .bind(&entry.entry.signature.0[..])
-        .bind(&entry.hash.as_bytes()[..])
-        .execute(&mut *c)
-        .await
-        .map_err(failed)?;
-    sqlx::query("INSERT INTO device (account, device, sign_key, enrolled_at) VALUES (?, ?, ?, ?)")
-        .bind(&entry.account.as_bytes()[..])
-        .bind(&entry.device.as_bytes()[..])
-        .bind(&entry.sign_key.as_bytes()[..])
-        .bind(sql(entry.index)?)
-        .execute(&mut *c)
-        .await
-        .map_err(failed)?;
-    if let Some(new) = sign_in {
-        sqlx::query("UPDATE account SET recovery = ?, credential = ?, opaque_record = ? WHERE id = ?")
-            .bind(&new.recovery.as_bytes()[..])
-            .bind(new.credential)
-            .bind(new.opaque_record)
-            .bind(&entry.account.as_bytes()[..])
-            .execute(&mut *c)
-            .await
-            .map_err(failed)?;
-        sqlx::query("DELETE FROM challenge WHERE account = ?")
-            .bind(&entry.account.as_bytes()[..])
-            .execute(&mut *c)
-            .await
-            .map_err(failed)?;
-        // Whoever was half signed in with the old credentials starts again.
-        sqlx::query("DELETE FROM session WHERE account = ? AND kind <> 2")
-            .bind(&entry.account.as_bytes()[..])
-            .execute(c)
-            .await
-            .map_err(failed)?;
+    for statement in [
+        "DELETE FROM device_pin WHERE account = ?",
+        "DELETE FROM device WHERE account = ?",
+        "DELETE FROM device_log WHERE account = ?",
+        "DELETE FROM session WHERE account = ?",
+        "DELETE FROM challenge WHERE account = ?",
+        "DELETE FROM account WHERE id = ?",
+    ] {
+        sqlx::query(statement).bind(&account.as_bytes()[..]).execute(&mut *c).await.map_err(failed)?;
     }
     Ok(())
 }

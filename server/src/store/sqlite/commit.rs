@@ -1,16 +1,18 @@
 //! Applying commits: everything is read, judged and written in the writer's transaction.
 
-use super::failed;
-use super::row::{digest, id16, number, sql};
+use super::row::{digest, id16, maybe, number, sql};
+use super::{failed, repair};
 use crate::domain::commit::{Judged, Live, PreparedCommit, VaultState, judge};
 use crate::error::{Refusal, StoreError};
 use crate::store::{Pushed, Result, VaultKey};
 use lockstep_proto::Digest;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::chain::{Authors, Tip};
-use lockstep_proto::commit::Change;
+use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::commit::{Change, KIND_CHANGE};
 use lockstep_proto::envelope::{KIND_DOCUMENT, KIND_TOMBSTONE};
-use lockstep_proto::id::{AccountId, DeviceId, Epoch, RecordId, Revision, Seq, VaultId};
+use lockstep_proto::id::{AccountId, BlobId, DeviceId, Epoch, RecordId, Revision, Seq, VaultId};
+use lockstep_proto::key_header::KeyHeader;
 use lockstep_proto::sign::PublicKey;
 use lockstep_proto::state::StateDigest;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
@@ -44,31 +46,74 @@ pub(super) async fn apply(
     key: VaultKey,
     mut push: PreparedCommit,
 ) -> Result<Pushed> {
-    let (tip, state, records) = vault(c, key).await?;
+    let (end, state, records) = vault(c, key).await?;
     let seq = push.commit.seq;
-    if seq <= tip.seq {
+    if seq <= end.seq {
         let same = commit_hash(c, key, seq).await? == Some(push.hash);
+        if same && push.heals {
+            fill(c, key, &push).await?;
+        }
         return Ok(if same { Pushed::Applied { seq, head: push.hash } } else { Pushed::HeadMoved });
     }
-    if seq != tip.seq.next() || push.commit.previous != tip.hash {
+    if seq != end.seq.next() || push.commit.previous != end.hash {
         return Ok(Pushed::HeadMoved);
     }
+    let (tip, state, records) = match push.changes.goes_back_to().filter(|to| *to < end.seq) {
+        Some(to) => repair::at(c, key, to, (end, state, records)).await?,
+        None => (end, state, records),
+    };
     let staged = take_staged(c, key, &mut push).await?;
     check_objects(c, key, &push).await?;
     let skip = commit_hash(c, key, seq.skip_target()).await?;
     let skip = skip.ok_or(StoreError::Corrupt("a commit of the chain is missing"))?;
     let live = live(c, key, &push.records()).await?;
     let authors = authors(c, account, &push).await?;
-    let vault = VaultState { tip, skip, state, records, live };
+    let identity = if push.commit.kind == KIND_CHANGE { None } else { identity(c, account).await? };
+    let vault = VaultState { account, identity, tip, skip, state, records, live };
     let judged = judge(&push, &vault, &authors)?;
+    if let Some(to) = push.changes.goes_back_to() {
+        repair::write(c, key, to, seq, judged.tip.vault_log_index).await?;
+    }
     write(c, key, &push, &vault.live, &judged).await?;
     drop_staged(c, key, &staged).await?;
     Ok(Pushed::Applied { seq, head: push.hash })
 }
 
+/// Envelopes that were not at hand when a commit was given back, and are now.
+async fn fill(c: &mut SqliteConnection, key: VaultKey, push: &PreparedCommit) -> Result<()> {
+    for change in &push.changes.0 {
+        let Some((record, _, digest)) = change.version() else { continue };
+        let Some(envelope) = push.envelopes.get(&digest) else { continue };
+        sqlx::query(
+            "UPDATE version SET envelope = ? WHERE vault = ? AND seq = ? AND record = ? AND length(envelope) = 0",
+        )
+        .bind(envelope.as_slice())
+        .bind(key.0)
+        .bind(sql(push.commit.seq.value())?)
+        .bind(&record.as_bytes()[..])
+        .execute(&mut *c)
+        .await
+        .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The account's identity key.
+async fn identity(c: &mut SqliteConnection, account: AccountId) -> Result<Option<PublicKey>> {
+    let header: Vec<u8> = sqlx::query_scalar("SELECT key_header FROM account WHERE id = ?")
+        .bind(&account.as_bytes()[..])
+        .fetch_one(c)
+        .await
+        .map_err(failed)?;
+    let header =
+        KeyHeader::decode(&header).map_err(|_| StoreError::Corrupt("a key header can not be read"))?;
+    Ok(PublicKey::from_bytes(header.identity.as_bytes()))
+}
+
 async fn vault(c: &mut SqliteConnection, key: VaultKey) -> Result<(Tip, StateDigest, u64)> {
     let row = sqlx::query(
-        "SELECT vault, seq, head, epoch, device_log_index, log_index, log_head, state, records FROM vault WHERE id = ?",
+        "SELECT vault, seq, head, epoch, device_log_index, log_index, log_head, state, records, rotated_at
+         FROM vault WHERE id = ?",
     )
     .bind(key.0)
     .fetch_one(c)
@@ -85,6 +130,7 @@ async fn vault(c: &mut SqliteConnection, key: VaultKey) -> Result<(Tip, StateDig
         device_log_index: number(&row, 4)?,
         vault_log_index: number(&row, 5)?,
         vault_log_head: digest(&row, 6)?,
+        rotated_at: number(&row, 9)?,
         state: state.checksum(),
     };
     Ok((tip, state, number(&row, 8)?))
@@ -153,8 +199,11 @@ async fn check_objects(c: &mut SqliteConnection, key: VaultKey, push: &PreparedC
         }
         query.push(") RETURNING blob");
         for row in query.build().fetch_all(&mut *c).await.map_err(failed)? {
-            missing.remove(&lockstep_proto::BlobId::from_bytes(id16(&row, 0)?));
+            missing.remove(&BlobId::from_bytes(id16(&row, 0)?));
         }
+    }
+    if push.heals {
+        return lose(c, key, missing.into_iter().collect()).await;
     }
     if missing.is_empty() {
         return Ok(());
@@ -163,6 +212,23 @@ async fn check_objects(c: &mut SqliteConnection, key: VaultKey, push: &PreparedC
         Refusal::new(Code::MissingObject, "objects that the commit names are not there; upload them again");
     refusal.names = missing.iter().map(ToString::to_string).collect();
     Err(refusal.into())
+}
+
+/// Remembers objects that a commit names and that are not here: whoever has the contents uploads them again.
+async fn lose(c: &mut SqliteConnection, key: VaultKey, blobs: Vec<BlobId>) -> Result<()> {
+    for blob in blobs {
+        sqlx::query(
+            "INSERT INTO object (vault, blob, size, digest, complete, named, created_utc, lost)
+             VALUES (?, ?, 0, ?, 0, 1, 0, 1) ON CONFLICT (vault, blob) DO UPDATE SET named = 1",
+        )
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .bind(&Digest::ZERO.as_bytes()[..])
+        .execute(&mut *c)
+        .await
+        .map_err(failed)?;
+    }
+    Ok(())
 }
 
 async fn live(
@@ -198,6 +264,10 @@ struct Claimed {
     hash: Option<Digest>,
     device: DeviceId,
     key: Option<PublicKey>,
+    /// Whether the author was revoked, and the last commit that may be its own then.
+    revoked: bool,
+    last: Option<Seq>,
+    last_revocation: Option<u64>,
 }
 
 impl Authors for Claimed {
@@ -208,25 +278,49 @@ impl Authors for Claimed {
     fn author_key(&self, device: DeviceId, _index: u64) -> Option<PublicKey> {
         self.key.filter(|_| device == self.device)
     }
+
+    fn counts(&self, _device: DeviceId, _vault: VaultId, seq: Seq) -> bool {
+        !self.revoked || self.last.is_some_and(|last| seq <= last)
+    }
+
+    fn last_revocation(&self, _index: u64) -> Option<u64> {
+        self.last_revocation
+    }
 }
 
 async fn authors(c: &mut SqliteConnection, account: AccountId, push: &PreparedCommit) -> Result<Claimed> {
     let (index, device) = (push.commit.device_log_index, push.commit.device);
     let row = sqlx::query(
-        "SELECT l.hash, d.sign_key FROM device_log l
-         LEFT JOIN device d ON d.account = l.account AND d.device = ? AND d.enrolled_at <= l.position
-         WHERE l.account = ? AND l.position = ?",
+        "SELECT l.hash, d.sign_key, d.revoked_at, p.seq,
+                (SELECT max(r.revoked_at) FROM device r WHERE r.account = ?2 AND r.revoked_at <= ?3),
+                (SELECT max(r.revoked_at) FROM device r WHERE r.account = ?2)
+         FROM device_log l
+         LEFT JOIN device d ON d.account = l.account AND d.device = ?1 AND d.enrolled_at <= l.position
+         LEFT JOIN device_pin p ON p.account = l.account AND p.device = ?1 AND p.vault = ?4
+         WHERE l.account = ?2 AND l.position = ?3",
     )
     .bind(&device.as_bytes()[..])
     .bind(&account.as_bytes()[..])
     .bind(sql(index)?)
+    .bind(&push.commit.vault.as_bytes()[..])
     .fetch_optional(c)
     .await
     .map_err(failed)?;
-    let Some(row) = row else { return Ok(Claimed { index, hash: None, device, key: None }) };
+    let none = Claimed { index, hash: None, device, key: None, revoked: false, last: None, last_revocation: None };
+    let Some(row) = row else { return Ok(none) };
+    let revoked_at = maybe(&row, 2)?;
+    let (last_revocation, newest) = (maybe(&row, 4)?, maybe(&row, 5)?);
+    if !push.heals && newest.is_some_and(|newest| index < newest) {
+        return Err(StoreError::refused(
+            Code::LogMoved,
+            "a device was revoked since; fetch the device log and try again",
+        ));
+    }
     let key: Option<Vec<u8>> = row.try_get(1).map_err(failed)?;
     let key = key.and_then(|bytes| PublicKey::from_bytes(bytes.as_slice().try_into().ok()?));
-    Ok(Claimed { index, hash: Some(digest(&row, 0)?), device, key })
+    let key = key.filter(|_| revoked_at.is_none_or(|revoked| index < revoked));
+    let last = maybe(&row, 3)?.map(Seq::new);
+    Ok(Claimed { hash: Some(digest(&row, 0)?), key, revoked: revoked_at.is_some(), last, last_revocation, ..none })
 }
 
 async fn write(
@@ -251,14 +345,29 @@ async fn write(
     .map_err(failed)?;
     write_versions(c, key, push, before, seq).await?;
     write_pins(c, key, push).await?;
+    if let Some(entry) = push.changes.rotation() {
+        sqlx::query("INSERT INTO vault_log (vault, position, bytes, signature) VALUES (?, ?, ?, ?)")
+            .bind(key.0)
+            .bind(sql(judged.tip.vault_log_index)?)
+            .bind(&entry.bytes.0)
+            .bind(&entry.signature.0[..])
+            .execute(&mut *c)
+            .await
+            .map_err(failed)?;
+    }
     sqlx::query(
-        "UPDATE vault SET seq = ?, head = ?, device_log_index = ?, state = ?, records = ? WHERE id = ?",
+        "UPDATE vault SET seq = ?, head = ?, device_log_index = ?, state = ?, records = ?, epoch = ?,
+                          log_index = ?, log_head = ?, rotated_at = ? WHERE id = ?",
     )
     .bind(seq)
     .bind(&push.hash.as_bytes()[..])
     .bind(sql(judged.tip.device_log_index)?)
     .bind(judged.state.to_bytes())
     .bind(sql(judged.records)?)
+    .bind(sql(judged.tip.epoch.value())?)
+    .bind(sql(judged.tip.vault_log_index)?)
+    .bind(&judged.tip.vault_log_head.as_bytes()[..])
+    .bind(sql(judged.tip.rotated_at)?)
     .bind(key.0)
     .execute(c)
     .await
@@ -278,8 +387,11 @@ async fn write_versions(
         let Some((record, revision, digest)) = change.version() else { continue };
         let kind = if matches!(change, Change::Put { .. }) { KIND_DOCUMENT } else { KIND_TOMBSTONE };
         let previous = before.get(&record).map(|live| sql(live.seq.value())).transpose()?;
-        let envelope =
-            push.envelopes.get(&digest).ok_or(StoreError::Corrupt("a judged push lacks an envelope"))?;
+        let envelope = match push.envelopes.get(&digest) {
+            Some(envelope) => envelope.as_slice(),
+            None if push.heals => &[],
+            None => return Err(StoreError::Corrupt("a judged push lacks an envelope")),
+        };
         rows.push((record, sql(revision.value())?, kind, digest, previous, envelope));
     }
     for chunk in rows.chunks(ROWS_A_STATEMENT) {
@@ -294,7 +406,7 @@ async fn write_versions(
                 .push_bind(i64::from(*kind))
                 .push_bind(&digest.as_bytes()[..])
                 .push_bind(*previous)
-                .push_bind(envelope.as_slice());
+                .push_bind(*envelope);
         });
         query.build().execute(&mut *c).await.map_err(failed)?;
         let mut query =

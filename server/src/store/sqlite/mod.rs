@@ -4,16 +4,18 @@
 mod account;
 mod collect;
 mod commit;
+mod entry;
 mod object;
 mod pull;
+mod repair;
 mod row;
 mod schema;
 mod vault;
 mod writer;
 
 use super::{
-    Challenge, EntryQuery, FramedObject, NewAccount, NewEntry, NewSignIn, NewVault, ObjectRow, PartRow,
-    Pushed, Result, SegmentId, SessionRow, SignIn, Store, VaultKey, VaultRow,
+    Challenge, EntryQuery, FramedObject, NewAccount, NewEntry, NewVault, ObjectRow, PartRow, Pushed,
+    Result, SegmentId, SessionRow, SignIn, SignInChange, Store, VaultKey, VaultRow,
 };
 use crate::domain::commit::PreparedCommit;
 use crate::error::StoreError;
@@ -154,8 +156,16 @@ impl Store for SqliteStore {
         account::devices(&mut transaction, account, from, limit).await
     }
 
-    async fn add_entry(&self, entry: NewEntry, sign_in: Option<NewSignIn>) -> Result<()> {
-        self.writer.run(move |c| Box::pin(account::add_entry(c, entry, sign_in))).await
+    async fn add_entry(&self, entry: NewEntry, sign_in: SignInChange) -> Result<()> {
+        self.writer.run(move |c| Box::pin(entry::add(c, entry, sign_in))).await
+    }
+
+    async fn heal_log(&self, entries: Vec<NewEntry>, recovery: Digest) -> Result<()> {
+        self.writer.run(move |c| Box::pin(entry::heal(c, entries, recovery))).await
+    }
+
+    async fn delete_account(&self, account: AccountId) -> Result<()> {
+        self.writer.run(move |c| Box::pin(account::delete(c, account))).await
     }
 
     async fn vaults(&self, account: AccountId) -> Result<Vec<VaultInfo>> {
@@ -168,6 +178,10 @@ impl Store for SqliteStore {
 
     async fn create_vault(&self, account: AccountId, new: NewVault) -> Result<()> {
         self.writer.run(move |c| Box::pin(vault::create(c, account, new))).await
+    }
+
+    async fn delete_vault(&self, key: VaultKey) -> Result<()> {
+        self.writer.run(move |c| Box::pin(vault::delete(c, key))).await
     }
 
     async fn vault_log(&self, key: VaultKey) -> Result<Vec<Signed>> {
@@ -233,6 +247,10 @@ impl Store for SqliteStore {
 
     async fn complete_object(&self, key: VaultKey, blob: BlobId) -> Result<()> {
         self.writer.run(move |c| Box::pin(object::complete(c, key, blob))).await
+    }
+
+    async fn lose_object(&self, key: VaultKey, blob: BlobId) -> Result<()> {
+        self.writer.run(move |c| Box::pin(object::lose(c, key, blob))).await
     }
 
     async fn object(&self, key: VaultKey, blob: BlobId) -> Result<Option<(ObjectRow, Vec<PartRow>)>> {

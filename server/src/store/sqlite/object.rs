@@ -54,10 +54,10 @@ pub(super) async fn put_framed(
     for object in &objects {
         match known.get(&object.blob) {
             None => fresh.push(object),
-            Some((found, _)) if *found != object.digest => return Err(differs(object.blob)),
-            Some((_, true)) => touch(c, key, object.blob, now_utc).await?,
-            Some((_, false)) => {
-                forget(c, key, object.blob).await?;
+            Some(known) if known.differs(object.digest) => return Err(differs(object.blob)),
+            Some(Known { complete: true, .. }) => touch(c, key, object.blob, now_utc).await?,
+            Some(_) => {
+                drop_parts(c, key, object.blob).await?;
                 fresh.push(object);
             }
         }
@@ -81,6 +81,11 @@ pub(super) async fn put_framed(
                 .push_bind(0_i64)
                 .push_bind(now);
         });
+        // One that was begun, or is lost, keeps whether a commit names it.
+        query.push(
+            " ON CONFLICT (vault, blob) DO UPDATE SET size = excluded.size, digest = excluded.digest, complete = 1,
+              lost = 0, created_utc = excluded.created_utc",
+        );
         query.build().execute(&mut *c).await.map_err(failed)?;
         let mut query = QueryBuilder::<Sqlite>::new(
             "INSERT INTO part (vault, blob, position, digest, segment, start, size) ",
@@ -113,11 +118,24 @@ async fn touch(c: &mut SqliteConnection, key: VaultKey, blob: BlobId, now_utc: u
     Ok(())
 }
 
+/// What is known of an object before an upload.
+struct Known {
+    digest: Digest,
+    complete: bool,
+}
+
+impl Known {
+    /// Whether it is known to be another one; what was never here has a digest of zeros, and may be anything.
+    fn differs(&self, digest: Digest) -> bool {
+        self.digest != digest && self.digest != Digest::ZERO
+    }
+}
+
 async fn known(
     c: &mut SqliteConnection,
     key: VaultKey,
     objects: &[FramedObject],
-) -> Result<BTreeMap<BlobId, (Digest, bool)>> {
+) -> Result<BTreeMap<BlobId, Known>> {
     let mut known = BTreeMap::new();
     for chunk in objects.chunks(ROWS_A_STATEMENT) {
         let mut query =
@@ -129,7 +147,8 @@ async fn known(
         }
         query.push(")");
         for row in query.build().fetch_all(&mut *c).await.map_err(failed)? {
-            known.insert(BlobId::from_bytes(id16(&row, 0)?), (digest(&row, 1)?, number(&row, 2)? == 1));
+            let found = Known { digest: digest(&row, 1)?, complete: number(&row, 2)? == 1 };
+            known.insert(BlobId::from_bytes(id16(&row, 0)?), found);
         }
     }
     Ok(known)
@@ -139,8 +158,32 @@ fn differs(blob: BlobId) -> StoreError {
     StoreError::refused(Code::Exists, format!("object {blob} exists with another size or digest"))
 }
 
-/// Drops an object and its parts; segments that hold nothing else are marked for deletion.
+/// Drops an object and its parts.
 pub(super) async fn forget(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<()> {
+    drop_parts(c, key, blob).await?;
+    sqlx::query("DELETE FROM object WHERE vault = ? AND blob = ?")
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .execute(c)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// An object whose bytes are gone: its parts are forgotten, it is not complete, and it may be uploaded again.
+pub(super) async fn lose(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<()> {
+    drop_parts(c, key, blob).await?;
+    sqlx::query("UPDATE object SET complete = 0, lost = 1 WHERE vault = ? AND blob = ?")
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .execute(c)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// Drops an object's parts; segments that hold nothing else are marked for deletion.
+async fn drop_parts(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<()> {
     let segments = sqlx::query("DELETE FROM part WHERE vault = ? AND blob = ? RETURNING segment")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
@@ -150,12 +193,6 @@ pub(super) async fn forget(c: &mut SqliteConnection, key: VaultKey, blob: BlobId
     for row in &segments {
         release(c, SegmentId(id16(row, 0)?)).await?;
     }
-    sqlx::query("DELETE FROM object WHERE vault = ? AND blob = ?")
-        .bind(key.0)
-        .bind(&blob.as_bytes()[..])
-        .execute(c)
-        .await
-        .map_err(failed)?;
     Ok(())
 }
 
@@ -181,6 +218,18 @@ pub(super) async fn begin(
 ) -> Result<(ObjectRow, Vec<PartRow>)> {
     if let Some((row, parts)) = find(c, key, blob).await? {
         touch(c, key, blob, now_utc).await?;
+        if row.digest == Digest::ZERO && !row.complete {
+            // Named while its contents were not here: what it is, is told now.
+            sqlx::query("UPDATE object SET size = ?, digest = ? WHERE vault = ? AND blob = ?")
+                .bind(sql(size)?)
+                .bind(&digest.as_bytes()[..])
+                .bind(key.0)
+                .bind(&blob.as_bytes()[..])
+                .execute(c)
+                .await
+                .map_err(failed)?;
+            return Ok((ObjectRow { size, digest, complete: false }, Vec::new()));
+        }
         return if row.size == size && row.digest == digest { Ok((row, parts)) } else { Err(differs(blob)) };
     }
     sqlx::query(
@@ -262,7 +311,7 @@ pub(super) async fn complete(c: &mut SqliteConnection, key: VaultKey, blob: Blob
             "the parts do not give the digest that was announced",
         ));
     }
-    sqlx::query("UPDATE object SET complete = 1 WHERE vault = ? AND blob = ?")
+    sqlx::query("UPDATE object SET complete = 1, lost = 0 WHERE vault = ? AND blob = ?")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
         .execute(c)

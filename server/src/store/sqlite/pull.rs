@@ -161,7 +161,7 @@ fn select_entries(
     let mut select = QueryBuilder::<Sqlite>::new(columns);
     select.push(" FROM version WHERE vault = ").push_bind(key.0);
     select.push(" AND (seq, record) > (").push_bind(place.0).push(", ").push_bind(place.1.clone());
-    select.push(") AND seq <= ").push_bind(upto);
+    select.push(") AND seq <= ").push_bind(upto).push(" AND abandoned IS NULL AND length(envelope) > 0");
     if current_only {
         select.push(" AND replaced IS NULL");
     } else {
@@ -178,7 +178,8 @@ async fn at(
     record: RecordId,
 ) -> Result<Option<SqliteRow>> {
     sqlx::query(
-        "SELECT seq, record, revision, kind, envelope, previous_seq FROM version WHERE vault = ? AND seq = ? AND record = ?",
+        "SELECT seq, record, revision, kind, envelope, previous_seq FROM version
+         WHERE vault = ? AND seq = ? AND record = ? AND length(envelope) > 0",
     )
     .bind(key.0)
     .bind(seq)

@@ -29,6 +29,11 @@ pub(super) fn number(row: &SqliteRow, index: usize) -> Result<u64> {
     u64::try_from(value).map_err(|_| SHAPE)
 }
 
+pub(super) fn maybe(row: &SqliteRow, index: usize) -> Result<Option<u64>> {
+    let value: Option<i64> = row.try_get(index).map_err(failed)?;
+    value.map(|value| u64::try_from(value).map_err(|_| SHAPE)).transpose()
+}
+
 pub(super) fn byte(row: &SqliteRow, index: usize) -> Result<u8> {
     u8::try_from(number(row, index)?).map_err(|_| SHAPE)
 }

@@ -78,8 +78,9 @@ pub(super) async fn create(c: &mut SqliteConnection, account: AccountId, new: Ne
         ));
     }
     let key: i64 = sqlx::query_scalar(
-        "INSERT INTO vault (account, vault, seq, head, epoch, device_log_index, log_index, log_head, state, records)
-         VALUES (?, ?, 0, ?, ?, ?, 0, ?, ?, 0) RETURNING id",
+        "INSERT INTO vault (account, vault, seq, head, epoch, device_log_index, log_index, log_head, state, records,
+                            rotated_at)
+         VALUES (?, ?, 0, ?, ?, ?, 0, ?, ?, 0, ?) RETURNING id",
     )
     .bind(&account.as_bytes()[..])
     .bind(&tip.vault.as_bytes()[..])
@@ -88,6 +89,7 @@ pub(super) async fn create(c: &mut SqliteConnection, account: AccountId, new: Ne
     .bind(sql(tip.device_log_index)?)
     .bind(&tip.vault_log_head.as_bytes()[..])
     .bind(StateDigest::default().to_bytes())
+    .bind(sql(tip.rotated_at)?)
     .fetch_one(&mut *c)
     .await
     .map_err(failed)?;
@@ -119,4 +121,33 @@ pub(super) async fn log(pool: &SqlitePool, key: VaultKey) -> Result<Vec<Signed>>
         .await
         .map_err(failed)?;
     rows.iter().map(|row| signed(row, 0, 1)).collect()
+}
+
+/// Removes everything of a vault; its segments are marked for deletion.
+pub(super) async fn delete(c: &mut SqliteConnection, key: VaultKey) -> Result<()> {
+    for statement in [
+        "UPDATE segment SET state = 3 WHERE vault = ?",
+        "DELETE FROM part WHERE vault = ?",
+        "DELETE FROM object WHERE vault = ?",
+        "DELETE FROM staged WHERE vault = ?",
+        "DELETE FROM pin WHERE vault = ?",
+        "DELETE FROM live WHERE vault = ?",
+        "DELETE FROM version WHERE vault = ?",
+        "DELETE FROM commit_header WHERE vault = ?",
+        "DELETE FROM vault_log WHERE vault = ?",
+        "DELETE FROM vault WHERE id = ?",
+    ] {
+        sqlx::query(statement).bind(key.0).execute(&mut *c).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The keys of all vaults of an account.
+pub(super) async fn keys(c: &mut SqliteConnection, account: AccountId) -> Result<Vec<VaultKey>> {
+    let keys: Vec<i64> = sqlx::query_scalar("SELECT id FROM vault WHERE account = ?")
+        .bind(&account.as_bytes()[..])
+        .fetch_all(c)
+        .await
+        .map_err(failed)?;
+    Ok(keys.into_iter().map(VaultKey).collect())
 }
