@@ -46,7 +46,7 @@ pub(crate) async fn backup(context: &Context, args: Backup) -> Result<ExitCode> 
     let mut incomplete = false;
     for path in &args.paths {
         let mut meter = context.out.meter("backing up");
-        let done = run_backup(&account, &mut vault, path, &options, &mut |progress| {
+        let done = run_backup(&mut account, &mut vault, path, &options, &mut |progress| {
             meter.show(
                 (progress.entries, progress.entries_total.unwrap_or(0)),
                 (progress.bytes, progress.bytes_total.unwrap_or(0)),

@@ -31,8 +31,8 @@ pub(crate) const INTERRUPTED: u8 = 130;
 pub(crate) fn status_of(error: &ClientError) -> u8 {
     match error {
         ClientError::Usage(_) | ClientError::NoAccount(_) => 2,
-        ClientError::Unreachable { .. } | ClientError::Busy(_) => 4,
-        ClientError::WrongPassphrase | ClientError::WrongRecoveryKey | ClientError::SignedOut => 5,
+        ClientError::Unreachable { .. } | ClientError::Busy(_) | ClientError::KeysBehind(_) => 4,
+        ClientError::WrongPassphrase | ClientError::WrongRecoveryKey | ClientError::SignedOut | ClientError::Revoked => 5,
         ClientError::Rollback(_)
         | ClientError::Fork(_)
         | ClientError::Incomplete(_)

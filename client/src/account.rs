@@ -68,15 +68,11 @@ impl Account {
         let db = Db::open(&home.replica_path(), LocalKeys::new(device.index_key()), home.writes())?;
         let damaged =
             |what: &dyn std::fmt::Display| ClientError::Damaged(format!("the home is damaged: {what}"));
-        let signed = db.key_header()?.ok_or_else(|| damaged(&"there is no key header"))?;
-        let header = VerifiedKeyHeader::verify(account, &signed).map_err(|error| damaged(&error))?;
-        let mut log = DeviceLog::new(*header.identity());
-        for entry in db.device_log()? {
-            log.append(&entry).map_err(|error| damaged(&error))?;
+        let (header, log) = stored_log(&db, account)?;
+        if log.live().all(|live| live.id != device.id()) {
+            return Err(ClientError::Revoked);
         }
-        log.check_key_header(&header).map_err(|error| damaged(&error))?;
-        let names = KeyringKeys::open_as_device(&header, &device)
-            .map_err(|_| damaged(&"the keyring does not open with this device's key"))?;
+        let names = crate::keyring::open_keyring(&header, &device)?;
         let keyring = keyring_id(header.identity());
         let replica = db.vault(keyring, None)?.ok_or_else(|| damaged(&"there is no keyring"))?;
         let create = replica.create_entry()?;
@@ -193,7 +189,21 @@ pub(crate) fn keyring_setup(
     for (epoch, key) in keyring.keys() {
         keys.add_epoch(epoch, key.duplicate());
     }
-    Setup { account, keys: Arc::new(keys), device: Arc::clone(device), create, genesis: None }
+    let next_epoch = Some(keyring.epoch());
+    Setup { account, keys: Arc::new(keys), device: Arc::clone(device), create, genesis: None, next_epoch }
+}
+
+/// Device log and key header as stored, verified.
+pub(crate) fn stored_log(db: &Db, account: AccountId) -> Result<(VerifiedKeyHeader, DeviceLog)> {
+    let damaged = |what: &dyn std::fmt::Display| ClientError::Damaged(format!("the home is damaged: {what}"));
+    let signed = db.key_header()?.ok_or_else(|| damaged(&"there is no key header"))?;
+    let header = VerifiedKeyHeader::verify(account, &signed).map_err(|error| damaged(&error))?;
+    let mut log = DeviceLog::new(*header.identity());
+    for entry in db.device_log()? {
+        log.append(&entry).map_err(|error| damaged(&error))?;
+    }
+    log.check_key_header(&header).map_err(|error| damaged(&error))?;
+    Ok((header, log))
 }
 
 /// Fetches the device log and key header of one moment, from index 0 or on top of what is known.

@@ -69,6 +69,12 @@ pub enum ClientError {
     /// The server withholds something.
     #[error("{0}. Nothing of it was taken over")]
     Incomplete(String),
+    /// A device was revoked and keys changed meanwhile.
+    #[error("{0}: a device of the account was revoked meanwhile; run the same command again")]
+    KeysBehind(String),
+    /// This device was revoked.
+    #[error("this device was revoked by its owner; run: lockstep login, with another --home, to join again")]
+    Revoked,
     /// This home is a copy of another.
     #[error(
         "another copy of this device's home is in use ({0}); run: lockstep login, to give this copy its own identity"
@@ -136,6 +142,7 @@ impl From<EngineError> for ClientError {
             EngineError::Fault { .. } => Self::Fault(text),
             EngineError::Incomplete { .. } => Self::Incomplete(text),
             EngineError::Cloned { .. } => Self::Cloned(text),
+            EngineError::KeyMissing { .. } | EngineError::NeedsRotation { .. } => Self::KeysBehind(text),
             EngineError::Misuse { what } => Self::Usage(what.to_owned()),
             EngineError::Replica { .. } => Self::Damaged(text),
             _ => Self::Server(text),

@@ -11,6 +11,7 @@ pub mod error;
 pub mod home;
 pub mod keyring;
 pub mod kit;
+mod late;
 pub mod replica;
 pub mod restore;
 pub mod rng;

@@ -9,6 +9,8 @@ use lockstep_proto::{Digest, Signed, wire_array};
 pub const VAULT_KEY_TYPE: &str = "lockstep/vault-key";
 /// Record type of vault names.
 pub const VAULT_TYPE: &str = "lockstep/vault";
+/// Record type of device names that replace the one in the device log.
+pub const DEVICE_NAME_TYPE: &str = "lockstep/device-name";
 /// Record type of head pins.
 pub const HEAD_PIN_TYPE: &str = "lockstep/head-pin";
 
@@ -57,6 +59,8 @@ wire_array! {
         pub vault: VaultId,
         /// Its name.
         pub name: String,
+        /// When it was deleted, seconds since 1970; 0: it was not.
+        pub deleted_utc: u64,
     }
 }
 
@@ -93,4 +97,20 @@ impl Wire for HeadPinDoc {
             Err(CodecError::Rule { what: Self::NAME, rule: "heads ascend by vault" })
         }
     }
+}
+
+wire_array! {
+    /// A device's name, as its owner changed it.
+    #[derive(Clone, PartialEq, Eq)]
+    pub struct DeviceNameDoc {
+        /// The device.
+        pub device: DeviceId,
+        /// Its name.
+        pub name: String,
+    }
+}
+
+impl Wire for DeviceNameDoc {
+    const NAME: &'static str = "device name";
+    const BYTES_MAX: usize = 1024;
 }

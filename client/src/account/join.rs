@@ -212,15 +212,7 @@ async fn build_keyring(
         head: checkpoint.keyring_head,
     }));
     for pin in pins {
-        match keyring.replica.commit_hash(pin.seq)? {
-            Some(hash) if hash == pin.head => {}
-            Some(_) => return Err(ClientError::Fork("the keyring is not the one that was pinned".into())),
-            None => {
-                return Err(ClientError::Rollback(
-                    "the server went back in time: the keyring is older than was pinned".into(),
-                ));
-            }
-        }
+        crate::keyring::check_pin(&keyring.replica, &pin, true)?;
     }
     Ok(Pin { vault: id, seq: head.tip.seq, head: head.tip.hash })
 }

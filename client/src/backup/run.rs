@@ -77,7 +77,7 @@ pub struct Outcome {
 /// # Errors
 /// [`ClientError`]; what was sent stays, and the same run goes on there.
 pub async fn backup(
-    account: &Account,
+    account: &mut Account,
     vault: &mut Vault,
     root: &Path,
     options: &Options,
@@ -129,7 +129,7 @@ fn root_of(path: &Path) -> std::io::Result<PathBuf> {
 
 /// Brings a vault up to date. Pending writes of an interrupted run may name objects that were collected
 /// meanwhile: they are taken back, this run writes them again.
-async fn sync_or_abandon(account: &Account, vault: &mut Vault) -> Result<()> {
+async fn sync_or_abandon(account: &mut Account, vault: &mut Vault) -> Result<()> {
     const ROUNDS_MAX: usize = 4096;
     for _ in 0..ROUNDS_MAX {
         match account.sync_vault(vault).await {

@@ -2,7 +2,10 @@
 //! writes, index tags, stat cache) is sealed under a key of the device (ADR 0004).
 
 mod read;
+mod shelf;
 mod write;
+
+pub use shelf::Shelved;
 
 use crate::error::{ClientError, Result};
 use lockstep_client_crypto::local::LocalKeys;
@@ -176,6 +179,35 @@ impl Db {
             .query_row([&vault.as_bytes()[..]], |row| row.get(0))
             .optional()?;
         Ok(key.map(|key| VaultReplica { db: Rc::clone(self), key, vault }))
+    }
+
+    /// Forgets everything of a vault.
+    ///
+    /// # Errors
+    /// [`ClientError::Database`].
+    pub fn drop_vault(&self, vault: VaultId) -> Result<()> {
+        let transaction = self.connection.unchecked_transaction()?;
+        let text = "SELECT id FROM vault WHERE vault = ?1";
+        let key: Option<i64> =
+            transaction.query_row(text, [&vault.as_bytes()[..]], |row| row.get(0)).optional()?;
+        let Some(key) = key else { return Ok(()) };
+        for table in [
+            "commit_row",
+            "version",
+            "record",
+            "staged",
+            "pending",
+            "stat",
+            "upload",
+            "abandoned",
+            "shelved_commit",
+            "shelved",
+        ] {
+            transaction.execute(&format!("DELETE FROM {table} WHERE vault = ?1"), [key])?;
+        }
+        transaction.execute("DELETE FROM vault WHERE id = ?1", [key])?;
+        transaction.commit()?;
+        Ok(())
     }
 
     /// Vaults that are held here.

@@ -44,7 +44,7 @@ fn record_row(row: &Row<'_>) -> rusqlite::Result<RecordRow> {
     })
 }
 
-/// A tip as stored: eight fields in one CBOR array.
+/// A tip as stored: nine fields in one CBOR array.
 pub(super) fn encode_tip(tip: &Tip) -> Vec<u8> {
     encode(&(
         tip.vault,
@@ -54,16 +54,27 @@ pub(super) fn encode_tip(tip: &Tip) -> Vec<u8> {
         tip.device_log_index,
         tip.vault_log_index,
         tip.vault_log_head,
+        tip.rotated_at,
         tip.state,
     ))
 }
 
-type TipFields = (VaultId, Seq, Digest, Epoch, u64, u64, Digest, Digest);
+type TipFields = (VaultId, Seq, Digest, Epoch, u64, u64, Digest, u64, Digest);
 
 fn decode_tip(bytes: &[u8]) -> Result<Tip> {
     let fields: TipFields = decode_local(bytes).ok_or_else(|| damaged("the verified head"))?;
-    let (vault, seq, hash, epoch, device_log_index, vault_log_index, vault_log_head, state) = fields;
-    Ok(Tip { vault, seq, hash, epoch, device_log_index, vault_log_index, vault_log_head, state })
+    let (vault, seq, hash, epoch, device_log_index, vault_log_index, vault_log_head, rotated_at, state) = fields;
+    Ok(Tip {
+        vault,
+        seq,
+        hash,
+        epoch,
+        device_log_index,
+        vault_log_index,
+        vault_log_head,
+        rotated_at,
+        state,
+    })
 }
 
 type SealedFields = (OperationId, RecordId, Revision, Bytes);
@@ -156,19 +167,6 @@ impl VaultReplica {
         Ok(statement.query_row([self.key], |row| row.get(0)).map(number)?)
     }
 
-    /// Every record row, tombstones too, ascending, after a place; a page.
-    ///
-    /// # Errors
-    /// [`crate::ClientError`].
-    pub fn all_records(&self, after: Option<RecordId>, limit: usize) -> ClientResult<Vec<RecordRow>> {
-        let after = after.map_or_else(Vec::new, |record| record.as_bytes().to_vec());
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        Ok(self.records(
-            "vault = ?1 AND record > ?2 ORDER BY record LIMIT ?3",
-            params![self.key, after, limit],
-        )?)
-    }
-
     /// Records of a type (and group), tombstones and replaced ones included.
     ///
     /// # Errors
@@ -256,6 +254,12 @@ impl Replica for VaultReplica {
             })
         });
         row.optional().map_err(failed)
+    }
+
+    fn records_after(&self, after: Option<RecordId>, limit: usize) -> Result<Vec<RecordRow>> {
+        let after = after.map_or_else(Vec::new, |record| record.as_bytes().to_vec());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.records("vault = ?1 AND record > ?2 ORDER BY record LIMIT ?3", params![self.key, after, limit])
     }
 
     fn absent(&self, limit: usize) -> Result<Vec<RecordRow>> {

@@ -75,6 +75,11 @@ impl VaultReplica {
                     params![self.key, sql(seq.value()), record.as_bytes(), tag, group, envelope],
                 )
             }
+            WriteOp::GoBack { to, on_chain } => self.go_back(t, *to, *on_chain),
+            WriteOp::Abandon(seq, hash) => run(
+                "INSERT OR IGNORE INTO abandoned (vault, seq, hash) VALUES (?1, ?2, ?3)",
+                params![self.key, sql(seq.value()), hash.as_bytes()],
+            ),
             WriteOp::ClearStaged => run("DELETE FROM staged WHERE vault = ?1", params![self.key]),
             WriteOp::SetHead(head) => run(
                 "UPDATE vault SET tip = ?2, state = ?3 WHERE id = ?1",
