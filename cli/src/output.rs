@@ -32,7 +32,10 @@ pub(crate) fn status_of(error: &ClientError) -> u8 {
     match error {
         ClientError::Usage(_) | ClientError::NoAccount(_) => 2,
         ClientError::Unreachable { .. } | ClientError::Busy(_) | ClientError::KeysBehind(_) => 4,
-        ClientError::WrongPassphrase | ClientError::WrongRecoveryKey | ClientError::SignedOut | ClientError::Revoked => 5,
+        ClientError::WrongPassphrase
+        | ClientError::WrongRecoveryKey
+        | ClientError::SignedOut
+        | ClientError::Revoked => 5,
         ClientError::Rollback(_)
         | ClientError::Fork(_)
         | ClientError::Incomplete(_)

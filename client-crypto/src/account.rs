@@ -138,19 +138,7 @@ impl UnlockedAccount {
         if public != *header.identity() {
             return Err(OpenError.into());
         }
-        let keyring = &fields.keyring;
-        let associated = keyring_header(fields.account, keyring.epoch, keyring.nonce);
-        let wrap_key = kdf::derive_key(&root, label::KEYRING_WRAP_KEY, kdf::NONE);
-        let opened = seal::open(
-            &wrap_key,
-            label::KEYRING_WRAP,
-            &associated,
-            &keyring.nonce.0,
-            &keyring.commitment,
-            &keyring.ciphertext.0,
-        )?;
-        let current = SecretKey::from_slice(&opened).ok_or(OpenError)?;
-        let keyring = KeyringKeys::open_links(fields, current)?;
+        let keyring = open_keyring(&root, fields)?;
         Ok(Self { account: fields.account, root, identity, public, keyring })
     }
 
@@ -350,6 +338,23 @@ impl Place {
     fn after(log: &DeviceLog) -> Self {
         Self { index: log.next_index(), previous: log.head() }
     }
+}
+
+/// Opens the keyring with the root.
+fn open_keyring(root: &SecretKey, fields: &KeyHeader) -> Result<KeyringKeys, OpenError> {
+    let keyring = &fields.keyring;
+    let associated = keyring_header(fields.account, keyring.epoch, keyring.nonce);
+    let wrap_key = kdf::derive_key(root, label::KEYRING_WRAP_KEY, kdf::NONE);
+    let opened = seal::open(
+        &wrap_key,
+        label::KEYRING_WRAP,
+        &associated,
+        &keyring.nonce.0,
+        &keyring.commitment,
+        &keyring.ciphertext.0,
+    )?;
+    let current = SecretKey::from_slice(&opened).ok_or(OpenError)?;
+    KeyringKeys::open_links(fields, current)
 }
 
 fn identity_of(root: &SecretKey) -> Result<(SigningKey, PublicKey), CryptoError> {

@@ -3,8 +3,10 @@
 
 mod finish;
 mod join;
+pub(crate) mod manage;
 
 pub use join::{NewSecrets, Place, generate_passphrase, login, recover, signup};
+pub use manage::Owner;
 
 use crate::api::Api;
 use crate::error::{ClientError, Result};
@@ -47,6 +49,12 @@ pub struct DeviceInfo {
     pub name: String,
     /// Whether it is this one.
     pub is_this: bool,
+    /// Whether it was revoked.
+    pub is_revoked: bool,
+    /// Place of its enrolment in the device log.
+    pub enrolled_at: u64,
+    /// When it last pinned what it verified, by its own clock; none: never, or it was revoked long ago.
+    pub seen_utc: Option<u64>,
 }
 
 impl Account {
@@ -161,16 +169,46 @@ impl Account {
         Ok(count)
     }
 
-    /// The account's devices.
+    /// The account's devices, in the order of their enrolment.
     pub fn devices(&self) -> Vec<DeviceInfo> {
         let log = self.keyring.device_log();
-        log.devices()
+        let renamed = self.device_names().unwrap_or_default();
+        let seen = crate::keyring::head_pins(&self.keyring).unwrap_or_default();
+        let mut devices: Vec<DeviceInfo> = log
+            .devices()
             .map(|device| DeviceInfo {
                 id: device.id.to_string(),
-                name: self.names.open_name(device).unwrap_or_else(|_| "(unreadable)".into()),
+                name: renamed.get(&device.id).cloned().unwrap_or_else(|| {
+                    self.names.open_name(device).unwrap_or_else(|_| "(unreadable)".into())
+                }),
                 is_this: device.id == self.device.id(),
+                is_revoked: device.revoked.is_some(),
+                enrolled_at: device.enrolled_at,
+                seen_utc: seen.iter().find(|doc| doc.device == device.id).map(|doc| doc.utc),
             })
-            .collect()
+            .collect();
+        devices.sort_by_key(|device| device.enrolled_at);
+        devices
+    }
+
+    /// Devices that joined since this device last told its owner; told once.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn new_devices(&self) -> Result<Vec<DeviceInfo>> {
+        const TOLD: &str = "devices-told";
+        let log = self.keyring.device_log();
+        let own = log.device(self.device.id()).map_or(0, |device| device.enrolled_at);
+        let told =
+            self.db.meta(TOLD)?.and_then(|bytes| bytes.try_into().ok()).map_or(own, u64::from_be_bytes);
+        let last = log.next_index().saturating_sub(1);
+        if last <= told || !self.writes() {
+            return Ok(Vec::new());
+        }
+        self.db.set_meta(TOLD, &last.to_be_bytes())?;
+        let mut devices = self.devices();
+        devices.retain(|device| device.enrolled_at > told && !device.is_this);
+        Ok(devices)
     }
 }
 

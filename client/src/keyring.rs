@@ -14,13 +14,15 @@ use crate::vault::Vault;
 use lockstep_client_crypto::secret::SecretKey;
 use lockstep_client_crypto::vault::{Parent, VaultKeys, give_birth};
 use lockstep_engine::engine::Setup;
-use lockstep_engine::keyring::{VAULT_KEY_TYPE, VAULT_TYPE, VaultDoc, VaultKeyDoc, vault_key_name};
+use lockstep_engine::keyring::{
+    DEVICE_NAME_TYPE, DeviceNameDoc, VAULT_KEY_TYPE, VAULT_TYPE, VaultDoc, VaultKeyDoc, vault_key_name,
+};
 use lockstep_engine::replica::{Policy, Replica as _};
 use lockstep_engine::{NewRecord, read};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{CreateVault, Entries, GetEnvelopes, Vaults};
 use lockstep_proto::cbor::{ByteArray, Wire};
-use lockstep_proto::id::{Epoch, RecordId, Revision, VaultId};
+use lockstep_proto::id::{DeviceId, Epoch, RecordId, Revision, VaultId};
 use lockstep_proto::vault_log::files_vault_id;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -49,7 +51,7 @@ fn documents<T: Wire>(keyring: &Vault, record_type: &str) -> Result<Vec<T>> {
     Ok(found)
 }
 
-fn record(record_type: &str, name: Vec<u8>, document: Vec<u8>, policy: Policy) -> NewRecord {
+pub(crate) fn record(record_type: &str, name: Vec<u8>, document: Vec<u8>, policy: Policy) -> NewRecord {
     NewRecord {
         record_type: record_type.into(),
         name,
@@ -157,7 +159,9 @@ impl Account {
         }
         // A key of this device's own that waits for the server.
         for row in replica.pending(usize::MAX)? {
-            let Ok(content) = lockstep_client_crypto::content::Content::decode(&row.content) else { continue };
+            let Ok(content) = lockstep_client_crypto::content::Content::decode(&row.content) else {
+                continue;
+            };
             let epoch = key_epoch(vault, &content.name.0).filter(|_| content.record_type == VAULT_KEY_TYPE);
             if let Some(epoch) = epoch.filter(|epoch| found.iter().all(|key| key.doc.epoch != *epoch)) {
                 let doc = parse_key(vault, epoch, &content.document.0)?;
@@ -210,7 +214,8 @@ impl Account {
         let mut vault_keys = VaultKeys::new(first.vault, &SecretKey::from_bytes(&first.secret.0));
         for key in keys {
             // Secret and birth are fixed at creation: a record that says otherwise is no key of this vault.
-            if (&key.doc.secret, &key.doc.create, &key.doc.genesis) == (&first.secret, &first.create, &first.genesis)
+            if (&key.doc.secret, &key.doc.create, &key.doc.genesis)
+                == (&first.secret, &first.create, &first.genesis)
             {
                 vault_keys.add_epoch(key.doc.epoch, SecretKey::from_bytes(&key.doc.key.0));
             }
@@ -230,6 +235,34 @@ impl Account {
             next_epoch: self.next_key(first.vault, epoch)?,
         };
         Ok(Vault::new(setup, Arc::clone(self.keyring.device_log()), replica, Arc::clone(&self.api)))
+    }
+
+    /// Names that their owner gave to devices later.
+    pub(crate) fn device_names(&self) -> Result<BTreeMap<DeviceId, String>> {
+        let docs = documents::<DeviceNameDoc>(&self.keyring, DEVICE_NAME_TYPE)?;
+        Ok(docs.into_iter().map(|doc| (doc.device, doc.name)).collect())
+    }
+
+    /// Marks a vault as deleted in the keyring; one that is marked already is found by its id's text.
+    pub(crate) async fn mark_deleted(&mut self, name: &str) -> Result<VaultId> {
+        self.sync_keyring().await?;
+        let known = self.vaults()?.into_iter().find(|entry| entry.name == name).map(|entry| entry.vault);
+        let marked = documents::<VaultDoc>(&self.keyring, VAULT_TYPE)?;
+        let marked = marked.into_iter().find(|doc| doc.deleted_utc > 0 && doc.name == name);
+        let vault = match (known, marked) {
+            (Some(vault), _) => vault,
+            (None, Some(doc)) => return Ok(doc.vault),
+            (None, None) => {
+                return Err(ClientError::NotFound(format!(
+                    "there is no vault \"{name}\"; see: lockstep vault list"
+                )));
+            }
+        };
+        let doc = VaultDoc { vault, name: name.to_owned(), deleted_utc: rng::now_utc() };
+        let place = vault.as_bytes().to_vec();
+        self.keyring.put(vec![record(VAULT_TYPE, place, doc.encode(), Policy::Overwrite)]).await?;
+        self.push_keyring().await?;
+        Ok(vault)
     }
 
     /// Vaults that were deleted.

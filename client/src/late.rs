@@ -31,7 +31,8 @@ pub(crate) fn skipped(replica: &VaultReplica) -> Result<Vec<(Seq, Seq)>> {
 }
 
 pub(crate) fn commit_at(replica: &VaultReplica, seq: Seq) -> Result<(Commit, Vec<u8>)> {
-    let damaged = || ClientError::Damaged(format!("commit {seq} of vault {} is missing here", replica.vault()));
+    let damaged =
+        || ClientError::Damaged(format!("commit {seq} of vault {} is missing here", replica.vault()));
     let (signed, changes) = replica.commit(seq)?.ok_or_else(damaged)?;
     Ok((Commit::decode(&signed.bytes.0).map_err(|_| damaged())?, changes))
 }

@@ -4,25 +4,27 @@ use crate::effect::Event;
 use crate::engine::Setup;
 use crate::error::EngineError;
 use crate::merge;
-use crate::replica::{EnvelopeSource, IndexInfo, RecordRow, Replica, Result, WriteOp};
+use crate::replica::{EnvelopeSource, Head, IndexInfo, RecordRow, Replica, Result, WriteOp};
 use crate::verify::{Overlay, Step, Touched};
 use lockstep_client_crypto::content::Content;
 use lockstep_proto::Digest;
 use lockstep_proto::api::vault::{CommitEntry, Entry, Page};
 use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::commit::{Change, Changes, Commit};
+use lockstep_proto::chain::Tip;
+use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE};
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::envelope::{self, blob_list_digest};
 use lockstep_proto::id::{RecordId, Seq};
 use lockstep_proto::limits;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Whether a commit is under an epoch whose key is not here: what it wrote would not open, and the keyring has
-/// the key.
-fn key_missing(setup: &Setup, entry: &CommitEntry) -> Option<EngineError> {
-    let commit = Commit::decode(&entry.commit.bytes.0).ok()?;
-    let Commit { seq, epoch, .. } = commit;
-    (!setup.keys.has_epoch(epoch)).then(|| EngineError::KeyMissing { vault: setup.vault(), seq, epoch })
+/// Whether the verified chain stands under an epoch whose key is not here: what comes next would not open, and the
+/// keyring has the key.
+fn key_missing(setup: &Setup, head: Option<&Head>, next: &CommitEntry) -> Option<EngineError> {
+    let Tip { seq, epoch, .. } = head?.tip;
+    let writes = Commit::decode(&next.commit.bytes.0).is_ok_and(|commit| commit.kind == KIND_CHANGE);
+    let missing = writes && !setup.keys.has_epoch(epoch);
+    missing.then(|| EngineError::KeyMissing { vault: setup.vault(), seq: seq.next(), epoch })
 }
 
 /// A round under way.
@@ -55,7 +57,7 @@ impl Pull {
         let mut overlay = Overlay { head, ..Overlay::default() };
         let mut ours = false;
         for entry in &page.commits {
-            if let Some(missing) = key_missing(setup, entry) {
+            if let Some(missing) = key_missing(setup, overlay.head.as_ref(), entry) {
                 if overlay.commits.is_empty() {
                     return Err(missing);
                 }

@@ -12,11 +12,11 @@ use crate::store::sqlite::SqliteStore;
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use lockstep_proto::version::{VERSION, describe};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use lockstep_proto::version::{VERSION, describe};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -67,7 +67,9 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The data is of another draft of the protocol.
-    #[error("the stored data is of {held} of the protocol, this program speaks {spoken}; use another data folder")]
+    #[error(
+        "the stored data is of {held} of the protocol, this program speaks {spoken}; use another data folder"
+    )]
     Draft {
         /// What is stored.
         held: String,

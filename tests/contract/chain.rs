@@ -51,7 +51,7 @@ impl Draft {
         commit.changes = Changes::digest_of(&changes);
         let commit = author.keys.sign(label::COMMIT, commit.encode());
         let envelopes = self.envelopes.iter().map(|bytes| Bytes::from(bytes.clone())).collect();
-        PushCommit { commit, changes: changes.into(), envelopes }
+        PushCommit { commit, changes: changes.into(), envelopes, heals: false }
     }
 
     pub(crate) fn prepare(&self, author: &Author) -> PreparedCommit {

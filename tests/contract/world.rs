@@ -5,12 +5,12 @@ use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::vault::{Parent, give_birth};
 use lockstep_proto::cbor::ByteArray;
 use lockstep_proto::chain::{Authors, verify_birth};
-use lockstep_proto::id::{AccountId, DeviceId, VaultId};
+use lockstep_proto::id::{AccountId, DeviceId, Seq, VaultId};
 use lockstep_proto::key_header::account_id;
 use lockstep_proto::sign::PublicKey;
 use lockstep_proto::vault_log::keyring_vault_id;
 use lockstep_proto::{Digest, Signed, label};
-use lockstep_server::store::{NewAccount, NewEntry, NewSignIn, NewVault};
+use lockstep_server::store::{EntryEffect, NewAccount, NewEntry, NewSignIn, NewVault, SignInChange};
 use rand::SeedableRng;
 use rand::rand_core::Rng as _;
 use rand::rngs::ChaCha20Rng;
@@ -69,6 +69,14 @@ impl Authors for OneDevice<'_> {
 
     fn author_key(&self, _: DeviceId, _: u64) -> Option<PublicKey> {
         PublicKey::from_bytes(self.0.keys.sign_public().as_bytes())
+    }
+
+    fn counts(&self, _: DeviceId, _: VaultId, _: Seq) -> bool {
+        true
+    }
+
+    fn last_revocation(&self, _: u64) -> Option<u64> {
+        None
     }
 }
 
@@ -135,6 +143,12 @@ pub(crate) fn sign_in(seed: u64) -> NewSignIn {
     }
 }
 
+/// The same as a change of an account that is there.
+pub(crate) fn renewed(seed: u64) -> SignInChange {
+    let NewSignIn { credential, opaque_record, recovery } = sign_in(seed);
+    SignInChange { passphrase: Some((credential, opaque_record)), recovery: Some(recovery) }
+}
+
 fn fake_entry(account: AccountId, author: &Author, index: u64, previous: Digest) -> NewEntry {
     let signed = |text: &str| {
         let bytes = format!("{text} {index} of {}", author.keys.id()).into_bytes();
@@ -148,7 +162,6 @@ fn fake_entry(account: AccountId, author: &Author, index: u64, previous: Digest)
         hash: entry.digest(label::DEVICE_LOG_ENTRY),
         entry,
         key_header: signed("key header"),
-        device: author.keys.id(),
-        sign_key: author.keys.sign_public(),
+        effect: EntryEffect::Enrol { device: author.keys.id(), sign_key: author.keys.sign_public() },
     }
 }

@@ -46,6 +46,7 @@ impl Fixture {
             device: self.devices[device].clone(),
             create: self.birth.create.clone(),
             genesis: Some(self.birth.genesis.clone()),
+            next_epoch: None,
         }
     }
 

@@ -140,6 +140,7 @@ impl Ledger {
             Event::Stopped(lockstep_engine::EngineError::Misuse { .. }) => self.count("misuse"),
             Event::Stopped(error) => return Err(format!("the sync stopped: {error}")),
             Event::Paused(_) => self.count("paused"),
+            Event::WentBack => return Err("the chain went back, and nobody repaired it".into()),
             Event::Pulled { .. } | Event::Idle => {}
         }
         Ok(())

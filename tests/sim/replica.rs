@@ -7,7 +7,7 @@ use lockstep_engine::replica::{
 use lockstep_proto::envelope::KIND_DOCUMENT;
 use lockstep_proto::id::{OperationId, RecordId, Seq};
 use lockstep_proto::{Digest, Signed};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A record with its envelope and what the index says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,9 @@ pub(crate) struct MemReplica {
     pub(crate) in_flight: Option<InFlight>,
     pub(crate) staged: BTreeMap<(Seq, RecordId), (Vec<u8>, Option<IndexInfo>)>,
     pub(crate) clock: Hlc,
+    /// Versions that no longer count, with their envelopes.
+    pub(crate) shelved: Vec<(VersionRow, Option<Vec<u8>>)>,
+    pub(crate) abandoned: BTreeSet<(Seq, Digest)>,
 }
 
 impl Default for MemReplica {
@@ -41,6 +44,8 @@ impl Default for MemReplica {
             in_flight: None,
             staged: BTreeMap::new(),
             clock: Hlc { utc_ms: 0, counter: 0 },
+            shelved: Vec::new(),
+            abandoned: BTreeSet::new(),
         }
     }
 }
@@ -107,6 +112,10 @@ impl MemReplica {
                 }
                 self.head = Some(head.clone());
             }
+            WriteOp::GoBack { to, on_chain } => self.go_back(*to, *on_chain)?,
+            WriteOp::Abandon(seq, hash) => {
+                self.abandoned.insert((*seq, *hash));
+            }
             WriteOp::SetClock(clock) => {
                 if *clock < self.clock {
                     return Err("the hybrid clock goes back".into());
@@ -132,6 +141,33 @@ impl MemReplica {
         }
         self.records.insert(row.record, Held { row: *row, envelope, index });
         Ok(())
+    }
+
+    fn go_back(&mut self, to: Seq, on_chain: bool) -> std::result::Result<(), String> {
+        let newer: Vec<VersionRow> = self.versions.values().filter(|row| row.seq > to).copied().collect();
+        for row in newer {
+            self.versions.remove(&(row.seq, row.record));
+            let held = self.records.get(&row.record).filter(|held| held.row.seq == row.seq);
+            self.shelved.push((row, held.and_then(|held| held.envelope.clone())));
+        }
+        let records: Vec<RecordId> =
+            self.records.values().filter(|held| held.row.seq > to).map(|held| held.row.record).collect();
+        for record in records {
+            let index = self.records.remove(&record).and_then(|held| held.index);
+            let back = self.versions.values().filter(|row| row.record == record).max_by_key(|row| row.seq);
+            if let Some(VersionRow { seq, record, revision, digest, kind, .. }) = back.copied() {
+                let row = RecordRow { record, revision, digest, seq, kind, present: false };
+                self.records.insert(record, Held { row, envelope: None, index });
+            }
+        }
+        if !on_chain {
+            self.commits.retain(|seq, _| *seq <= to);
+        }
+        if self.commits.contains_key(&to) {
+            Ok(())
+        } else {
+            Err("it goes back to a commit that is not there".into())
+        }
     }
 
     fn place(&self, operation: OperationId) -> Option<usize> {
@@ -162,6 +198,15 @@ impl Replica for MemReplica {
 
     fn version(&self, seq: Seq, record: RecordId) -> Result<Option<VersionRow>> {
         Ok(self.versions.get(&(seq, record)).copied())
+    }
+
+    fn records_after(&self, after: Option<RecordId>, limit: usize) -> Result<Vec<RecordRow>> {
+        let later = self
+            .records
+            .values()
+            .map(|held| held.row)
+            .filter(|row| after.is_none_or(|after| row.record > after));
+        Ok(later.take(limit).collect())
     }
 
     fn absent(&self, limit: usize) -> Result<Vec<RecordRow>> {

@@ -102,6 +102,15 @@ impl UnlockedAccount {
         Ok(self.enter(fields, Place::after(log), KIND_REVOKE, body))
     }
 
+    /// Takes over the keyring of a newer key header of this account.
+    ///
+    /// # Errors
+    /// [`CryptoError::Open`] if it does not open with this root.
+    pub fn take_header(&mut self, header: &VerifiedKeyHeader) -> Result<(), CryptoError> {
+        self.keyring = super::open_keyring(&self.root, header.header())?;
+        Ok(())
+    }
+
     /// Signs what a repair says at its place.
     pub fn authorise_repair(&self, place: &RepairPlace, says: &[Change]) -> Signature {
         device::sign(&self.identity, label::REPAIR, &repair_input(self.account, place, says))

@@ -92,7 +92,10 @@ impl Account {
                     return Err(ClientError::Rollback(format!("{back}: it does not list the keyring")));
                 }
                 None => unlisted.push(vault),
-                Some(info) if info.seq < head.tip.seq || (info.seq == head.tip.seq && info.head != head.tip.hash) => {
+                Some(info)
+                    if info.seq < head.tip.seq
+                        || (info.seq == head.tip.seq && info.head != head.tip.hash) =>
+                {
                     // Unless a repair gives this very head up.
                     self.pull_held(vault).await?;
                 }

@@ -63,18 +63,9 @@ type TipFields = (VaultId, Seq, Digest, Epoch, u64, u64, Digest, u64, Digest);
 
 fn decode_tip(bytes: &[u8]) -> Result<Tip> {
     let fields: TipFields = decode_local(bytes).ok_or_else(|| damaged("the verified head"))?;
-    let (vault, seq, hash, epoch, device_log_index, vault_log_index, vault_log_head, rotated_at, state) = fields;
-    Ok(Tip {
-        vault,
-        seq,
-        hash,
-        epoch,
-        device_log_index,
-        vault_log_index,
-        vault_log_head,
-        rotated_at,
-        state,
-    })
+    let (vault, seq, hash, epoch, device_log_index, vault_log_index, vault_log_head, rotated_at, state) =
+        fields;
+    Ok(Tip { vault, seq, hash, epoch, device_log_index, vault_log_index, vault_log_head, rotated_at, state })
 }
 
 type SealedFields = (OperationId, RecordId, Revision, Bytes);

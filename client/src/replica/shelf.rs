@@ -68,8 +68,10 @@ impl VaultReplica {
             let mut place = Some(seq);
             while let Some(at) = place.filter(|at| *at > to) {
                 let text = "SELECT previous_seq FROM version WHERE vault = ?1 AND seq = ?2 AND record = ?3";
-                let found: Option<Option<i64>> =
-                    t.prepare_cached(text)?.query_row(params![self.key, at, record], |row| row.get(0)).optional()?;
+                let found: Option<Option<i64>> = t
+                    .prepare_cached(text)?
+                    .query_row(params![self.key, at, record], |row| row.get(0))
+                    .optional()?;
                 place = found.ok_or_else(|| super::damaged("a version"))?;
             }
             match place {

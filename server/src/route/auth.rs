@@ -10,8 +10,8 @@ use crate::extract::session::{AnySession, open_recovery_session, open_session, p
 use crate::http::Peer;
 use crate::state::App;
 use crate::store::{
-    CHALLENGE_DEVICE, CHALLENGE_LOGIN, CHALLENGE_OPAQUE_RECORD, CHALLENGE_RECOVERY, Challenge,
-    EntryEffect, NewAccount, NewSignIn,
+    CHALLENGE_DEVICE, CHALLENGE_LOGIN, CHALLENGE_OPAQUE_RECORD, CHALLENGE_RECOVERY, Challenge, EntryEffect,
+    NewAccount, NewSignIn,
 };
 use crate::time::now_utc;
 use axum::Extension;

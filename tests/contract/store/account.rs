@@ -1,12 +1,12 @@
 //! Secrets, challenges, sessions, accounts, device logs.
 
 use super::{AnyStore, at_once, refused};
-use crate::world::{World, digest, rng, sign_in};
+use crate::world::{World, digest, renewed, rng, sign_in};
 use lockstep_proto::Digest;
 use lockstep_proto::api::auth::{SESSION_DEVICE, SESSION_PROVISIONAL};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::id::{AccountId, DeviceId};
-use lockstep_server::store::{CHALLENGE_DEVICE, CHALLENGE_LOGIN, Challenge, SessionRow};
+use lockstep_server::store::{CHALLENGE_DEVICE, CHALLENGE_LOGIN, Challenge, SessionRow, SignInChange};
 use std::sync::Arc;
 
 pub(super) async fn the_first_secret_stays(store: AnyStore) {
@@ -163,7 +163,7 @@ pub(super) async fn the_device_log_is_compared_and_swapped(store: AnyStore) {
     let seconds: Vec<_> = (10..18).map(|seed| world.second(seed)).collect();
     let tries = seconds.iter().map(|(_, entry)| {
         let (store, entry) = (Arc::clone(&store), entry.clone());
-        async move { store.add_entry(entry, None).await }
+        async move { store.add_entry(entry, SignInChange::default()).await }
     });
     let results = at_once(tries.collect()).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
@@ -182,9 +182,9 @@ pub(super) async fn the_device_log_is_compared_and_swapped(store: AnyStore) {
     }
     let (_, mut elsewhere) = world.second(30);
     (elsewhere.index, elsewhere.previous) = (2, Digest::from_bytes([1; 32]));
-    refused(store.add_entry(elsewhere.clone(), None).await, Code::LogMoved);
+    refused(store.add_entry(elsewhere.clone(), SignInChange::default()).await, Code::LogMoved);
     elsewhere.account = AccountId::from_bytes([1; 16]);
-    refused(store.add_entry(elsewhere, None).await, Code::LogMoved);
+    refused(store.add_entry(elsewhere, SignInChange::default()).await, Code::LogMoved);
 }
 
 pub(super) async fn the_device_log_comes_in_pages(store: AnyStore) {
@@ -195,7 +195,7 @@ pub(super) async fn the_device_log_comes_in_pages(store: AnyStore) {
         let (_, mut entry) = world.second(100 + index);
         entry.index = index;
         entry.previous = entries.last().unwrap().hash;
-        store.add_entry(entry.clone(), None).await.unwrap();
+        store.add_entry(entry.clone(), SignInChange::default()).await.unwrap();
         entries.push(entry);
     }
     for (from, limit) in [(0, 3), (3, 3), (6, 3), (7, 3), (900, 3), (0, 0), (0, 100)] {
@@ -220,14 +220,14 @@ pub(super) async fn a_recovery_swaps_sign_in_data_with_the_entry(store: AnyStore
     }
     let (_, mut stale) = world.second(10);
     stale.previous = Digest::from_bytes([9; 32]);
-    refused(store.add_entry(stale, Some(sign_in(77))).await, Code::LogMoved);
+    refused(store.add_entry(stale, renewed(77)).await, Code::LogMoved);
     assert_eq!(
         store.recovery_key(world.account).await.unwrap(),
         Some(sign_in(1).recovery),
         "nothing changed"
     );
     assert_eq!(store.session(rows[0].token_hash, 50).await.unwrap(), Some(rows[0]));
-    store.add_entry(world.second(10).1, Some(sign_in(77))).await.unwrap();
+    store.add_entry(world.second(10).1, renewed(77)).await.unwrap();
     let found = store.sign_in("name").await.unwrap().unwrap();
     assert_eq!(found.opaque_record, sign_in(77).opaque_record);
     assert_eq!(found.credential, sign_in(77).credential);

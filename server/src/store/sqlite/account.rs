@@ -150,12 +150,13 @@ pub(super) async fn device_key(
     account: AccountId,
     device: DeviceId,
 ) -> Result<Option<Digest>> {
-    let row = sqlx::query("SELECT sign_key FROM device WHERE account = ? AND device = ? AND revoked_at IS NULL")
-        .bind(&account.as_bytes()[..])
-        .bind(&device.as_bytes()[..])
-        .fetch_optional(pool)
-        .await
-        .map_err(failed)?;
+    let row =
+        sqlx::query("SELECT sign_key FROM device WHERE account = ? AND device = ? AND revoked_at IS NULL")
+            .bind(&account.as_bytes()[..])
+            .bind(&device.as_bytes()[..])
+            .fetch_optional(pool)
+            .await
+            .map_err(failed)?;
     row.map(|row| digest(&row, 0)).transpose()
 }
 

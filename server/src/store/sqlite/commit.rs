@@ -7,8 +7,8 @@ use crate::error::{Refusal, StoreError};
 use crate::store::{Pushed, Result, VaultKey};
 use lockstep_proto::Digest;
 use lockstep_proto::api::problem::Code;
-use lockstep_proto::chain::{Authors, Tip};
 use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::chain::{Authors, Tip};
 use lockstep_proto::commit::{Change, KIND_CHANGE};
 use lockstep_proto::envelope::{KIND_DOCUMENT, KIND_TOMBSTONE};
 use lockstep_proto::id::{AccountId, BlobId, DeviceId, Epoch, RecordId, Revision, Seq, VaultId};
@@ -306,7 +306,8 @@ async fn authors(c: &mut SqliteConnection, account: AccountId, push: &PreparedCo
     .fetch_optional(c)
     .await
     .map_err(failed)?;
-    let none = Claimed { index, hash: None, device, key: None, revoked: false, last: None, last_revocation: None };
+    let none =
+        Claimed { index, hash: None, device, key: None, revoked: false, last: None, last_revocation: None };
     let Some(row) = row else { return Ok(none) };
     let revoked_at = maybe(&row, 2)?;
     let (last_revocation, newest) = (maybe(&row, 4)?, maybe(&row, 5)?);
@@ -320,7 +321,14 @@ async fn authors(c: &mut SqliteConnection, account: AccountId, push: &PreparedCo
     let key = key.and_then(|bytes| PublicKey::from_bytes(bytes.as_slice().try_into().ok()?));
     let key = key.filter(|_| revoked_at.is_none_or(|revoked| index < revoked));
     let last = maybe(&row, 3)?.map(Seq::new);
-    Ok(Claimed { hash: Some(digest(&row, 0)?), key, revoked: revoked_at.is_some(), last, last_revocation, ..none })
+    Ok(Claimed {
+        hash: Some(digest(&row, 0)?),
+        key,
+        revoked: revoked_at.is_some(),
+        last,
+        last_revocation,
+        ..none
+    })
 }
 
 async fn write(

@@ -1,7 +1,7 @@
 //! Appending to the device log, and everything that changes with an entry.
 
-use super::row::{bytes, digest, number, sql};
 use super::failed;
+use super::row::{bytes, digest, number, sql};
 use crate::error::StoreError;
 use crate::store::{EntryEffect, NewEntry, Result, SignInChange};
 use lockstep_proto::api::problem::Code;
@@ -152,7 +152,9 @@ async fn check_pins(
             wrote_later |= wrote(row)?;
         }
         if wrote_later {
-            return Err(moved("the device wrote more since the heads that the revocation pins; sync and try again"));
+            return Err(moved(
+                "the device wrote more since the heads that the revocation pins; sync and try again",
+            ));
         }
     }
     Ok(())

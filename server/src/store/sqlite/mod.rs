@@ -14,8 +14,8 @@ mod vault;
 mod writer;
 
 use super::{
-    Challenge, EntryQuery, FramedObject, NewAccount, NewEntry, NewVault, ObjectRow, PartRow, Pushed,
-    Result, SegmentId, SessionRow, SignIn, SignInChange, Store, VaultKey, VaultRow,
+    Challenge, EntryQuery, FramedObject, NewAccount, NewEntry, NewVault, ObjectRow, PartRow, Pushed, Result,
+    SegmentId, SessionRow, SignIn, SignInChange, Store, VaultKey, VaultRow,
 };
 use crate::domain::commit::PreparedCommit;
 use crate::error::StoreError;

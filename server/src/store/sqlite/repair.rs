@@ -60,13 +60,12 @@ pub(super) async fn at(
 
 /// Versions that are the newest now and do not count afterwards.
 async fn gone(c: &mut SqliteConnection, key: VaultKey, to: Seq) -> Result<Vec<(RecordId, Live)>> {
-    let rows =
-        sqlx::query("SELECT record, revision, digest, seq FROM live WHERE vault = ? AND seq > ?")
-            .bind(key.0)
-            .bind(sql(to.value())?)
-            .fetch_all(c)
-            .await
-            .map_err(failed)?;
+    let rows = sqlx::query("SELECT record, revision, digest, seq FROM live WHERE vault = ? AND seq > ?")
+        .bind(key.0)
+        .bind(sql(to.value())?)
+        .fetch_all(c)
+        .await
+        .map_err(failed)?;
     rows.iter().map(version).collect()
 }
 
