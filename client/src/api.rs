@@ -178,6 +178,15 @@ impl Api {
         Ok(())
     }
 
+    /// `POST` without a session; the answer has no body.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn post_open_nothing<B: Wire>(&self, path: &str, body: &B) -> Result<()> {
+        self.send(Method::POST, path, Some(body.encode().into()), None, false).await?;
+        Ok(())
+    }
+
     /// `POST` of raw bytes.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ pub mod backup;
 pub mod blob;
 pub mod check;
 pub mod error;
+pub mod heal;
 pub mod home;
 pub mod keyring;
 pub mod kit;

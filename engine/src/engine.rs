@@ -365,8 +365,7 @@ impl VaultEngine {
         match seek.take(replica, &self.setup, &self.devices, page)? {
             Sought::Ask(after) => self.send(Request::Commits { after }, Doing::Seek(seek), out),
             Sought::GivenUp(shared) => {
-                let mut ops = repair::go_back(replica, shared, false)?;
-                ops.push(WriteOp::SetHead(repair::head_at(replica, shared)?));
+                let ops = repair::give_up(replica, shared)?;
                 self.write(ops, Then::WentBack, out);
             }
         }

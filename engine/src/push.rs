@@ -257,6 +257,7 @@ pub(crate) fn confirm(
         ops.push(WriteOp::AddCommit { seq, hash, commit: commit.signed, changes: commit.changes });
     }
     ops.extend(overlay.versions.into_iter().map(WriteOp::AddVersion));
+    ops.extend(overlay.abandoned.into_iter().map(|(seq, hash)| WriteOp::Abandon(seq, hash)));
     let mut envelopes: BTreeMap<RecordId, &Vec<u8>> =
         in_flight.sealed.iter().map(|sealed| (sealed.record, &sealed.envelope)).collect();
     for (record, touched) in overlay.touched {
