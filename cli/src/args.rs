@@ -74,6 +74,22 @@ pub(crate) enum Command {
     },
     /// Show the account's fingerprint, to compare between devices.
     Fingerprint,
+    /// Mend a server that was restored from an older copy, or a vault with a commit that is not valid: looks,
+    /// explains, asks, and gives back what this device holds.
+    Heal(Heal),
+}
+
+#[derive(Args)]
+pub(crate) struct Heal {
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Read the passphrase from the first line of a file instead of asking.
+    #[arg(long, value_name = "F")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Only list what earlier repairs left aside for review.
+    #[arg(long, conflicts_with_all = ["yes", "passphrase_file"])]
+    pub(crate) review: bool,
 }
 
 #[derive(Args)]

@@ -36,7 +36,7 @@ fn device_name(server: &Server) -> String {
         .unwrap_or_else(|| "device".into())
 }
 
-fn prompt(text: &str) -> Result<Zeroizing<String>> {
+pub(crate) fn prompt(text: &str) -> Result<Zeroizing<String>> {
     if !std::io::stdin().is_terminal() {
         return Err(ClientError::Usage(
             "there is no terminal to ask for the passphrase; say --passphrase-file F".into(),
@@ -46,7 +46,7 @@ fn prompt(text: &str) -> Result<Zeroizing<String>> {
 }
 
 /// The first line of a file.
-fn from_file(path: &Path) -> Result<Passphrase> {
+pub(crate) fn from_file(path: &Path) -> Result<Passphrase> {
     let text = Zeroizing::new(std::fs::read_to_string(path).map_err(|error| ClientError::io(path, error))?);
     let line = text.lines().next().unwrap_or_default();
     Passphrase::new(line).map_err(|error| ClientError::Usage(format!("{}: {error}", path.display())))

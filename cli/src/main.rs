@@ -2,6 +2,7 @@
 
 mod args;
 mod backup;
+mod heal;
 mod join;
 mod look;
 mod output;
@@ -107,6 +108,7 @@ async fn run(context: &Context, command: Command) -> Result<ExitCode> {
             return look::check(context, vault.as_deref(), read_data).await;
         }
         Command::Fingerprint => look::fingerprint(context).await?,
+        Command::Heal(args) => return heal::heal(context, args).await,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -56,15 +56,18 @@ pub enum ClientError {
     Server(String),
     /// The server showed an older state than a device verified before.
     #[error(
-        "{0}. Nothing was changed here. It may have been restored from an old copy: \
-         put a newer copy of the server's data back; until then this device keeps what it has"
+        "{0}. Nothing was changed here. It may have been restored from an old copy: put a newer copy of the server's \
+         data back, or give it back what this device holds: lockstep heal"
     )]
     Rollback(String),
     /// The server shows another history.
-    #[error("the server shows another history than the one verified before: {0}. Nothing was changed here")]
+    #[error(
+        "the server shows another history than the one verified before: {0}. Nothing was changed here. If it was \
+         restored from an old copy: lockstep heal"
+    )]
     Fork(String),
     /// Something that a device wrote is not valid.
-    #[error("{0}. Nothing after it was taken over")]
+    #[error("{0}. Nothing after it was taken over; its owner can repair it: lockstep heal")]
     Fault(String),
     /// The server withholds something.
     #[error("{0}. Nothing of it was taken over")]

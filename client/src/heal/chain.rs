@@ -7,12 +7,14 @@ use crate::replica::VaultReplica;
 use crate::vault::Vault;
 use lockstep_engine::repair::abandoned_by;
 use lockstep_engine::replica::Replica as _;
+use lockstep_proto::Digest;
 use lockstep_proto::api::problem::Code;
-use lockstep_proto::api::vault::{CommitEntry, CreateVault, Page, PushCommit, Pushed, StageEnvelopes, StagedEnvelopes};
+use lockstep_proto::api::vault::{
+    CommitEntry, CreateVault, Page, PushCommit, Pushed, StageEnvelopes, StagedEnvelopes,
+};
 use lockstep_proto::cbor::{Bytes, Wire as _};
 use lockstep_proto::commit::Commit;
 use lockstep_proto::id::{DeviceId, RecordId, Seq, VaultId};
-use lockstep_proto::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Envelopes beyond this are staged before their commit is sent.
@@ -52,7 +54,9 @@ impl Account {
         let mut envelopes: Vec<Bytes> = Vec::new();
         for change in &changes_of(&changes)?.0 {
             let Some((record, _, digest)) = change.version() else { continue };
-            let held = replica.record(record)?.is_some_and(|row| row.seq == seq && row.digest == digest && row.present);
+            let held = replica
+                .record(record)?
+                .is_some_and(|row| row.seq == seq && row.digest == digest && row.present);
             if held && let Some(envelope) = replica.envelope(record)? {
                 envelopes.push(envelope.into());
             }
@@ -155,8 +159,9 @@ impl ServerChain {
             for entry in &page.commits {
                 let commit = decode(entry)?;
                 let hash = Commit::hash_of(&entry.commit.bytes.0);
-                let follows =
-                    last.is_none_or(|(seq, previous)| commit.seq == seq.next() && previous == Some(commit.previous));
+                let follows = last.is_none_or(|(seq, previous)| {
+                    commit.seq == seq.next() && previous == Some(commit.previous)
+                });
                 if !follows {
                     return Err(broken());
                 }
@@ -196,7 +201,10 @@ impl ServerChain {
             Some(last) => Ok((last.seq, last.hash)),
             None => {
                 let hash = replica.commit_hash(self.shared)?;
-                Ok((self.shared, hash.ok_or_else(|| ClientError::Damaged("a commit is missing here".into()))?))
+                Ok((
+                    self.shared,
+                    hash.ok_or_else(|| ClientError::Damaged("a commit is missing here".into()))?,
+                ))
             }
         }
     }

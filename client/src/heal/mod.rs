@@ -13,7 +13,6 @@ use crate::error::{ClientError, Result};
 use crate::late;
 use crate::vault::Vault;
 use chain::ServerChain;
-use lockstep_client_crypto::passphrase::Passphrase;
 use lockstep_engine::replica::Replica as _;
 use lockstep_proto::api::account::{Devices, HealDevices};
 use lockstep_proto::api::problem::Code;
@@ -86,10 +85,7 @@ impl Diagnosis {
     pub fn needs_owner(&self) -> bool {
         self.log != LogState::Whole
             || self.vaults.iter().any(|found| {
-                matches!(
-                    found.state,
-                    VaultState::Parted(_) | VaultState::Fault(_) | VaultState::Unfinished
-                )
+                matches!(found.state, VaultState::Parted(_) | VaultState::Fault(_) | VaultState::Unfinished)
             })
     }
 }
@@ -232,37 +228,40 @@ impl Account {
     }
 }
 
-impl Owner<'_> {
-    /// Heals what was found. It can be cut off anywhere, and goes on when it is asked for again.
+impl Account {
+    /// Gives the server the vaults and commits back that it lacks.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn heal(&mut self, diagnosis: &Diagnosis) -> Result<Healed> {
-        let mut healed = Healed::default();
+    pub async fn give_all_back(&mut self, diagnosis: &Diagnosis, healed: &mut Healed) -> Result<()> {
         for found in &diagnosis.vaults {
-            match &found.state {
-                VaultState::Whole => {}
+            let after = match &found.state {
                 VaultState::Missing => {
-                    self.account().give_birth_back(found.vault).await?;
-                    healed.commits += self.account().give_back(found.vault, Seq::new(0)).await?;
+                    self.give_birth_back(found.vault).await?;
+                    Seq::new(0)
                 }
-                VaultState::Behind(seq) => {
-                    healed.commits += self.account().give_back(found.vault, *seq).await?;
-                }
-                VaultState::Parted(_) | VaultState::Fault(_) | VaultState::Unfinished => {
-                    self.join(found.vault, &mut healed).await?;
-                }
+                VaultState::Behind(seq) => *seq,
+                _ => continue,
+            };
+            healed.commits += self.give_back(found.vault, after).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Owner<'_> {
+    /// Joins the chains that parted, and repairs what does not count. It can be cut off anywhere, and goes on when
+    /// it is asked for again.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn join_all(&mut self, diagnosis: &Diagnosis, healed: &mut Healed) -> Result<()> {
+        for found in &diagnosis.vaults {
+            if matches!(found.state, VaultState::Parted(_) | VaultState::Fault(_) | VaultState::Unfinished) {
+                self.join(found.vault, healed).await?;
             }
         }
-        Ok(healed)
-    }
-
-    /// The passphrase's sign-in record may be an older one than the key header's wrap: makes a new one.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn renew_sign_in(&mut self, passphrase: &Passphrase) -> Result<()> {
-        self.change_passphrase(passphrase).await
+        Ok(())
     }
 }
 

@@ -60,7 +60,9 @@ impl Vault {
         };
         for row in self.replica.list(FILE_TYPE, None)? {
             let Some(content) = read::open(&self.replica, &self.setup.keys, &row)? else { continue };
-            if let (Ok(doc), Some(blob)) = (FileDoc::decode(&content.document.0), content.blobs.into_iter().next()) {
+            if let (Ok(doc), Some(blob)) =
+                (FileDoc::decode(&content.document.0), content.blobs.into_iter().next())
+            {
                 refer(&doc, blob);
             }
         }

@@ -10,11 +10,11 @@ use crate::replica::{Shelved, VaultReplica};
 use crate::rng;
 use crate::vault::Vault;
 use lockstep_client_crypto::vault::Opened;
+use lockstep_engine::NewRecord;
 use lockstep_engine::files::{FILE_TYPE, SNAPSHOT_TYPE, SnapshotDoc};
 use lockstep_engine::keyring::{DEVICE_NAME_TYPE, HEAD_PIN_TYPE, VAULT_KEY_TYPE, VAULT_TYPE};
 use lockstep_engine::repair::{self, Plan, head_at};
 use lockstep_engine::replica::{Policy, Replica as _, WriteOp};
-use lockstep_engine::NewRecord;
 use lockstep_proto::api::vault::{Entries, GetEnvelopes, PushCommit, Pushed};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::{self, KIND_DOCUMENT};
@@ -76,14 +76,21 @@ impl Owner<'_> {
         let shelved = vault.replica.shelved()?;
         let done: Vec<i64> = shelved
             .iter()
-            .filter(|row| row.waits && row.commit.is_some_and(|hash| shown.abandoned.contains(&(row.seq, hash))))
+            .filter(|row| {
+                row.waits && row.commit.is_some_and(|hash| shown.abandoned.contains(&(row.seq, hash)))
+            })
             .map(|row| row.id)
             .collect();
         vault.replica.settle_shelved(&done)
     }
 
     /// Puts what waits on the shelf as pending writes, in the order in which it was committed.
-    async fn carry_over(&mut self, vault: &mut Vault, shown: &ServerChain, healed: &mut Healed) -> Result<()> {
+    async fn carry_over(
+        &mut self,
+        vault: &mut Vault,
+        shown: &ServerChain,
+        healed: &mut Healed,
+    ) -> Result<()> {
         let waiting: Vec<Shelved> = vault.replica.shelved()?.into_iter().filter(|row| row.waits).collect();
         let shelf = Shelf::open(vault, &waiting);
         let mut records = Vec::new();
@@ -126,8 +133,9 @@ impl Owner<'_> {
                 utc: rng::now_utc(),
             };
             let devices = std::sync::Arc::clone(vault.device_log());
-            let built =
-                repair::build(&vault.setup, &devices, &plan, |place, says| self.unlocked().authorise_repair(place, says));
+            let built = repair::build(&vault.setup, &devices, &plan, |place, says| {
+                self.unlocked().authorise_repair(place, says)
+            });
             // Remembered before it is sent: met again in the chain, it is known as this device's own.
             vault.replica.apply(&[WriteOp::DropInFlight, WriteOp::SetInFlight(built.clone())])?;
             let push = PushCommit {
@@ -298,7 +306,8 @@ impl Shelf {
         let source = doc.source.as_bytes();
         let is_ours = |record: &RecordId| self.newest.get(record).is_some_and(|(_, group)| group == source);
         let replaced = self.bare.iter().any(|(at, record)| *at <= seq && is_ours(record));
-        let other_side = self.newest.iter().any(|(record, (_, group))| group == source && written.contains(record));
+        let other_side =
+            self.newest.iter().any(|(record, (_, group))| group == source && written.contains(record));
         !replaced && !other_side
     }
 }
