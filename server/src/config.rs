@@ -1,6 +1,7 @@
 //! Settings: environment first, then the TOML file, then defaults that work with nothing configured.
 //! A wrong setting is one line that names it.
 
+use crate::objects::settings::ObjectsAt;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,8 +27,8 @@ pub struct Config {
     pub data: PathBuf,
     /// SQLite file.
     pub database: PathBuf,
-    /// Folder of blob segments.
-    pub objects: PathBuf,
+    /// Where blob segments lie.
+    pub objects: ObjectsAt,
     /// Public origin (scheme, host, port); none: derived from the listening address.
     pub public_url: Option<String>,
     /// Who may register.
@@ -42,7 +43,7 @@ pub struct ConfigError {
     reason: String,
 }
 
-fn wrong(setting: impl Into<String>, reason: impl Into<String>) -> ConfigError {
+pub(crate) fn wrong(setting: impl Into<String>, reason: impl Into<String>) -> ConfigError {
     ConfigError { setting: setting.into(), reason: reason.into() }
 }
 
@@ -53,6 +54,7 @@ struct File {
     data: Option<String>,
     database_url: Option<String>,
     objects: Option<String>,
+    s3_path_style: Option<String>,
     public_url: Option<String>,
     registration: Option<String>,
 }
@@ -63,6 +65,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("LOCKSTEP_DATA", "data"),
     ("LOCKSTEP_DATABASE_URL", "database_url"),
     ("LOCKSTEP_OBJECTS", "objects"),
+    ("LOCKSTEP_S3_PATH_STYLE", "s3_path_style"),
     ("LOCKSTEP_PUBLIC_URL", "public_url"),
     ("LOCKSTEP_REGISTRATION", "registration"),
 ];
@@ -85,21 +88,24 @@ impl Config {
             Some(text) if !text.is_empty() => (variable.to_owned(), Some(text)),
             _ => (key.to_owned(), value),
         };
-        Self::check(
+        let mut config = Self::check(
             pick("LOCKSTEP_LISTEN", "listen", from_file.listen),
             pick("LOCKSTEP_DATA", "data", from_file.data),
             pick("LOCKSTEP_DATABASE_URL", "database_url", from_file.database_url),
-            pick("LOCKSTEP_OBJECTS", "objects", from_file.objects),
             pick("LOCKSTEP_PUBLIC_URL", "public_url", from_file.public_url),
             pick("LOCKSTEP_REGISTRATION", "registration", from_file.registration),
-        )
+        )?;
+        if let (setting, Some(text)) = pick("LOCKSTEP_OBJECTS", "objects", from_file.objects) {
+            let path_style = pick("LOCKSTEP_S3_PATH_STYLE", "s3_path_style", from_file.s3_path_style);
+            config.objects = ObjectsAt::read(&setting, &text, path_style, &env)?;
+        }
+        Ok(config)
     }
 
     fn check(
         listen: Setting,
         data: Setting,
         database: Setting,
-        objects: Setting,
         public_url: Setting,
         registration: Setting,
     ) -> Result<Self, ConfigError> {
@@ -121,13 +127,6 @@ impl Config {
                     ));
                 }
             },
-        };
-        let objects_folder = match objects.1 {
-            None => data_folder.join("objects"),
-            Some(text) if text.contains("://") && !text.starts_with("file://") => {
-                return Err(wrong(objects.0, "only a folder is supported by this version; S3 is not yet"));
-            }
-            Some(text) => PathBuf::from(text.trim_start_matches("file://")),
         };
         let public_url = match public_url.1 {
             None => None,
@@ -155,9 +154,9 @@ impl Config {
         }
         Ok(Self {
             listen: address,
+            objects: ObjectsAt::Folder(data_folder.join("objects")),
             data: data_folder,
             database: database_file,
-            objects: objects_folder,
             public_url,
             registration,
         })
@@ -167,7 +166,7 @@ impl Config {
 type Setting = (String, Option<String>);
 
 /// An origin is scheme, host and port, nothing else.
-fn check_origin(text: &str) -> Result<String, String> {
+pub(crate) fn check_origin(text: &str) -> Result<String, String> {
     let trimmed = text.trim_end_matches('/');
     let rest = trimmed.strip_prefix("https://").or_else(|| trimmed.strip_prefix("http://"));
     match rest {
@@ -201,7 +200,8 @@ mod tests {
         for (pairs, name) in [
             (&[("LOCKSTEP_LISTEN", "nonsense")][..], "LOCKSTEP_LISTEN"),
             (&[("LOCKSTEP_DATABASE_URL", "postgres://x")], "LOCKSTEP_DATABASE_URL"),
-            (&[("LOCKSTEP_OBJECTS", "s3://bucket")], "LOCKSTEP_OBJECTS"),
+            (&[("LOCKSTEP_OBJECTS", "gs://bucket")], "LOCKSTEP_OBJECTS"),
+            (&[("LOCKSTEP_OBJECTS", "s3://bucket"), ("AWS_REGION", "r")], "AWS_ACCESS_KEY_ID"),
             (&[("LOCKSTEP_PUBLIC_URL", "example.org")], "LOCKSTEP_PUBLIC_URL"),
             (&[("LOCKSTEP_REGISTRATION", "maybe")], "LOCKSTEP_REGISTRATION"),
             (&[("LOCKSTEP_LISTEN", "0.0.0.0:1")], "registration"),

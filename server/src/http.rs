@@ -3,8 +3,6 @@
 use crate::config::Config;
 use crate::domain::opaque::{Opaque, random_bytes};
 use crate::error::StoreError;
-use crate::objects::Objects;
-use crate::objects::local::LocalObjects;
 use crate::router::router;
 use crate::state::{App, Shared};
 use crate::store::Store;
@@ -125,7 +123,7 @@ impl Server {
     pub async fn bind(config: &Config) -> Result<Self, StartError> {
         let (store, lock) = open_store(config).await?;
         let store = Arc::new(store);
-        let objects: Arc<dyn Objects> = Arc::new(LocalObjects::open(&config.objects)?);
+        let objects = crate::objects::open(&config.objects).await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|source| StartError::Listen { address: config.listen, source })?;

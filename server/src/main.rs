@@ -35,7 +35,9 @@ fn after_help() -> String {
     let list: Vec<String> =
         VARIABLES.iter().map(|(variable, key)| format!("  {variable} (file: {key})")).collect();
     format!(
-        "Settings:\n{}\n\nLOCKSTEP_LOG sets the log filter (default: info).\n\
+        "Settings:\n{}\n\nObjects lie in a folder or in s3://BUCKET/PREFIX. A bucket needs AWS_ACCESS_KEY_ID, \
+         AWS_SECRET_ACCESS_KEY\nand AWS_REGION; AWS_SESSION_TOKEN, AWS_ENDPOINT_URL and AWS_ALLOW_HTTP are read too.\n\n\
+         LOCKSTEP_LOG sets the log filter (default: info).\n\
          Exit status: 0 done, 1 failed, 2 wrong usage or wrong setting.",
         list.join("\n")
     )
@@ -136,7 +138,7 @@ fn check_config(config: &Config) {
         config.listen,
         config.data.display(),
         config.database.display(),
-        config.objects.display(),
+        config.objects,
         config.public_url.as_deref().unwrap_or("(the listening address)"),
         config.registration,
     ));

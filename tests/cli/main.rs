@@ -14,6 +14,7 @@
     missing_docs
 )]
 
+mod bucket;
 mod canary;
 mod crash;
 mod damage;

@@ -25,6 +25,7 @@ use lockstep_server::config::{Config, Registration};
 use lockstep_server::domain::account::{Action, check_registration};
 use lockstep_server::extract::session::open_session;
 use lockstep_server::http::Peer;
+use lockstep_server::objects::settings::ObjectsAt;
 use lockstep_server::state::App;
 use lockstep_server::store::{NewAccount, NewSignIn};
 use std::sync::OnceLock;
@@ -51,7 +52,7 @@ impl Running {
         let config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
             database: data.join("test.sqlite"),
-            objects: data.join("objects"),
+            objects: ObjectsAt::Folder(data.join("objects")),
             data,
             public_url: None,
             registration: Registration::Open,
