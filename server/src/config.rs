@@ -1,7 +1,10 @@
 //! Settings: environment first, then the TOML file, then defaults that work with nothing configured.
 //! A wrong setting is one line that names it.
 
+use crate::cors::CorsOrigins;
 use crate::objects::settings::ObjectsAt;
+use crate::proxy::TrustedProxies;
+use crate::tls::TlsFiles;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,6 +36,12 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Who may register.
     pub registration: Registration,
+    /// Certificate and key; none: connections are not encrypted.
+    pub tls: Option<TlsFiles>,
+    /// Proxies whose word about their clients is taken.
+    pub trusted_proxies: TrustedProxies,
+    /// Pages of other origins that may talk to this server.
+    pub cors_origins: CorsOrigins,
 }
 
 /// A wrong setting.
@@ -57,6 +66,10 @@ struct File {
     s3_path_style: Option<String>,
     public_url: Option<String>,
     registration: Option<String>,
+    tls_cert: Option<String>,
+    tls_key: Option<String>,
+    trusted_proxies: Option<String>,
+    cors_origins: Option<String>,
 }
 
 /// Environment variables that are read, with the key of the same setting in the file.
@@ -68,6 +81,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("LOCKSTEP_S3_PATH_STYLE", "s3_path_style"),
     ("LOCKSTEP_PUBLIC_URL", "public_url"),
     ("LOCKSTEP_REGISTRATION", "registration"),
+    ("LOCKSTEP_TLS_CERT", "tls_cert"),
+    ("LOCKSTEP_TLS_KEY", "tls_key"),
+    ("LOCKSTEP_TRUSTED_PROXIES", "trusted_proxies"),
+    ("LOCKSTEP_CORS_ORIGINS", "cors_origins"),
 ];
 
 impl Config {
@@ -98,6 +115,18 @@ impl Config {
         if let (setting, Some(text)) = pick("LOCKSTEP_OBJECTS", "objects", from_file.objects) {
             let path_style = pick("LOCKSTEP_S3_PATH_STYLE", "s3_path_style", from_file.s3_path_style);
             config.objects = ObjectsAt::read(&setting, &text, path_style, &env)?;
+        }
+        config.tls = tls_files(
+            pick("LOCKSTEP_TLS_CERT", "tls_cert", from_file.tls_cert),
+            pick("LOCKSTEP_TLS_KEY", "tls_key", from_file.tls_key),
+        )?;
+        let proxies = pick("LOCKSTEP_TRUSTED_PROXIES", "trusted_proxies", from_file.trusted_proxies);
+        if let (setting, Some(text)) = proxies {
+            config.trusted_proxies = TrustedProxies::parse(&text).map_err(|reason| wrong(setting, reason))?;
+        }
+        let origins = pick("LOCKSTEP_CORS_ORIGINS", "cors_origins", from_file.cors_origins);
+        if let (setting, Some(text)) = origins {
+            config.cors_origins = CorsOrigins::parse(&text).map_err(|reason| wrong(setting, reason))?;
         }
         Ok(config)
     }
@@ -159,11 +188,25 @@ impl Config {
             database: database_file,
             public_url,
             registration,
+            tls: None,
+            trusted_proxies: TrustedProxies::default(),
+            cors_origins: CorsOrigins::default(),
         })
     }
 }
 
 type Setting = (String, Option<String>);
+
+/// Certificate and key belong together.
+fn tls_files(cert: Setting, key: Setting) -> Result<Option<TlsFiles>, ConfigError> {
+    match (cert, key) {
+        ((_, None), (_, None)) => Ok(None),
+        ((_, Some(cert)), (_, Some(key))) => Ok(Some(TlsFiles { cert: cert.into(), key: key.into() })),
+        ((missing, None), (given, Some(_))) | ((given, Some(_)), (missing, None)) => {
+            Err(wrong(missing, format!("{given} is set, which needs it too")))
+        }
+    }
+}
 
 /// An origin is scheme, host and port, nothing else.
 pub(crate) fn check_origin(text: &str) -> Result<String, String> {
@@ -204,6 +247,10 @@ mod tests {
             (&[("LOCKSTEP_OBJECTS", "s3://bucket"), ("AWS_REGION", "r")], "AWS_ACCESS_KEY_ID"),
             (&[("LOCKSTEP_PUBLIC_URL", "example.org")], "LOCKSTEP_PUBLIC_URL"),
             (&[("LOCKSTEP_REGISTRATION", "maybe")], "LOCKSTEP_REGISTRATION"),
+            (&[("LOCKSTEP_TLS_CERT", "cert.pem")], "tls_key"),
+            (&[("LOCKSTEP_TLS_KEY", "key.pem")], "tls_cert"),
+            (&[("LOCKSTEP_TRUSTED_PROXIES", "10.0.0.0/40")], "LOCKSTEP_TRUSTED_PROXIES"),
+            (&[("LOCKSTEP_CORS_ORIGINS", "*")], "LOCKSTEP_CORS_ORIGINS"),
             (&[("LOCKSTEP_LISTEN", "0.0.0.0:1")], "registration"),
             (&[("LOCKSTEP_LISTEN", "0.0.0.0:1"), ("LOCKSTEP_REGISTRATION", "closed")], "LOCKSTEP_PUBLIC_URL"),
         ] {

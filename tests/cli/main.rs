@@ -19,6 +19,7 @@ mod canary;
 mod crash;
 mod damage;
 mod devices;
+mod edge;
 mod fidelity;
 mod full;
 mod help;
