@@ -69,6 +69,7 @@ fn reason(error: &Error) -> String {
     let kind = match status.as_deref() {
         Some("401" | "403") => "access was refused",
         Some(_) => "the request was refused",
+        None if text.contains("redirect") => "it lies elsewhere; is AWS_REGION right?",
         None => "it answered what is no answer of S3",
     };
     let told = [status, code].into_iter().flatten().collect::<Vec<_>>().join(" ");

@@ -105,7 +105,9 @@ impl S3Settings {
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         let prefix = prefix.trim_end_matches('/');
         if !is_bucket(bucket) {
-            return Err(wrong(setting, format!("\"{bucket}\" is no name of a bucket")));
+            // Not repeated: somebody may have written keys into it.
+            let form = "after s3:// comes the bucket: 3 to 63 small letters, digits, dots and hyphens";
+            return Err(wrong(setting, form));
         }
         if !prefix.is_empty() && !prefix.split('/').all(is_word) {
             return Err(wrong(
@@ -197,7 +199,9 @@ fn is_word(text: &str) -> bool {
 
 /// An endpoint is scheme, host and port; without encryption only on this machine, or when it is allowed.
 fn check_endpoint(text: &str, plain_is_allowed: bool) -> Result<String, String> {
-    let origin = crate::config::check_origin(text)?;
+    // Not repeated: somebody may have written keys into it.
+    let form = "it is no scheme, host and port, such as https://s3.example.org";
+    let origin = crate::config::check_origin(text).map_err(|_| form.to_owned())?;
     let Some(host) = origin.strip_prefix("http://") else { return Ok(origin) };
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next(),
@@ -253,6 +257,7 @@ mod tests {
         for (text, style, pairs, name) in [
             ("s3://", None, &[region][..], OBJECTS),
             ("s3://Upper", None, &[region], OBJECTS),
+            ("s3://GK1:s3cr3t@bucket/x", None, &[region], OBJECTS),
             ("s3://bucket/../x", None, &[region], OBJECTS),
             ("s3://bucket/a//b", None, &[region], OBJECTS),
             ("gs://bucket", None, &[region], OBJECTS),
@@ -267,6 +272,7 @@ mod tests {
                 "AWS_ENDPOINT_URL",
             ),
             ("s3://bucket", None, &[("AWS_ENDPOINT_URL_S3", "example.org")], "AWS_ENDPOINT_URL_S3"),
+            ("s3://bucket", None, &[("AWS_ENDPOINT_URL", "https://GK1:s3cr3t@a.org")], "AWS_ENDPOINT_URL"),
             ("s3://bucket", None, &[region, ("AWS_SECRET_ACCESS_KEY", "a b")], "AWS_SECRET_ACCESS_KEY"),
             ("s3://bucket", None, &[region, ("AWS_ACCESS_KEY_ID", "")], "AWS_ACCESS_KEY_ID"),
         ] {
