@@ -22,7 +22,14 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve. With nothing configured: on 127.0.0.1:8484, everything in ./lockstep-data.
-    Serve,
+    Serve {
+        /// Encrypt connections with this certificate chain (PEM); read again when it changes.
+        #[arg(long, value_name = "FILE")]
+        tls_cert: Option<PathBuf>,
+        /// Private key of the certificate (PEM).
+        #[arg(long, value_name = "FILE")]
+        tls_key: Option<PathBuf>,
+    },
     /// Bring the database's schema up to date and end.
     Migrate,
     /// Read the settings, say what they come to, and end.
@@ -35,7 +42,9 @@ fn after_help() -> String {
     let list: Vec<String> =
         VARIABLES.iter().map(|(variable, key)| format!("  {variable} (file: {key})")).collect();
     format!(
-        "Settings:\n{}\n\nLOCKSTEP_LOG sets the log filter (default: info).\n\
+        "Settings:\n{}\n\nObjects lie in a folder or in s3://BUCKET/PREFIX. A bucket needs AWS_ACCESS_KEY_ID, \
+         AWS_SECRET_ACCESS_KEY\nand AWS_REGION; AWS_SESSION_TOKEN, AWS_ENDPOINT_URL and AWS_ALLOW_HTTP are read too.\n\n\
+         LOCKSTEP_LOG sets the log filter (default: info).\n\
          Exit status: 0 done, 1 failed, 2 wrong usage or wrong setting.",
         list.join("\n")
     )
@@ -43,7 +52,7 @@ fn after_help() -> String {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let config = match Config::load(cli.config.as_deref(), |name| std::env::var(name).ok()) {
+    let config = match Config::load(cli.config.as_deref(), |name| setting(&cli.command, name)) {
         Ok(config) => config,
         Err(error) => return complain(&error.to_string(), 2),
     };
@@ -53,7 +62,7 @@ fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match cli.command {
-            Command::Serve => serve(&config).await,
+            Command::Serve { .. } => serve(&config).await,
             Command::Migrate => migrate(&config).await,
             Command::CheckConfig => {
                 check_config(&config);
@@ -66,6 +75,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&format!("{error:#}"), 1),
     }
+}
+
+/// A flag goes before the environment.
+fn setting(command: &Command, name: &str) -> Option<String> {
+    let flag = match (command, name) {
+        (Command::Serve { tls_cert, .. }, "LOCKSTEP_TLS_CERT") => tls_cert.as_ref(),
+        (Command::Serve { tls_key, .. }, "LOCKSTEP_TLS_KEY") => tls_key.as_ref(),
+        _ => None,
+    };
+    flag.map(|file| file.display().to_string()).or_else(|| std::env::var(name).ok())
 }
 
 #[expect(clippy::print_stderr, reason = "a program speaks to its user")]
@@ -132,13 +151,15 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
 
 fn check_config(config: &Config) {
     say(&format!(
-        "listen: {}\ndata: {}\ndatabase: sqlite:{}\nobjects: {}\npublic url: {}\nregistration: {:?}",
+        "listen: {}\ndata: {}\ndatabase: sqlite:{}\nobjects: {}\npublic url: {}\nregistration: {:?}\n\
+         tls: {}",
         config.listen,
         config.data.display(),
         config.database.display(),
-        config.objects.display(),
+        config.objects,
         config.public_url.as_deref().unwrap_or("(the listening address)"),
         config.registration,
+        config.tls.as_ref().map_or_else(|| "no".to_owned(), |files| files.cert.display().to_string()),
     ));
 }
 

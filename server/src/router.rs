@@ -55,6 +55,7 @@ pub fn router(app: App) -> Router {
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             ApiError::new(Code::Internal, "the server failed; its log says more").into_response()
         }))
+        .layer(middleware::from_fn_with_state(app.clone(), crate::cors::cors))
         .layer(middleware::from_fn(log_request))
         .with_state(app)
 }

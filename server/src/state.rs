@@ -2,6 +2,7 @@
 
 use crate::budget::Budget;
 use crate::config::Registration;
+use crate::cors::CorsOrigins;
 use crate::domain::opaque::Opaque;
 use crate::domain::throttle::Throttle;
 use crate::objects::Objects;
@@ -34,6 +35,8 @@ pub struct Shared {
     pub sources: Throttle,
     /// Public origin.
     pub origin: String,
+    /// Pages of other origins that may talk to this server.
+    pub cors: CorsOrigins,
     /// Who may register.
     pub registration: Registration,
 }

@@ -69,7 +69,7 @@ fn a_wrong_setting_is_one_line() {
         ("LOCKSTEP_REGISTRATION", "maybe"),
         ("LOCKSTEP_PUBLIC_URL", "example.org"),
         ("LOCKSTEP_DATABASE_URL", "postgres://x"),
-        ("LOCKSTEP_OBJECTS", "s3://bucket"),
+        ("LOCKSTEP_OBJECTS", "gs://bucket"),
         ("LOCKSTEP_CONFIG", "/nowhere/server.toml"),
     ] {
         let folder = crate::world::Folder::new();

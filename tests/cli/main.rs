@@ -14,10 +14,12 @@
     missing_docs
 )]
 
+mod bucket;
 mod canary;
 mod crash;
 mod damage;
 mod devices;
+mod edge;
 mod fidelity;
 mod full;
 mod help;

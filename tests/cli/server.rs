@@ -90,6 +90,13 @@ impl Server {
         Some(child.wait().unwrap())
     }
 
+    /// Tells it that its files changed.
+    pub(crate) fn hang_up(&self) {
+        let (child, _) = self.running.as_ref().unwrap();
+        let pid = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    }
+
     /// Another command of the server's program on the same data.
     pub(crate) fn run(&self, folder: &Path, arguments: &[&str]) -> crate::program::Done {
         let mut command = self.command();

@@ -10,7 +10,7 @@ use crate::objects::SegmentWriter;
 use crate::state::App;
 use crate::store::{FramedObject, PartRow, SegmentId};
 use crate::time::now_utc;
-use axum::body::{Body, BodyDataStream};
+use axum::body::{Body, BodyDataStream, HttpBody as _};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -28,6 +28,9 @@ use std::collections::BTreeMap;
 
 type Answer = Result<Response, ApiError>;
 
+/// Memory of a segment's writer comes in blocks of at most this size.
+const WRITER_BLOCK_BYTES: usize = 256 * 1024;
+
 /// `POST /v1/vaults/{v}/objects`: many small objects become one segment in one write.
 pub(crate) async fn framed(
     State(app): State<App>,
@@ -36,7 +39,10 @@ pub(crate) async fn framed(
     body: Body,
 ) -> Answer {
     let vault = vault_of(&app, &session, &vault).await?;
-    let _reserved = app.budget.reserve(app.objects.writer_bytes()).await?;
+    // A writer never holds more than the body, but for the last block of its memory.
+    let declared = body.size_hint().exact().and_then(|size| usize::try_from(size).ok());
+    let most = declared.map_or(usize::MAX, |size| size.saturating_add(WRITER_BLOCK_BYTES));
+    let _reserved = app.budget.reserve(app.objects.writer_bytes().min(most)).await?;
     let segment = SegmentId(random_bytes());
     app.store.begin_segment(vault.key, segment, now_utc()).await?;
     let mut writer = app.objects.create(segment).await?;
@@ -258,9 +264,7 @@ pub(crate) async fn put_part(
     let digest = part_digest(&bytes);
     let segment = SegmentId(random_bytes());
     app.store.begin_segment(vault.key, segment, now_utc()).await?;
-    let mut writer = app.objects.create(segment).await?;
-    writer.write(bytes).await?;
-    writer.finish().await?;
+    app.objects.put(segment, bytes).await?;
     app.store
         .put_part(vault.key, blob, PartRow { index, digest, segment, start: 0, size }, now_utc())
         .await?;
