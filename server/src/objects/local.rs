@@ -83,14 +83,6 @@ impl Objects for LocalObjects {
         self.segments.size(segment).await
     }
 
-    async fn size(&self, segment: SegmentId) -> Result<Option<u64>, StoreError> {
-        match self.store.head(&place(segment)).await {
-            Ok(found) => Ok(Some(found.size)),
-            Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(failed(error)),
-        }
-    }
-
     async fn delete(&self, segment: SegmentId) -> Result<(), StoreError> {
         self.segments.delete(segment).await
     }
