@@ -233,6 +233,7 @@ impl Account {
             create: first.create.clone(),
             genesis: Some(first.genesis.clone()),
             next_epoch: self.next_key(first.vault, epoch)?,
+            heals: false,
         };
         Ok(Vault::new(setup, Arc::clone(self.keyring.device_log()), replica, Arc::clone(&self.api)))
     }

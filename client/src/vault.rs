@@ -43,6 +43,12 @@ impl Vault {
         Self { engine: VaultEngine::new(setup.clone(), log), replica, setup, api, devices }
     }
 
+    /// The same vault; from now on its commits may name objects that the server lost.
+    pub(crate) fn healing(self) -> Self {
+        let log = Arc::clone(self.engine.devices());
+        Self::new(Setup { heals: true, ..self.setup }, log, self.replica, self.api)
+    }
+
     /// The replica.
     pub fn replica(&self) -> &VaultReplica {
         &self.replica

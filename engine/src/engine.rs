@@ -32,6 +32,8 @@ pub struct Setup {
     pub genesis: Option<Signed>,
     /// The epoch to go on to when a device was revoked: its key is among the keys, and was made after.
     pub next_epoch: Option<Epoch>,
+    /// Whether commits carry over what a restored server lacks: objects that they name may be missing there.
+    pub heals: bool,
 }
 
 impl Setup {
@@ -285,7 +287,7 @@ impl VaultEngine {
             (Doing::Missing(pull), Answer::Entries(entries, _)) => self.missing(replica, pull, entries, out),
             (Doing::Fill(rows), Answer::Entries(entries, _)) => self.fill(replica, &rows, entries, out),
             (Doing::Stage(in_flight), Answer::Staged) => {
-                let push = push::body(&in_flight, false);
+                let push = push::body(&self.setup, &in_flight, false);
                 self.send(Request::Push(push), Doing::Push(in_flight), out);
                 Ok(())
             }
@@ -534,7 +536,7 @@ impl VaultEngine {
             let envelopes = in_flight.sealed.iter().map(|sealed| sealed.envelope.clone().into()).collect();
             self.send(Request::Stage { envelopes }, Doing::Stage(in_flight), out);
         } else {
-            let push = push::body(&in_flight, true);
+            let push = push::body(&self.setup, &in_flight, true);
             self.send(Request::Push(push), Doing::Push(in_flight), out);
         }
     }

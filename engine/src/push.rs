@@ -49,14 +49,14 @@ pub(crate) fn abandon(replica: &dyn Replica, blobs: &[BlobId]) -> Result<Vec<Wri
 }
 
 /// The request's body, with or without its envelopes.
-pub(crate) fn body(in_flight: &InFlight, with_envelopes: bool) -> PushCommit {
+pub(crate) fn body(setup: &Setup, in_flight: &InFlight, with_envelopes: bool) -> PushCommit {
     let envelopes = if with_envelopes {
         in_flight.sealed.iter().map(|sealed| sealed.envelope.clone().into()).collect()
     } else {
         Vec::new()
     };
     let changes = in_flight.changes.clone().into();
-    PushCommit { commit: in_flight.commit.clone(), changes, envelopes, heals: false }
+    PushCommit { commit: in_flight.commit.clone(), changes, envelopes, heals: setup.heals }
 }
 
 /// Seals and signs the next commit; none if nothing is pending.
