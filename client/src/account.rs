@@ -228,7 +228,15 @@ pub(crate) fn keyring_setup(
         keys.add_epoch(epoch, key.duplicate());
     }
     let next_epoch = Some(keyring.epoch());
-    Setup { account, keys: Arc::new(keys), device: Arc::clone(device), create, genesis: None, next_epoch, heals: false }
+    Setup {
+        account,
+        keys: Arc::new(keys),
+        device: Arc::clone(device),
+        create,
+        genesis: None,
+        next_epoch,
+        heals: false,
+    }
 }
 
 /// Device log and key header as stored, verified.

@@ -141,7 +141,9 @@ impl From<EngineError> for ClientError {
         let text = error.to_string();
         match error {
             EngineError::Rollback { .. } => Self::Rollback(text),
-            EngineError::Fork { .. } => Self::Fork(text),
+            EngineError::Fork { vault, seq } => {
+                Self::Fork(format!("commit {seq} of vault {vault} does not follow what this device verified"))
+            }
             EngineError::Fault { .. } => Self::Fault(text),
             EngineError::Incomplete { .. } => Self::Incomplete(text),
             EngineError::Cloned { .. } => Self::Cloned(text),

@@ -94,6 +94,15 @@ impl Vault {
         self.drive(Input::Pull).await
     }
 
+    /// The server's head is another than the one that was verified here, and not behind it: takes over a repair that
+    /// says why, and pulls.
+    ///
+    /// # Errors
+    /// [`ClientError::Fork`] if there is none.
+    pub async fn follow_repair(&mut self) -> Result<Vec<Event>> {
+        self.drive(Input::Seek).await
+    }
+
     /// Takes back pending writes that name objects which are not at the server any more; the caller, who has
     /// the contents, uploads and writes them again.
     ///

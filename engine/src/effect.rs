@@ -117,6 +117,9 @@ pub enum Input {
     Sync,
     /// Pull only: nothing is signed or sent.
     Pull,
+    /// The server says that its head is another than the one that was verified here, at this place or before it:
+    /// looks for a repair that gives this one up, and pulls.
+    Seek,
     /// These objects are not at the server: pending writes that name them are taken back, to be written
     /// again by whoever has their contents.
     Abandon(Vec<BlobId>),

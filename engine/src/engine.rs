@@ -158,6 +158,14 @@ impl VaultEngine {
                 }
                 Ok(())
             }
+            Input::Seek => {
+                if !self.is_busy() {
+                    self.pull_only = true;
+                    let seq = replica.head()?.map_or(Seq::new(0), |head| head.tip.seq);
+                    self.seek(replica, EngineError::Fork { vault: self.setup.vault(), seq }, out)?;
+                }
+                Ok(())
+            }
             Input::Abandon(blobs) => {
                 let ops = push::abandon(replica, &blobs)?;
                 let id = self.id();

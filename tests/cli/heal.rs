@@ -235,3 +235,35 @@ fn without_a_yes_nothing_happens() {
     a.ok(&["heal", "--yes", "--passphrase-file", &wrong]);
     assert_eq!(a.get("n"), "\"today\"");
 }
+
+/// A device was revoked after the copy was made: to the restored server it is as good as any, and it writes. What it
+/// wrote late is given up by a repair, and kept for review.
+#[test]
+fn what_a_revoked_device_wrote_while_it_was_forgotten_is_given_up_and_kept() {
+    let (mut world, a, b, copy) = yesterday();
+    let c = world.login("c");
+    c.snapshots();
+    let between = world.path("between");
+    world.server.back_up(&between);
+    let id = a.ok(&["--json", "whoami"]).json();
+    let id = id["devices"].as_array().unwrap().iter().find(|device| device["name"] == "b-device");
+    drop(id);
+    a.ok(&["device", "revoke", "b-device", "--passphrase-file", &world.text("passphrase")]);
+    a.put("n", "\"today\"").ok();
+    world.server.put_back(&between, true, true);
+    b.put("late", "\"of a device that was revoked\"").ok();
+    c.put("good", "\"of a device that was not\"").ok();
+    let done = heal(&world, &a);
+    assert_eq!(done.status, Some(0), "{done:#?}");
+    b.run(&["status"]).ends(5, &[]);
+    for device in [&a, &c] {
+        device.ok(&["status"]);
+        assert_eq!(device.get("n"), "\"today\"");
+        assert_eq!(device.get("good"), "\"of a device that was not\"");
+        device.run(&["record", "get", "--type", "note", "--id", "late"]).ends(11, &[]);
+    }
+    let kept = a.ok(&["--json", "heal", "--review"]).json();
+    assert!(kept.to_string().contains("of a device that was revoked"), "{kept}");
+    drop(copy);
+    in_step(&world, &[&a, &c]);
+}
