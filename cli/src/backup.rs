@@ -68,7 +68,7 @@ pub(crate) async fn backup(context: &Context, args: Backup) -> Result<ExitCode> 
         }
     }
     account.pin_heads(false).await?;
-    account.keep_session()?;
+    context.synced(&account)?;
     if context.out.is_json() {
         context.out.result("", &json!(results));
     }
@@ -127,7 +127,7 @@ pub(crate) async fn open_to_read(
         let vault = account.open_vault_locally(name)?;
         return Ok((account, vault, None));
     }
-    match bring_up_to_date(&mut account, name).await {
+    match bring_up_to_date(context, &mut account, name).await {
         Ok(vault) => Ok((account, vault, None)),
         Err(error) => match account.open_vault_locally(name) {
             Ok(vault) => {
@@ -139,12 +139,12 @@ pub(crate) async fn open_to_read(
     }
 }
 
-async fn bring_up_to_date(account: &mut Account, name: &str) -> Result<Vault> {
+async fn bring_up_to_date(context: &Context, account: &mut Account, name: &str) -> Result<Vault> {
     account.sync_keyring().await?;
     let mut vault = account.open_vault(name, false).await?;
     account.sync_vault(&mut vault).await?;
     account.pin_heads(false).await?;
-    account.keep_session()?;
+    context.synced(account)?;
     Ok(vault)
 }
 

@@ -6,7 +6,7 @@ mod join;
 pub(crate) mod manage;
 
 pub use join::{NewSecrets, Place, generate_passphrase, login, recover, signup};
-pub use manage::Owner;
+pub use manage::{KitState, Owner};
 
 use crate::api::Api;
 use crate::error::{ClientError, Result};
@@ -207,7 +207,7 @@ impl Account {
         }
         self.db.set_meta(TOLD, &last.to_be_bytes())?;
         let mut devices = self.devices();
-        devices.retain(|device| device.enrolled_at > told && !device.is_this);
+        devices.retain(|device| device.enrolled_at > told && !device.is_this && !device.is_revoked);
         Ok(devices)
     }
 }

@@ -33,7 +33,10 @@ pub enum ClientError {
     #[error("the account name or the recovery key is wrong")]
     WrongRecoveryKey,
     /// The session ended and the device can not sign in again.
-    #[error("the server does not accept this device any more; run: lockstep login")]
+    #[error(
+        "the server does not accept this device any more: it was revoked, or the account was deleted, or the server's \
+         data is older than the device; to join again, run: lockstep login"
+    )]
     SignedOut,
     /// The server refuses.
     #[error("the server refuses: {detail}")]

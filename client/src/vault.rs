@@ -181,6 +181,12 @@ impl Vault {
                 match pushed {
                     Ok(_) => Answer::Pushed,
                     Err(ClientError::HeadMoved(page)) => Answer::HeadMoved(*page),
+                    Err(error) if error.code() == Some(Code::LogMoved) => {
+                        return Err(ClientError::KeysBehind(format!(
+                            "vault {} goes on under another key",
+                            self.setup.vault()
+                        )));
+                    }
                     Err(error) if error.code() == Some(Code::MissingObject) => {
                         let ClientError::Refused { names, .. } = &error else { return Err(error) };
                         let blobs = names.iter().filter_map(|name| name.parse().ok()).collect();

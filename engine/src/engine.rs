@@ -513,7 +513,8 @@ impl VaultEngine {
             return Ok(());
         }
         if let Some(in_flight) = replica.in_flight()? {
-            if push::follows(&in_flight, &head, self.setup.device.id())? {
+            let follows = push::follows(&in_flight, &head, self.setup.device.id())?;
+            if follows && !push::is_outdated(&in_flight, &self.devices)? {
                 self.send_commit(Box::new(in_flight), out);
             } else {
                 self.write(vec![WriteOp::DropInFlight], Then::Rebuild, out);

@@ -245,10 +245,9 @@ fn what_a_revoked_device_wrote_while_it_was_forgotten_is_given_up_and_kept() {
     c.snapshots();
     let between = world.path("between");
     world.server.back_up(&between);
-    let id = a.ok(&["--json", "whoami"]).json();
-    let id = id["devices"].as_array().unwrap().iter().find(|device| device["name"] == "b-device");
-    drop(id);
-    a.ok(&["device", "revoke", "b-device", "--passphrase-file", &world.text("passphrase")]);
+    let who = b.ok(&["--json", "whoami"]).json();
+    let id = who["device"].as_str().unwrap().to_owned();
+    a.ok(&["device", "revoke", &id, "--passphrase-file", &world.text("passphrase")]);
     a.put("n", "\"today\"").ok();
     world.server.put_back(&between, true, true);
     b.put("late", "\"of a device that was revoked\"").ok();
