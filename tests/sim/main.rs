@@ -27,6 +27,7 @@ mod hostile;
 mod ledger;
 mod plan;
 mod planted;
+mod repair;
 mod replica;
 mod server;
 mod tamper;
