@@ -14,16 +14,31 @@ pub(crate) enum Cut {
     After(&'static str),
 }
 
+/// Every request from some number on is lost, before it reaches the server or after it was answered.
+#[derive(Debug, Clone, Copy)]
+struct CutOff {
+    left: u64,
+    after: bool,
+}
+
 #[derive(Default)]
 struct Shared {
     upstream: OnceLock<String>,
     cut: Mutex<Option<(Cut, u64)>>,
+    cut_off: Mutex<Option<CutOff>>,
     cuts: Mutex<u64>,
 }
 
 impl Shared {
     /// What happens to a request now; counted if it is cut.
     fn cut_of(&self, line: &str) -> Option<Cut> {
+        if let Some(off) = self.cut_off.lock().unwrap().as_mut() {
+            if off.left == 0 {
+                *self.cuts.lock().unwrap() += 1;
+                return Some(if off.after { Cut::After("") } else { Cut::Before("") });
+            }
+            off.left -= 1;
+        }
         let mut cut = self.cut.lock().unwrap();
         let (what, left) = cut.as_mut()?;
         let (Cut::Before(text) | Cut::After(text)) = what;
@@ -66,8 +81,14 @@ impl Proxy {
         *self.shared.cut.lock().unwrap() = Some((cut, times));
     }
 
+    /// Lets so many requests through, and loses every one after them.
+    pub(crate) fn cut_off(&self, left: u64, after: bool) {
+        *self.shared.cut_off.lock().unwrap() = Some(CutOff { left, after });
+    }
+
     pub(crate) fn heal(&self) {
         *self.shared.cut.lock().unwrap() = None;
+        *self.shared.cut_off.lock().unwrap() = None;
     }
 
     /// How many requests were cut so far.
