@@ -1,6 +1,7 @@
 //! Settings: environment first, then the TOML file, then defaults that work with nothing configured.
 //! A wrong setting is one line that names it.
 
+use lockstep_proto::size::parse_size;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Who may register.
     pub registration: Registration,
+    /// Bytes that an account without a quota of its own may use; none is no limit.
+    pub quota: Option<u64>,
 }
 
 /// A wrong setting.
@@ -55,6 +58,7 @@ struct File {
     objects: Option<String>,
     public_url: Option<String>,
     registration: Option<String>,
+    quota: Option<String>,
 }
 
 /// Environment variables that are read, with the key of the same setting in the file.
@@ -65,6 +69,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("LOCKSTEP_OBJECTS", "objects"),
     ("LOCKSTEP_PUBLIC_URL", "public_url"),
     ("LOCKSTEP_REGISTRATION", "registration"),
+    ("LOCKSTEP_QUOTA", "quota"),
 ];
 
 impl Config {
@@ -85,14 +90,16 @@ impl Config {
             Some(text) if !text.is_empty() => (variable.to_owned(), Some(text)),
             _ => (key.to_owned(), value),
         };
-        Self::check(
+        let quota = check_quota(pick("LOCKSTEP_QUOTA", "quota", from_file.quota))?;
+        let config = Self::check(
             pick("LOCKSTEP_LISTEN", "listen", from_file.listen),
             pick("LOCKSTEP_DATA", "data", from_file.data),
             pick("LOCKSTEP_DATABASE_URL", "database_url", from_file.database_url),
             pick("LOCKSTEP_OBJECTS", "objects", from_file.objects),
             pick("LOCKSTEP_PUBLIC_URL", "public_url", from_file.public_url),
             pick("LOCKSTEP_REGISTRATION", "registration", from_file.registration),
-        )
+        )?;
+        Ok(Self { quota, ..config })
     }
 
     fn check(
@@ -160,7 +167,16 @@ impl Config {
             objects: objects_folder,
             public_url,
             registration,
+            quota: None,
         })
+    }
+}
+
+/// A size, or `none`.
+fn check_quota(quota: Setting) -> Result<Option<u64>, ConfigError> {
+    match quota.1.as_deref() {
+        None | Some("none") => Ok(None),
+        Some(text) => parse_size(text).map(Some).map_err(|error| wrong(quota.0, format!("{error}, or none"))),
     }
 }
 
@@ -197,6 +213,16 @@ mod tests {
     }
 
     #[test]
+    fn a_quota_is_a_size_or_none() {
+        for (text, quota) in
+            [("none", None), ("10 GiB", Some(10 << 30)), ("500MB", Some(500_000_000)), ("0", Some(0))]
+        {
+            assert_eq!(load(&[("LOCKSTEP_QUOTA", text)]).unwrap().quota, quota, "{text}");
+        }
+        assert_eq!(load(&[]).unwrap().quota, None);
+    }
+
+    #[test]
     fn a_wrong_setting_is_named() {
         for (pairs, name) in [
             (&[("LOCKSTEP_LISTEN", "nonsense")][..], "LOCKSTEP_LISTEN"),
@@ -204,6 +230,7 @@ mod tests {
             (&[("LOCKSTEP_OBJECTS", "s3://bucket")], "LOCKSTEP_OBJECTS"),
             (&[("LOCKSTEP_PUBLIC_URL", "example.org")], "LOCKSTEP_PUBLIC_URL"),
             (&[("LOCKSTEP_REGISTRATION", "maybe")], "LOCKSTEP_REGISTRATION"),
+            (&[("LOCKSTEP_QUOTA", "10 G")], "LOCKSTEP_QUOTA"),
             (&[("LOCKSTEP_LISTEN", "0.0.0.0:1")], "registration"),
             (&[("LOCKSTEP_LISTEN", "0.0.0.0:1"), ("LOCKSTEP_REGISTRATION", "closed")], "LOCKSTEP_PUBLIC_URL"),
         ] {

@@ -5,7 +5,9 @@ mod authority;
 mod malformed;
 mod names;
 mod object;
+mod session;
 mod stop;
+mod usage;
 mod vault;
 
 use crate::chain::Chain;
@@ -47,6 +49,10 @@ impl Running {
     }
 
     async fn start_in(folder: Folder) -> Self {
+        Self::start_with(folder, None).await
+    }
+
+    async fn start_with(folder: Folder, quota: Option<u64>) -> Self {
         let data = folder.path().join("data");
         let config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
@@ -55,6 +61,7 @@ impl Running {
             data,
             public_url: None,
             registration: Registration::Open,
+            quota,
         };
         let server = Server::bind(&config).await.unwrap();
         let (client, app) = (Client::new(server.address().unwrap()), server.app().clone());

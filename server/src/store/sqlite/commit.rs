@@ -1,8 +1,10 @@
 //! Applying commits: everything is read, judged and written in the writer's transaction.
 
-use super::failed;
 use super::row::{digest, id16, number, sql};
+use super::usage::{self, Charge, row_bytes};
+use super::{DefaultQuota, failed};
 use crate::domain::commit::{Judged, Live, PreparedCommit, VaultState, judge};
+use crate::domain::quota::{allowance_of, allowance_of_staged};
 use crate::error::{Refusal, StoreError};
 use crate::store::{Pushed, Result, VaultKey};
 use lockstep_proto::Digest;
@@ -14,7 +16,7 @@ use lockstep_proto::id::{AccountId, DeviceId, Epoch, RecordId, Revision, Seq, Va
 use lockstep_proto::sign::PublicKey;
 use lockstep_proto::state::StateDigest;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows a statement: enough to amortise it, far below SQLite's limit of variables.
 const ROWS_A_STATEMENT: usize = 100;
@@ -22,26 +24,54 @@ const ROWS_A_STATEMENT: usize = 100;
 pub(super) async fn stage(
     c: &mut SqliteConnection,
     key: VaultKey,
+    quota: DefaultQuota,
     envelopes: Vec<(Digest, Vec<u8>)>,
     expires_utc: u64,
 ) -> Result<()> {
     let expires = sql(expires_utc)?;
+    let allowance = allowance_of_staged(envelopes.iter().map(|(_, bytes)| bytes.as_slice()));
+    let mut charge = Charge::default();
     for rows in envelopes.chunks(ROWS_A_STATEMENT) {
+        let known = renew_staged(c, key, rows, expires).await?;
+        let fresh: Vec<_> = rows.iter().filter(|(digest, _)| !known.contains(digest)).collect();
+        if fresh.is_empty() {
+            continue;
+        }
         let mut query =
             QueryBuilder::<Sqlite>::new("INSERT INTO staged (vault, digest, envelope, expires_utc) ");
-        query.push_values(rows, |mut row, (digest, bytes)| {
+        query.push_values(&fresh, |mut row, (digest, bytes)| {
             row.push_bind(key.0).push_bind(&digest.as_bytes()[..]).push_bind(bytes).push_bind(expires);
         });
-        query.push(" ON CONFLICT (vault, digest) DO UPDATE SET expires_utc = excluded.expires_utc");
         query.build().execute(&mut *c).await.map_err(failed)?;
+        charge.added =
+            fresh.iter().fold(charge.added, |sum, (_, bytes)| sum.saturating_add(row_bytes(bytes)));
     }
-    Ok(())
+    usage::charge(c, key, quota, charge, allowance).await
+}
+
+/// Lets what is staged already live longer; gives its digests.
+async fn renew_staged(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    rows: &[(Digest, Vec<u8>)],
+    expires: i64,
+) -> Result<BTreeSet<Digest>> {
+    let mut query = QueryBuilder::<Sqlite>::new("UPDATE staged SET expires_utc = ");
+    query.push_bind(expires).push(" WHERE vault = ").push_bind(key.0).push(" AND digest IN (");
+    let mut list = query.separated(", ");
+    for (digest, _) in rows {
+        list.push_bind(&digest.as_bytes()[..]);
+    }
+    query.push(") RETURNING digest");
+    let known = query.build().fetch_all(c).await.map_err(failed)?;
+    known.iter().map(|row| digest(row, 0)).collect()
 }
 
 pub(super) async fn apply(
     c: &mut SqliteConnection,
     account: AccountId,
     key: VaultKey,
+    quota: DefaultQuota,
     mut push: PreparedCommit,
 ) -> Result<Pushed> {
     let (tip, state, records) = vault(c, key).await?;
@@ -61,9 +91,22 @@ pub(super) async fn apply(
     let authors = authors(c, account, &push).await?;
     let vault = VaultState { tip, skip, state, records, live };
     let judged = judge(&push, &vault, &authors)?;
+    usage::charge(c, key, quota, charge_of(&push, &staged), allowance_of(&push.changes)).await?;
     write(c, key, &push, &vault.live, &judged).await?;
     drop_staged(c, key, &staged).await?;
     Ok(Pushed::Applied { seq, head: push.hash })
+}
+
+/// What a commit adds: header, change list, envelopes. Those that were staged count once.
+fn charge_of(push: &PreparedCommit, staged: &[Digest]) -> Charge {
+    let size = |digest: &Digest| push.envelopes.get(digest).map_or(0, |bytes| row_bytes(bytes));
+    let header = usage::signed_bytes(&push.signed).saturating_add(usage::length(&push.change_bytes));
+    let versions = push.changes.0.iter().filter_map(|change| change.version());
+    Charge {
+        added: versions.fold(header, |sum, (_, _, digest)| sum.saturating_add(size(&digest))),
+        freed: staged.iter().fold(0, |sum, digest| sum.saturating_add(size(digest))),
+        ..Charge::default()
+    }
 }
 
 async fn vault(c: &mut SqliteConnection, key: VaultKey) -> Result<(Tip, StateDigest, u64)> {

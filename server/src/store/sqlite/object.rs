@@ -1,7 +1,9 @@
 //! Objects, parts and segments: where blob bytes lie, not the bytes.
 
-use super::failed;
 use super::row::{digest, id16, number, sql};
+use super::usage::{self, Charge};
+use super::{DefaultQuota, failed, segment as segments};
+use crate::domain::quota::{Allowance, ROW_BYTES};
 use crate::error::StoreError;
 use crate::store::{FramedObject, ObjectRow, PartRow, Result, SegmentId, VaultKey};
 use lockstep_proto::Digest;
@@ -13,42 +15,14 @@ use std::collections::BTreeMap;
 
 const ROWS_A_STATEMENT: usize = 100;
 
-pub(super) async fn begin_segment(
-    c: &mut SqliteConnection,
-    key: VaultKey,
-    segment: SegmentId,
-    now_utc: u64,
-) -> Result<()> {
-    sqlx::query("INSERT INTO segment (id, vault, state, created_utc) VALUES (?, ?, 1, ?)")
-        .bind(&segment.0[..])
-        .bind(key.0)
-        .bind(sql(now_utc)?)
-        .execute(c)
-        .await
-        .map_err(failed)?;
-    Ok(())
-}
-
-async fn use_segment(c: &mut SqliteConnection, segment: SegmentId) -> Result<()> {
-    let used = sqlx::query("UPDATE segment SET state = 2 WHERE id = ? AND state = 1")
-        .bind(&segment.0[..])
-        .execute(c)
-        .await
-        .map_err(failed)?;
-    if used.rows_affected() == 1 {
-        Ok(())
-    } else {
-        Err(StoreError::refused(Code::Expired, "the upload took too long; send it again"))
-    }
-}
-
 pub(super) async fn put_framed(
     c: &mut SqliteConnection,
     key: VaultKey,
+    quota: DefaultQuota,
     segment: SegmentId,
     objects: Vec<FramedObject>,
     now_utc: u64,
-) -> Result<()> {
+) -> Result<bool> {
     let known = known(c, key, &objects).await?;
     let mut fresh = Vec::new();
     for object in &objects {
@@ -62,11 +36,28 @@ pub(super) async fn put_framed(
             }
         }
     }
-    // A segment that holds nothing new stays "being written" and is collected.
+    // A segment that holds nothing new stays "being written": it is given up, or collected.
     if fresh.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
-    use_segment(c, segment).await?;
+    // All of its bytes count, those of objects that were known before too: they lie there as long as the others.
+    let bytes = objects.iter().fold(0_u64, |sum, object| sum.saturating_add(object.size));
+    let freed = segments::take(c, segment, bytes).await?;
+    let count = u64::try_from(fresh.len()).unwrap_or(u64::MAX);
+    let added = bytes.saturating_add(count.saturating_mul(ROW_BYTES));
+    let charge = Charge { added, freed, objects_added: count, objects_freed: 0 };
+    usage::charge(c, key, quota, charge, Allowance::Quota).await?;
+    insert_framed(c, key, segment, &fresh, now_utc).await?;
+    Ok(true)
+}
+
+async fn insert_framed(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    segment: SegmentId,
+    fresh: &[&FramedObject],
+    now_utc: u64,
+) -> Result<()> {
     let now = sql(now_utc)?;
     for rows in fresh.chunks(ROWS_A_STATEMENT) {
         let mut query = QueryBuilder::<Sqlite>::new(
@@ -139,71 +130,72 @@ fn differs(blob: BlobId) -> StoreError {
     StoreError::refused(Code::Exists, format!("object {blob} exists with another size or digest"))
 }
 
-/// Drops an object and its parts; segments that hold nothing else are marked for deletion.
+/// Drops an object and its parts; segments that hold nothing else are marked for deletion, and count until then.
 pub(super) async fn forget(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<()> {
-    let segments = sqlx::query("DELETE FROM part WHERE vault = ? AND blob = ? RETURNING segment")
+    let parts = sqlx::query("DELETE FROM part WHERE vault = ? AND blob = ? RETURNING segment, size")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
         .fetch_all(&mut *c)
         .await
         .map_err(failed)?;
-    for row in &segments {
-        release(c, SegmentId(id16(row, 0)?)).await?;
+    let mut charge = Charge::default();
+    for row in &parts {
+        let counted = segments::release(c, SegmentId(id16(row, 0)?), number(row, 1)?).await?;
+        charge.added = charge.added.saturating_add(counted);
     }
-    sqlx::query("DELETE FROM object WHERE vault = ? AND blob = ?")
+    let gone = sqlx::query("DELETE FROM object WHERE vault = ? AND blob = ? RETURNING reserved_bytes")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
-        .execute(c)
+        .fetch_optional(&mut *c)
         .await
         .map_err(failed)?;
-    Ok(())
-}
-
-/// Marks a segment for deletion if no part lies in it any more.
-async fn release(c: &mut SqliteConnection, segment: SegmentId) -> Result<()> {
-    sqlx::query(
-        "UPDATE segment SET state = 3 WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM part WHERE part.segment = ?1)",
-    )
-    .bind(&segment.0[..])
-    .execute(c)
-    .await
-    .map_err(failed)?;
-    Ok(())
+    if let Some(row) = gone {
+        charge.freed = number(&row, 0)?.saturating_add(ROW_BYTES);
+        charge.objects_freed = 1;
+    }
+    // The parts held are never more than was reserved for the whole.
+    usage::charge(c, key, DefaultQuota(None), charge, Allowance::Always).await
 }
 
 pub(super) async fn begin(
     c: &mut SqliteConnection,
     key: VaultKey,
+    quota: DefaultQuota,
     blob: BlobId,
-    size: u64,
-    digest: Digest,
+    new: ObjectRow,
     now_utc: u64,
 ) -> Result<(ObjectRow, Vec<PartRow>)> {
     if let Some((row, parts)) = find(c, key, blob).await? {
         touch(c, key, blob, now_utc).await?;
-        return if row.size == size && row.digest == digest { Ok((row, parts)) } else { Err(differs(blob)) };
+        let is_same = row.size == new.size && row.digest == new.digest;
+        return if is_same { Ok((row, parts)) } else { Err(differs(blob)) };
     }
     sqlx::query(
-        "INSERT INTO object (vault, blob, size, digest, complete, named, created_utc) VALUES (?, ?, ?, ?, 0, 0, ?)",
+        "INSERT INTO object (vault, blob, size, digest, complete, named, created_utc, reserved_bytes)
+         VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?3)",
     )
     .bind(key.0)
     .bind(&blob.as_bytes()[..])
-    .bind(sql(size)?)
-    .bind(&digest.as_bytes()[..])
+    .bind(sql(new.size)?)
+    .bind(&new.digest.as_bytes()[..])
     .bind(sql(now_utc)?)
-    .execute(c)
+    .execute(&mut *c)
     .await
     .map_err(failed)?;
-    Ok((ObjectRow { size, digest, complete: false }, Vec::new()))
+    let added = new.size.saturating_add(ROW_BYTES);
+    let charge = Charge { added, objects_added: 1, ..Charge::default() };
+    usage::charge(c, key, quota, charge, Allowance::Quota).await?;
+    Ok((new, Vec::new()))
 }
 
 pub(super) async fn put_part(
     c: &mut SqliteConnection,
     key: VaultKey,
+    quota: DefaultQuota,
     blob: BlobId,
     part: PartRow,
     now_utc: u64,
-) -> Result<()> {
+) -> Result<bool> {
     let begun = sqlx::query("SELECT complete FROM object WHERE vault = ? AND blob = ?")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
@@ -212,22 +204,14 @@ pub(super) async fn put_part(
         .map_err(failed)?;
     match begun {
         None => return Err(StoreError::refused(Code::NotFound, "this upload was not begun, or it expired")),
-        Some(row) if number(&row, 0)? == 1 => return Ok(()),
+        Some(row) if number(&row, 0)? == 1 => return Ok(false),
         Some(_) => {}
     }
-    use_segment(c, part.segment).await?;
     touch(c, key, blob, now_utc).await?;
-    let before =
-        sqlx::query("DELETE FROM part WHERE vault = ? AND blob = ? AND position = ? RETURNING segment")
-            .bind(key.0)
-            .bind(&blob.as_bytes()[..])
-            .bind(sql(part.index)?)
-            .fetch_optional(&mut *c)
-            .await
-            .map_err(failed)?;
-    if let Some(row) = before {
-        release(c, SegmentId(id16(&row, 0)?)).await?;
+    if !replace_part(c, key, quota, blob, &part).await? {
+        return Ok(false);
     }
+    segments::take(c, part.segment, 0).await?;
     sqlx::query(
         "INSERT INTO part (vault, blob, position, digest, segment, start, size) VALUES (?, ?, ?, ?, ?, ?, ?)",
     )
@@ -241,7 +225,39 @@ pub(super) async fn put_part(
     .execute(c)
     .await
     .map_err(failed)?;
-    Ok(())
+    Ok(true)
+}
+
+/// Makes place for a part; false if the same bytes are held. Other bytes count until they are deleted.
+async fn replace_part(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    quota: DefaultQuota,
+    blob: BlobId,
+    part: &PartRow,
+) -> Result<bool> {
+    let held =
+        sqlx::query("SELECT digest, segment, size FROM part WHERE vault = ? AND blob = ? AND position = ?")
+            .bind(key.0)
+            .bind(&blob.as_bytes()[..])
+            .bind(sql(part.index)?)
+            .fetch_optional(&mut *c)
+            .await
+            .map_err(failed)?;
+    let Some(held) = held else { return Ok(true) };
+    if digest(&held, 0)? == part.digest {
+        return Ok(false);
+    }
+    sqlx::query("DELETE FROM part WHERE vault = ? AND blob = ? AND position = ?")
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .bind(sql(part.index)?)
+        .execute(&mut *c)
+        .await
+        .map_err(failed)?;
+    let added = segments::release(c, SegmentId(id16(&held, 1)?), number(&held, 2)?).await?;
+    usage::charge(c, key, quota, Charge { added, ..Charge::default() }, Allowance::Quota).await?;
+    Ok(true)
 }
 
 pub(super) async fn complete(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<()> {

@@ -17,5 +17,5 @@ macro_rules! migration {
 }
 
 pub(super) fn migrator() -> Migrator {
-    Migrator::with_migrations(vec![migration!(1, "0001_init")])
+    Migrator::with_migrations(vec![migration!(1, "0001_init"), migration!(2, "0002_usage")])
 }

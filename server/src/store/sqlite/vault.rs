@@ -1,7 +1,9 @@
 //! Vaults and their logs.
 
-use super::failed;
 use super::row::{digest, id16, number, signed, sql};
+use super::usage::{self, Charge};
+use super::{DefaultQuota, failed};
+use crate::domain::quota::{self, Allowance};
 use crate::error::StoreError;
 use crate::store::{NewVault, Result, VaultKey, VaultRow};
 use lockstep_proto::Signed;
@@ -46,7 +48,13 @@ pub(super) async fn find(pool: &SqlitePool, account: AccountId, vault: VaultId) 
     .transpose()
 }
 
-pub(super) async fn create(c: &mut SqliteConnection, account: AccountId, new: NewVault) -> Result<()> {
+/// Stores a birth. Without a quota it is the keyring's, which comes with the account.
+pub(super) async fn create(
+    c: &mut SqliteConnection,
+    account: AccountId,
+    new: NewVault,
+    quota: Option<DefaultQuota>,
+) -> Result<()> {
     let tip = &new.tip;
     let known = sqlx::query(
         "SELECT h.hash, l.bytes FROM vault v
@@ -77,9 +85,11 @@ pub(super) async fn create(c: &mut SqliteConnection, account: AccountId, new: Ne
             "the account has 1,024 vaults and can not have more",
         ));
     }
+    let changes = Changes::default().encode();
     let key: i64 = sqlx::query_scalar(
-        "INSERT INTO vault (account, vault, seq, head, epoch, device_log_index, log_index, log_head, state, records)
-         VALUES (?, ?, 0, ?, ?, ?, 0, ?, ?, 0) RETURNING id",
+        "INSERT INTO vault (account, vault, seq, head, epoch, device_log_index, log_index, log_head, state, records,
+                            is_keyring)
+         VALUES (?, ?, 0, ?, ?, ?, 0, ?, ?, 0, ?) RETURNING id",
     )
     .bind(&account.as_bytes()[..])
     .bind(&tip.vault.as_bytes()[..])
@@ -88,6 +98,7 @@ pub(super) async fn create(c: &mut SqliteConnection, account: AccountId, new: Ne
     .bind(sql(tip.device_log_index)?)
     .bind(&tip.vault_log_head.as_bytes()[..])
     .bind(StateDigest::default().to_bytes())
+    .bind(quota.is_none())
     .fetch_one(&mut *c)
     .await
     .map_err(failed)?;
@@ -105,11 +116,16 @@ pub(super) async fn create(c: &mut SqliteConnection, account: AccountId, new: Ne
     .bind(&tip.hash.as_bytes()[..])
     .bind(&new.genesis.bytes.0)
     .bind(&new.genesis.signature.0[..])
-    .bind(Changes::default().encode())
-    .execute(c)
+    .bind(&changes)
+    .execute(&mut *c)
     .await
     .map_err(failed)?;
-    Ok(())
+    let log = usage::signed_bytes(&new.create);
+    let genesis = usage::signed_bytes(&new.genesis).saturating_add(usage::length(&changes));
+    let added = quota::VAULT_BYTES.saturating_add(log).saturating_add(genesis);
+    let (quota, allowance) =
+        quota.map_or((DefaultQuota(None), Allowance::Always), |quota| (quota, Allowance::Quota));
+    usage::charge(c, VaultKey(key), quota, Charge { added, ..Charge::default() }, allowance).await
 }
 
 pub(super) async fn log(pool: &SqlitePool, key: VaultKey) -> Result<Vec<Signed>> {
