@@ -3,8 +3,10 @@
 
 mod finish;
 mod join;
+mod session;
 
 pub use join::{NewSecrets, Place, generate_passphrase, login, recover, signup};
+pub use session::SessionInfo;
 
 use crate::api::Api;
 use crate::error::{ClientError, Result};

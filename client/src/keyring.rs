@@ -276,6 +276,24 @@ impl Account {
     /// # Errors
     /// [`ClientError::Rollback`], [`ClientError::Fork`] and the sync's.
     pub async fn sync_keyring(&mut self) -> Result<()> {
+        self.pull_keyring().await?;
+        self.push_keyring().await
+    }
+
+    /// Pushes what is pending in a keyring that was pulled.
+    ///
+    /// # Errors
+    /// The sync's.
+    pub async fn push_keyring(&mut self) -> Result<()> {
+        self.keyring.sync().await?;
+        Ok(())
+    }
+
+    /// Pulls the keyring and checks every pin against everything that is held.
+    ///
+    /// # Errors
+    /// [`ClientError::Rollback`], [`ClientError::Fork`] and the pull's.
+    pub async fn pull_keyring(&mut self) -> Result<()> {
         self.check_heads().await?;
         self.keyring.pull().await?;
         check_log_pins(&self.keyring)?;
@@ -291,7 +309,6 @@ impl Account {
                 }
             }
         }
-        self.keyring.sync().await?;
         Ok(())
     }
 
@@ -339,10 +356,18 @@ impl Account {
     /// # Errors
     /// [`ClientError::Rollback`], [`ClientError::Fork`] and the sync's.
     pub async fn sync_vault(&self, vault: &mut Vault) -> Result<()> {
-        vault.pull().await?;
-        self.check_pins_of(vault, true)?;
+        self.pull_vault(vault).await?;
         vault.sync().await?;
         Ok(())
+    }
+
+    /// Pulls a vault and checks it against every pin.
+    ///
+    /// # Errors
+    /// [`ClientError::Rollback`], [`ClientError::Fork`] and the pull's.
+    pub async fn pull_vault(&self, vault: &mut Vault) -> Result<()> {
+        vault.pull().await?;
+        self.check_pins_of(vault, true)
     }
 
     /// Checks a vault against every pin; after a pull (`pulled`) none may lie beyond its head.

@@ -77,6 +77,7 @@ pub struct VaultEngine {
     reusable: BTreeMap<OperationId, crate::replica::SealedOperation>,
     races: u32,
     pull_only: bool,
+    deletions_only: bool,
 }
 
 impl VaultEngine {
@@ -91,6 +92,7 @@ impl VaultEngine {
             reusable: BTreeMap::new(),
             races: 0,
             pull_only: false,
+            deletions_only: false,
         }
     }
 
@@ -137,10 +139,11 @@ impl VaultEngine {
                 out.push(Effect::Write(id, ops));
                 Ok(())
             }
-            Input::Sync | Input::Pull => {
+            Input::Sync | Input::Pull | Input::Deletions => {
                 if !self.is_busy() {
                     self.races = 0;
                     self.pull_only = matches!(input, Input::Pull);
+                    self.deletions_only = matches!(input, Input::Deletions);
                     self.ask_commits(replica, out)?;
                 }
                 Ok(())
@@ -426,14 +429,16 @@ impl VaultEngine {
             return Ok(());
         }
         if let Some(in_flight) = replica.in_flight()? {
-            if push::follows(&in_flight, &head, self.setup.device.id())? {
+            let is_wanted = !self.deletions_only || push::only_deletes(&in_flight)?;
+            if is_wanted && push::follows(&in_flight, &head, self.setup.device.id())? {
                 self.send_commit(Box::new(in_flight), out);
             } else {
                 self.write(vec![WriteOp::DropInFlight], Then::Rebuild, out);
             }
             return Ok(());
         }
-        match push::build(replica, &self.setup, &self.devices, &head, &self.reusable, env)? {
+        let pending = push::pending(replica, self.deletions_only)?;
+        match push::build(replica, &pending, &self.setup, &self.devices, &head, &self.reusable, env)? {
             None => {
                 self.reusable.clear();
                 out.push(Effect::Report(Event::Idle));

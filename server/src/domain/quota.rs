@@ -4,7 +4,6 @@ use crate::error::Refusal;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::commit::{Change, Changes};
 use lockstep_proto::envelope::{self, KIND_TOMBSTONE};
-use lockstep_proto::limits::MIB;
 use lockstep_proto::size::size_text;
 
 /// What a stored commit, version, staged envelope, object or log entry counts beside its bytes: its rows and
@@ -13,7 +12,7 @@ pub const ROW_BYTES: u64 = 256;
 /// What a vault counts before anything is in it: its row with the state of 2,048 bytes.
 pub const VAULT_BYTES: u64 = 2560;
 /// What an account may write beyond its quota by deleting, unpinning and in its keyring.
-pub const RESERVE_BYTES: u64 = 16 * MIB as u64;
+pub const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// An account's own quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +73,7 @@ fn refuse(standing: Standing, wanted: u64) -> Refusal {
         size_text(quota),
         size_text(wanted)
     );
-    Refusal { quota: Some((standing.used, quota)), ..Refusal::new(Code::QuotaExceeded, detail) }
+    Refusal { quota: Some(Box::new((standing.used, quota))), ..Refusal::new(Code::QuotaExceeded, detail) }
 }
 
 /// How a commit meets the quota: one that only deletes, pins or unpins may use the reserve.
@@ -103,7 +102,7 @@ mod tests {
     fn a_quota_is_met_to_the_byte() {
         assert_eq!(charge(FULL, 10, 0, Allowance::Quota).unwrap().used, 100);
         let refusal = charge(FULL, 11, 0, Allowance::Quota).unwrap_err();
-        assert_eq!((refusal.code, refusal.quota), (Code::QuotaExceeded, Some((90, 100))));
+        assert_eq!((refusal.code, refusal.quota), (Code::QuotaExceeded, Some(Box::new((90, 100)))));
         assert_eq!(charge(FULL, 50, 40, Allowance::Quota).unwrap().used, 100);
         assert_eq!(
             charge(Standing { quota: None, ..FULL }, u64::MAX, 0, Allowance::Quota).unwrap().spared,

@@ -101,7 +101,7 @@ pub(super) async fn apply(
 fn charge_of(push: &PreparedCommit, staged: &[Digest]) -> Charge {
     let size = |digest: &Digest| push.envelopes.get(digest).map_or(0, |bytes| row_bytes(bytes));
     let header = usage::signed_bytes(&push.signed).saturating_add(usage::length(&push.change_bytes));
-    let versions = push.changes.0.iter().filter_map(|change| change.version());
+    let versions = push.changes.0.iter().filter_map(Change::version);
     Charge {
         added: versions.fold(header, |sum, (_, _, digest)| sum.saturating_add(size(&digest))),
         freed: staged.iter().fold(0, |sum, digest| sum.saturating_add(size(digest))),
