@@ -10,15 +10,21 @@ use serde_json::json;
 use std::fmt::Write as _;
 
 pub(crate) async fn run(context: &Context, command: SessionCommand) -> Result<()> {
-    let account = context.account_to_read()?;
+    let mut account = context.account_to_read()?;
     match command {
-        SessionCommand::List => list(context, &account).await?,
+        SessionCommand::List => list(context, &mut account).await?,
         SessionCommand::Revoke { id, .. } => revoke(context, &account, id.as_deref()).await?,
     }
     account.keep_session()
 }
 
-async fn list(context: &Context, account: &Account) -> Result<()> {
+async fn list(context: &Context, account: &mut Account) -> Result<()> {
+    // Names of new devices come with the keyring. Sessions are shown whatever the server does.
+    if account.writes()
+        && let Err(error) = account.pull_keyring().await
+    {
+        context.out.note(&format!("names of devices may be missing: {error}"));
+    }
     let mut text = String::new();
     let mut list = Vec::new();
     for session in account.sessions().await? {
