@@ -61,7 +61,10 @@ pub(crate) enum Command {
     /// Read and write single records (JSON documents).
     #[command(subcommand)]
     Record(RecordCommand),
-    /// Show vaults, pending writes and whether the server can be reached.
+    /// List the account's sessions, and end them.
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Show vaults, pending writes, what the account uses, and whether the server can be reached.
     Status,
     /// Verify everything: chain, signatures, state digest, every envelope; with --read-data every blob.
     Check {
@@ -147,6 +150,22 @@ pub(crate) enum VaultCommand {
     },
     /// List vaults.
     List,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SessionCommand {
+    /// List sessions: which device, since when, when last used (to about an hour), and which is this one.
+    List,
+    /// End sessions at once. A device that is still enrolled signs in again by its own key: this ends stolen
+    /// sessions, not devices.
+    Revoke {
+        /// Beginning of a session's id.
+        #[arg(required_unless_present = "others")]
+        id: Option<String>,
+        /// All but this one.
+        #[arg(long, conflicts_with = "id")]
+        others: bool,
+    },
 }
 
 #[derive(Args)]

@@ -7,6 +7,7 @@ mod join;
 mod look;
 mod output;
 mod record;
+mod session;
 
 use args::{Cli, Command, VaultCommand};
 use clap::Parser as _;
@@ -103,6 +104,7 @@ async fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Ls(args) => backup::ls(context, args).await?,
         Command::Restore(args) => return backup::restore(context, args).await,
         Command::Record(command) => record::run(context, command).await?,
+        Command::Session(command) => session::run(context, command).await?,
         Command::Status => look::status(context).await?,
         Command::Check { vault, read_data } => {
             return look::check(context, vault.as_deref(), read_data).await;

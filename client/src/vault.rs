@@ -72,12 +72,18 @@ impl Vault {
         Ok(())
     }
 
-    /// Pulls, then pushes everything that is pending.
+    /// Pulls, then pushes everything that is pending. Beyond the account's quota, deletions are pushed all the same.
     ///
     /// # Errors
     /// [`ClientError`]; pending writes are kept.
     pub async fn sync(&mut self) -> Result<Vec<Event>> {
-        self.drive(Input::Sync).await
+        match self.drive(Input::Sync).await {
+            Err(error @ ClientError::QuotaExceeded(_)) => {
+                self.drive(Input::Deletions).await?;
+                Err(error)
+            }
+            other => other,
+        }
     }
 
     /// Pulls without signing or sending anything.

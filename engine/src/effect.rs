@@ -117,6 +117,9 @@ pub enum Input {
     Sync,
     /// Pull only: nothing is signed or sent.
     Pull,
+    /// Pull, then push pending deletions only: the server takes nothing else now. What else is pending waits, and a
+    /// commit of it that was refused is taken back.
+    Deletions,
     /// These objects are not at the server: pending writes that name them are taken back, to be written
     /// again by whoever has their contents.
     Abandon(Vec<BlobId>),

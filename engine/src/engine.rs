@@ -88,6 +88,7 @@ pub struct VaultEngine {
     reusable: BTreeMap<OperationId, crate::replica::SealedOperation>,
     races: u32,
     pull_only: bool,
+    deletions_only: bool,
 }
 
 impl VaultEngine {
@@ -102,6 +103,7 @@ impl VaultEngine {
             reusable: BTreeMap::new(),
             races: 0,
             pull_only: false,
+            deletions_only: false,
         }
     }
 
@@ -148,10 +150,11 @@ impl VaultEngine {
                 out.push(Effect::Write(id, ops));
                 Ok(())
             }
-            Input::Sync | Input::Pull => {
+            Input::Sync | Input::Pull | Input::Deletions => {
                 if !self.is_busy() {
                     self.races = 0;
                     self.pull_only = matches!(input, Input::Pull);
+                    self.deletions_only = matches!(input, Input::Deletions);
                     self.ask_commits(replica, out)?;
                 }
                 Ok(())
@@ -503,7 +506,8 @@ impl VaultEngine {
             return Ok(());
         }
         if let Some(in_flight) = replica.in_flight()? {
-            if push::follows(&in_flight, &head, self.setup.device.id())? {
+            let is_wanted = !self.deletions_only || push::puts_nothing(&in_flight)?;
+            if is_wanted && push::follows(&in_flight, &head, self.setup.device.id())? {
                 self.send_commit(Box::new(in_flight), out);
             } else {
                 self.write(vec![WriteOp::DropInFlight], Then::Rebuild, out);
@@ -514,7 +518,8 @@ impl VaultEngine {
         let built = if head.tip.needs_rotation(&*self.devices, last) {
             push::rotate(replica, &self.setup, &self.devices, &head, env)?
         } else {
-            push::build(replica, &self.setup, &self.devices, &head, &self.reusable, env)?
+            let pending = push::pending(replica, self.deletions_only)?;
+            push::build(replica, &pending, &self.setup, &self.devices, &head, &self.reusable, env)?
         };
         match built {
             None => {

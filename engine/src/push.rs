@@ -59,16 +59,38 @@ pub(crate) fn body(in_flight: &InFlight, with_envelopes: bool) -> PushCommit {
     PushCommit { commit: in_flight.commit.clone(), changes, envelopes, heals: false }
 }
 
-/// Seals and signs the next commit; none if nothing is pending.
+/// Whether a commit puts nothing: deletions, or a new key. The server takes it beyond the account's quota, too.
+pub(crate) fn puts_nothing(in_flight: &InFlight) -> Result<bool> {
+    let changes = Changes::decode(&in_flight.changes).map_err(EngineError::replica)?;
+    Ok(!changes.0.iter().any(|change| matches!(change, Change::Put { .. })))
+}
+
+/// Pending writes for the next commit, in order; with `deletions_only`, those deletions that follow no other pending
+/// write of their record.
+pub(crate) fn pending(replica: &dyn Replica, deletions_only: bool) -> Result<Vec<PendingRow>> {
+    if !deletions_only {
+        return replica.pending(CHANGES_A_COMMIT);
+    }
+    let mut seen = BTreeSet::new();
+    let mut rows = replica.pending(usize::MAX)?;
+    rows.retain(|row| {
+        let is_first = seen.insert(row.record) && matches!(row.base, Base::Revision(_));
+        is_first && row.kind != KIND_DOCUMENT && !row.pin
+    });
+    rows.truncate(CHANGES_A_COMMIT);
+    Ok(rows)
+}
+
+/// Seals and signs the next commit of pending rows; none if there is none.
 pub(crate) fn build(
     replica: &dyn Replica,
+    pending: &[PendingRow],
     setup: &Setup,
     devices: &DeviceLog,
     head: &Head,
     reusable: &BTreeMap<OperationId, SealedOperation>,
     env: &mut Env<'_>,
 ) -> Result<Option<InFlight>> {
-    let pending = replica.pending(CHANGES_A_COMMIT)?;
     if !pending.is_empty() && !setup.keys.has_epoch(head.tip.epoch) {
         let Tip { seq, epoch, .. } = head.tip;
         return Err(EngineError::KeyMissing { vault: setup.vault(), seq, epoch });
@@ -80,7 +102,7 @@ pub(crate) fn build(
     let mut pin = false;
     let mut size_bytes = 0_usize;
     let seq = head.tip.seq.next();
-    for row in &pending {
+    for row in pending {
         // In order: a second write of a record waits for the next commit, and everything behind it too.
         if !records.insert(row.record) {
             break;

@@ -26,6 +26,9 @@ fn every_command_explains_itself() {
         &["record", "list"],
         &["record", "rm"],
         &["record", "history"],
+        &["session"],
+        &["session", "list"],
+        &["session", "revoke"],
         &["status"],
         &["check"],
         &["fingerprint"],
@@ -70,6 +73,7 @@ fn a_wrong_setting_is_one_line() {
         ("LOCKSTEP_PUBLIC_URL", "example.org"),
         ("LOCKSTEP_DATABASE_URL", "postgres://x"),
         ("LOCKSTEP_OBJECTS", "gs://bucket"),
+        ("LOCKSTEP_QUOTA", "10 G"),
         ("LOCKSTEP_CONFIG", "/nowhere/server.toml"),
     ] {
         let folder = crate::world::Folder::new();

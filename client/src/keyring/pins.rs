@@ -36,6 +36,15 @@ impl Account {
     /// # Errors
     /// [`ClientError::Rollback`], [`ClientError::Fork`] and the sync's.
     pub async fn sync_keyring(&mut self) -> Result<()> {
+        self.refresh_keyring().await?;
+        self.push_keyring().await
+    }
+
+    /// Pulls the keyring and checks every pin against everything that is held; nothing is pushed.
+    ///
+    /// # Errors
+    /// [`ClientError::Rollback`], [`ClientError::Fork`] and the pull's.
+    pub async fn refresh_keyring(&mut self) -> Result<()> {
         self.refresh_devices().await?;
         let unlisted = self.check_heads().await?;
         self.pull_keyring().await?;
@@ -53,8 +62,7 @@ impl Account {
                 }
             }
         }
-        self.check_late(&self.keyring)?;
-        self.push_keyring().await
+        self.check_late(&self.keyring)
     }
 
     /// Forgets vaults that the keyring calls deleted; one that is only missing at the server is a rollback.
