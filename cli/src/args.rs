@@ -43,7 +43,19 @@ pub(crate) enum Command {
     },
     /// Show account, server and device of this home.
     Whoami,
-    /// Create and list vaults.
+    /// Change the passphrase.
+    #[command(subcommand)]
+    Passphrase(PassphraseCommand),
+    /// Replace the recovery key, and with it the kit.
+    #[command(subcommand)]
+    RecoveryKey(RecoveryKeyCommand),
+    /// List, rename and revoke the account's devices.
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Delete the account.
+    #[command(subcommand)]
+    Account(AccountCommand),
+    /// Create, list and delete vaults.
     #[command(subcommand)]
     Vault(VaultCommand),
     /// Back up files and folders; each PATH is a source with its own snapshots.
@@ -139,6 +151,76 @@ pub(crate) struct Recover {
     /// Write the new kit to a new file (mode 0600) instead of printing it.
     #[arg(long, value_name = "FILE")]
     pub(crate) kit: Option<PathBuf>,
+    /// Revoke all earlier devices, without asking: they can read nothing that is written from then on.
+    #[arg(long, conflicts_with = "keep_others")]
+    pub(crate) revoke_others: bool,
+    /// Keep all earlier devices, without asking.
+    #[arg(long)]
+    pub(crate) keep_others: bool,
+}
+
+/// How the passphrase comes in.
+#[derive(Args)]
+pub(crate) struct Unlock {
+    /// Read the passphrase from the first line of a file instead of asking.
+    #[arg(long, value_name = "F")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum PassphraseCommand {
+    /// Change the passphrase. Devices stay signed in, and the recovery key stays as it is.
+    Change {
+        #[command(flatten)]
+        unlock: Unlock,
+        /// Read the new passphrase from the first line of a file instead of asking.
+        #[arg(long, value_name = "F")]
+        new_passphrase_file: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum RecoveryKeyCommand {
+    /// Make a new recovery key and a new kit. The old kit stays valid until this command says that it is done.
+    Rotate {
+        #[command(flatten)]
+        unlock: Unlock,
+        /// Write the new kit to a new file (mode 0600) instead of printing it.
+        #[arg(long, value_name = "FILE")]
+        kit: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// List the account's devices, and when each one was last seen.
+    List,
+    /// Give a device another name.
+    Rename {
+        /// Its name, or the beginning of its id.
+        device: String,
+        /// The new name; encrypted.
+        name: String,
+    },
+    /// Shut a device out: it can read nothing that is written from now on. What it holds, it keeps.
+    Revoke {
+        /// Its name, or the beginning of its id.
+        device: String,
+        #[command(flatten)]
+        unlock: Unlock,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum AccountCommand {
+    /// Delete the account and everything in it at the server, then wipe this home. There is no way back.
+    Delete {
+        #[command(flatten)]
+        unlock: Unlock,
+        /// Do not ask for the account's name.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -150,6 +232,16 @@ pub(crate) enum VaultCommand {
     },
     /// List vaults.
     List,
+    /// Delete a vault and everything in it, on all devices and at the server. There is no way back.
+    Delete {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        unlock: Unlock,
+        /// Do not ask for the vault's name.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Subcommand)]

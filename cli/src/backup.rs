@@ -68,7 +68,7 @@ pub(crate) async fn backup(context: &Context, args: Backup) -> Result<ExitCode> 
         }
     }
     account.pin_heads(false).await?;
-    account.keep_session()?;
+    context.synced(&account)?;
     if context.out.is_json() {
         context.out.result("", &json!(results));
     }
@@ -158,7 +158,7 @@ pub(crate) async fn bring_up_to_date(
     } else {
         account.pin_heads(false).await?;
     }
-    account.keep_session()?;
+    context.synced(account)?;
     Ok(vault)
 }
 

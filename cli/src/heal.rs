@@ -51,7 +51,7 @@ pub(crate) async fn heal(context: &Context, args: Heal) -> Result<ExitCode> {
         }
         mend(&mut account, &diagnosis, passphrase.as_ref(), &mut healed).await?;
     }
-    let vaults = sync_all(&mut account).await?;
+    let vaults = sync_all(context, &mut account).await?;
     account.pin_heads(true).await?;
     if let Some(passphrase) = passphrase.as_ref().filter(|_| !log_is_whole) {
         // The sign-in record of an older copy may be that of an older passphrase.
@@ -175,7 +175,7 @@ fn agree(context: &Context, args: &Heal) -> Result<()> {
 fn ask_passphrase(args: &Heal) -> Result<Passphrase> {
     match &args.passphrase_file {
         Some(path) => from_file(path),
-        None => Ok(Passphrase::new(&prompt("Passphrase: ")?)?),
+        None => Ok(Passphrase::new(&prompt("Passphrase: ", "--passphrase-file")?)?),
     }
 }
 

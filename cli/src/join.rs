@@ -36,11 +36,11 @@ fn device_name(server: &Server) -> String {
         .unwrap_or_else(|| "device".into())
 }
 
-pub(crate) fn prompt(text: &str) -> Result<Zeroizing<String>> {
+pub(crate) fn prompt(text: &str, option: &str) -> Result<Zeroizing<String>> {
     if !std::io::stdin().is_terminal() {
-        return Err(ClientError::Usage(
-            "there is no terminal to ask for the passphrase; say --passphrase-file F".into(),
-        ));
+        return Err(ClientError::Usage(format!(
+            "there is no terminal to ask for the passphrase; say {option} F"
+        )));
     }
     rpassword::prompt_password(text).map(Zeroizing::new).map_err(|error| ClientError::io("terminal", error))
 }
@@ -52,19 +52,25 @@ pub(crate) fn from_file(path: &Path) -> Result<Passphrase> {
     Passphrase::new(line).map_err(|error| ClientError::Usage(format!("{}: {error}", path.display())))
 }
 
-fn old_passphrase(server: &Server) -> Result<Passphrase> {
-    match &server.passphrase_file {
+/// From a file, or asked for.
+pub(crate) fn passphrase(file: Option<&Path>) -> Result<Passphrase> {
+    match file {
         Some(path) => from_file(path),
-        None => Ok(Passphrase::new(&prompt("Passphrase: ")?)?),
+        None => Ok(Passphrase::new(&prompt("Passphrase: ", "--passphrase-file")?)?),
     }
 }
 
 /// Asks twice; an empty answer takes a generated passphrase.
-fn new_passphrase(context: &Context, server: &Server) -> Result<Passphrase> {
-    if let Some(path) = &server.passphrase_file {
+pub(crate) fn new_passphrase(context: &Context, file: Option<&Path>, option: &str) -> Result<Passphrase> {
+    if let Some(path) = file {
         let passphrase = from_file(path)?;
         passphrase.check_strength()?;
         return Ok(passphrase);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(ClientError::Usage(format!(
+            "there is no terminal to ask for the new passphrase; say {option} F"
+        )));
     }
     let generated = generate_passphrase();
     context.out.note("choose a passphrase of at least 10 characters, or press Enter to take this one:");
@@ -72,8 +78,8 @@ fn new_passphrase(context: &Context, server: &Server) -> Result<Passphrase> {
     let mut terminal = std::io::stderr().lock();
     let _ = writeln!(terminal, "\n    {}\n", *generated);
     drop(terminal);
-    let first = prompt("Passphrase: ")?;
-    let again = prompt("The same again: ")?;
+    let first = prompt("New passphrase: ", option)?;
+    let again = prompt("The same again: ", option)?;
     match (first.is_empty(), *first == *again || (first.is_empty() && *again == *generated)) {
         (true, true) => Ok(Passphrase::new(&generated)?),
         (false, true) => {
@@ -86,14 +92,18 @@ fn new_passphrase(context: &Context, server: &Server) -> Result<Passphrase> {
 }
 
 /// Writes the kit to a new file, or prints it.
-fn deliver(context: &Context, file: Option<&Path>) -> impl FnMut(&str) -> Result<()> {
+pub(crate) fn deliver(
+    context: &Context,
+    file: Option<&Path>,
+    replaces: bool,
+) -> impl FnMut(&str) -> Result<()> + use<> {
     let json = context.out.is_json();
     let file = file.map(Path::to_path_buf);
     move |text: &str| match &file {
-        Some(path) if path.symlink_metadata().is_ok() => {
+        Some(path) if !replaces && path.symlink_metadata().is_ok() => {
             Err(ClientError::Usage(format!("{} exists; choose another file for the kit", path.display())))
         }
-        Some(path) => write_private(path, text.as_bytes(), false),
+        Some(path) => write_private(path, text.as_bytes(), replaces),
         None if json => {
             Err(ClientError::Usage("say --kit FILE with --json: the kit is not printed then".into()))
         }
@@ -104,12 +114,15 @@ fn deliver(context: &Context, file: Option<&Path>) -> impl FnMut(&str) -> Result
     }
 }
 
-fn joined(context: &Context, account: &Account, what: &str) -> Result<()> {
+fn joined(context: &Context, account: &Account, what: &str, revoked: &[String]) -> Result<()> {
     account.keep_session()?;
     let file = account.file();
     context.out.result(
         &format!("{what} {} on {} (device {})", file.name, file.server, file.device),
-        &json!({ "account": file.account, "name": file.name, "server": file.server, "device": file.device }),
+        &json!({
+            "account": file.account, "name": file.name, "server": file.server, "device": file.device,
+            "revoked": revoked,
+        }),
     );
     Ok(())
 }
@@ -118,14 +131,14 @@ pub(crate) async fn signup(context: &Context, args: Signup) -> Result<()> {
     let (origin, name) = origin(context, &args.server)?;
     check_kit_place(context, args.kit.as_deref())?;
     let home = Home::open(&context.home)?;
-    let passphrase = new_passphrase(context, &args.server)?;
+    let passphrase = new_passphrase(context, args.server.passphrase_file.as_deref(), "--passphrase-file")?;
     let device_name = device_name(&args.server);
     let place = Place { origin: &origin, name: &name, device_name: &device_name };
-    let mut deliver_kit = deliver(context, args.kit.as_deref());
+    let mut deliver_kit = deliver(context, args.kit.as_deref(), false);
     let secrets = NewSecrets { passphrase: &passphrase, deliver_kit: &mut deliver_kit };
     let done = account::signup(home, &place, &args.invite, secrets, context.insecure_http).await;
     let account = done.inspect_err(|error| disown_kit(context, args.kit.as_deref(), error))?;
-    joined(context, &account, "signed up as")
+    joined(context, &account, "signed up as", &[])
 }
 
 /// A kit that already stands there is never written over.
@@ -153,11 +166,11 @@ fn disown_kit(context: &Context, kit: Option<&Path>, error: &ClientError) {
 pub(crate) async fn login(context: &Context, args: Login) -> Result<()> {
     let (origin, name) = origin(context, &args.server)?;
     let home = Home::open(&context.home)?;
-    let passphrase = old_passphrase(&args.server)?;
+    let passphrase = passphrase(args.server.passphrase_file.as_deref())?;
     let device_name = device_name(&args.server);
     let place = Place { origin: &origin, name: &name, device_name: &device_name };
     let account = account::login(home, &place, &passphrase, context.insecure_http).await?;
-    joined(context, &account, "signed in as")
+    joined(context, &account, "signed in as", &[])
 }
 
 pub(crate) async fn recover(context: &Context, args: Recover) -> Result<()> {
@@ -173,14 +186,54 @@ pub(crate) async fn recover(context: &Context, args: Recover) -> Result<()> {
         );
     }
     let home = Home::open(&context.home)?;
-    let passphrase = new_passphrase(context, &args.server)?;
+    let passphrase = new_passphrase(context, args.server.passphrase_file.as_deref(), "--passphrase-file")?;
     let device_name = device_name(&args.server);
     let place = Place { origin: &origin, name: &name, device_name: &device_name };
-    let mut deliver_kit = deliver(context, args.kit.as_deref());
+    let mut deliver_kit = deliver(context, args.kit.as_deref(), false);
     let secrets = NewSecrets { passphrase: &passphrase, deliver_kit: &mut deliver_kit };
     let done = account::recover(home, &place, &kit, secrets, context.insecure_http).await;
-    let account = done.inspect_err(|error| disown_kit(context, args.kit.as_deref(), error))?;
-    joined(context, &account, "recovered")
+    let mut account = done.inspect_err(|error| disown_kit(context, args.kit.as_deref(), error))?;
+    let earlier: Vec<_> =
+        account.devices().into_iter().filter(|device| !device.is_this && !device.is_revoked).collect();
+    let names: Vec<String> = earlier.iter().map(crate::owner::called).collect();
+    let mut revoked = Vec::new();
+    let mut done = Ok(());
+    if !earlier.is_empty() && revokes(context, &args, &names)? {
+        done = crate::owner::revoke_all(&mut account, &passphrase, &earlier).await;
+        if done.is_ok() {
+            revoked = earlier.into_iter().map(|device| device.id).collect();
+        } else {
+            context.out.note("recovered, but not every earlier device is revoked; see: lockstep device list");
+        }
+    } else if !earlier.is_empty() {
+        context.out.note(&format!(
+            "earlier devices can still read and write everything: {}; to shut one out, run: lockstep device revoke",
+            names.join(", ")
+        ));
+    }
+    joined(context, &account, "recovered", &revoked)?;
+    done
+}
+
+/// Whether a recovery revokes the earlier devices: as told, or as answered.
+fn revokes(context: &Context, args: &Recover, names: &[String]) -> Result<bool> {
+    if args.revoke_others || args.keep_others || !std::io::stdin().is_terminal() {
+        return Ok(args.revoke_others);
+    }
+    context.out.note(&format!("earlier devices of the account: {}", names.join(", ")));
+    let answer =
+        ask("Revoke all of them, so that they can read nothing that is written from now on? [y/N] ")?;
+    Ok(matches!(answer.to_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Asks on the terminal; the answer is no secret.
+pub(crate) fn ask(question: &str) -> Result<String> {
+    let io = |error| ClientError::io("terminal", error);
+    let mut terminal = std::io::stderr().lock();
+    write!(terminal, "{question}").and_then(|()| terminal.flush()).map_err(io)?;
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).map_err(io)?;
+    Ok(line.trim().to_owned())
 }
 
 pub(crate) async fn logout(context: &Context, wipe: bool) -> Result<()> {

@@ -49,7 +49,7 @@ pub(crate) async fn vault_create(context: &Context, name: &str) -> Result<()> {
     let mut vault = account.open_vault(name, true).await?;
     account.sync_vault(&mut vault).await?;
     account.pin_heads(false).await?;
-    account.keep_session()?;
+    context.synced(&account)?;
     let id = vault.setup().vault().to_string();
     context.out.result(&format!("created vault {name} ({id})"), &json!({ "vault": id, "name": name }));
     Ok(())
@@ -59,7 +59,7 @@ pub(crate) async fn vault_list(context: &Context) -> Result<()> {
     let mut account = context.account_to_read()?;
     if account.writes() {
         account.sync_keyring().await?;
-        account.keep_session()?;
+        context.synced(&account)?;
     }
     let vaults = account.vaults()?;
     let text: String = vaults.iter().fold(String::new(), |mut text, entry| {
@@ -74,7 +74,7 @@ pub(crate) async fn vault_list(context: &Context) -> Result<()> {
 }
 
 /// Syncs keyring and vaults; pending writes go out.
-pub(crate) async fn sync_all(account: &mut Account) -> Result<Vec<(String, Vault)>> {
+pub(crate) async fn sync_all(context: &Context, account: &mut Account) -> Result<Vec<(String, Vault)>> {
     account.sync_keyring().await?;
     let mut open = Vec::new();
     for entry in account.vaults()? {
@@ -83,13 +83,13 @@ pub(crate) async fn sync_all(account: &mut Account) -> Result<Vec<(String, Vault
         open.push((entry.name, vault));
     }
     account.pin_heads(false).await?;
-    account.keep_session()?;
+    context.synced(account)?;
     Ok(open)
 }
 
 pub(crate) async fn status(context: &Context) -> Result<()> {
     let mut account = context.account_to_read()?;
-    let synced = if account.writes() { sync_all(&mut account).await.map(|_| ()) } else { Ok(()) };
+    let synced = if account.writes() { sync_all(context, &mut account).await.map(|_| ()) } else { Ok(()) };
     let mut text = String::new();
     let mut list = Vec::new();
     for entry in account.vaults()? {
@@ -143,7 +143,7 @@ fn usage_text(usage: &Usage) -> String {
 
 pub(crate) async fn check(context: &Context, only: Option<&str>, read_data: bool) -> Result<ExitCode> {
     let mut account = context.account()?;
-    let vaults = sync_all(&mut account).await?;
+    let vaults = sync_all(context, &mut account).await?;
     let mut report = Report::default();
     let mut found = false;
     let mut add = |name: &str, part: Report| {
@@ -197,7 +197,7 @@ pub(crate) async fn check(context: &Context, only: Option<&str>, read_data: bool
 
 pub(crate) async fn fingerprint(context: &Context) -> Result<()> {
     let mut account = context.account()?;
-    sync_all(&mut account).await?;
+    sync_all(context, &mut account).await?;
     let mut heads = Vec::new();
     for vault in account.db().vault_ids()? {
         if let Some(replica) = account.db().vault(vault, None)?

@@ -6,6 +6,7 @@ mod heal;
 mod join;
 mod look;
 mod output;
+mod owner;
 mod record;
 mod session;
 
@@ -46,6 +47,19 @@ impl Context {
             }
             other => other,
         }
+    }
+
+    /// After a sync: keeps the session, and tells once of devices that joined since.
+    pub(crate) fn synced(&self, account: &Account) -> Result<()> {
+        account.keep_session()?;
+        for device in account.new_devices()? {
+            let (name, id) = (output::shown(device.name.as_bytes()), output::short(&device.id));
+            self.out.note(&format!(
+                "a new device joined this account: {name} ({id}); if it is not yours, run: lockstep device revoke \
+                 {id}, and then: lockstep passphrase change"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -97,6 +111,13 @@ async fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Recover(args) => join::recover(context, args).await?,
         Command::Logout { wipe } => join::logout(context, wipe).await?,
         Command::Whoami => look::whoami(context)?,
+        Command::Passphrase(command) => owner::passphrase(context, command).await?,
+        Command::RecoveryKey(command) => owner::recovery_key(context, command).await?,
+        Command::Device(command) => owner::device(context, command).await?,
+        Command::Account(command) => owner::account(context, command).await?,
+        Command::Vault(VaultCommand::Delete { name, unlock, yes }) => {
+            owner::vault_delete(context, &name, &unlock, yes).await?;
+        }
         Command::Vault(VaultCommand::Create { name }) => look::vault_create(context, &name).await?,
         Command::Vault(VaultCommand::List) => look::vault_list(context).await?,
         Command::Backup(args) => return backup::backup(context, args).await,

@@ -174,6 +174,11 @@ pub(crate) fn shown(name: &[u8]) -> String {
     if is_plain { text.into_owned() } else { name.escape_ascii().to_string() }
 }
 
+/// The beginning of an id, enough to name it by.
+pub(crate) fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
 /// Seconds since 1970 as UTC.
 pub(crate) fn time(utc: u64) -> String {
     let (year, month, day) = civil(utc / 86_400);

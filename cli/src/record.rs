@@ -59,9 +59,9 @@ fn told(trouble: Option<ClientError>) -> Result<()> {
 }
 
 /// Sends what is pending; offline, it stays pending and says so.
-async fn send(context: &Context, vault: &mut Vault) -> Result<bool> {
-    match vault.sync().await {
-        Ok(_) => Ok(true),
+async fn send(context: &Context, account: &mut Account, vault: &mut Vault) -> Result<bool> {
+    match account.send(vault).await {
+        Ok(()) => Ok(true),
         Err(ClientError::Unreachable { .. } | ClientError::Busy(_)) => {
             context.out.note("kept on this device; it is sent when the server can be reached");
             Ok(false)
@@ -82,7 +82,7 @@ async fn put(context: &Context, place: &RecordPlace, id: Option<String>) -> Resu
     }
     let document: Value = serde_json::from_slice(&text)
         .map_err(|error| ClientError::Usage(format!("standard input is not JSON: {error}")))?;
-    let (_account, mut vault) = open(context, &place.vault, true).await?;
+    let (mut account, mut vault) = open(context, &place.vault, true).await?;
     let id = id.unwrap_or_else(|| rng::hex(&rng::bytes::<16>()));
     let record = NewRecord {
         record_type: place.record_type.clone(),
@@ -95,7 +95,7 @@ async fn put(context: &Context, place: &RecordPlace, id: Option<String>) -> Resu
         expected: None,
     };
     vault.put(vec![record]).await?;
-    let sent = send(context, &mut vault).await?;
+    let sent = send(context, &mut account, &mut vault).await?;
     context.out.result(&id, &json!({ "id": id, "sent": sent }));
     Ok(())
 }
@@ -181,7 +181,7 @@ async fn list(context: &Context, place: &RecordPlace) -> Result<()> {
 
 async fn rm(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
     check_type(place)?;
-    let (_account, mut vault) = open(context, &place.vault, false).await?;
+    let (mut account, mut vault) = open(context, &place.vault, false).await?;
     let keys = &vault.setup().keys;
     let record = keys.record_id(&place.record_type, &name_of(id));
     read::current(vault.replica(), keys, record)?.ok_or_else(|| missing(place, id))?;
@@ -196,7 +196,7 @@ async fn rm(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
         expected: None,
     };
     vault.put(vec![deletion]).await?;
-    let sent = match send(context, &mut vault).await {
+    let sent = match send(context, &mut account, &mut vault).await {
         // Deletions go on beyond the quota, unless they follow a write that waits.
         Err(ClientError::QuotaExceeded(_)) if vault.replica().pending_of(record)?.is_empty() => true,
         other => other?,

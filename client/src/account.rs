@@ -7,7 +7,7 @@ pub(crate) mod manage;
 mod session;
 
 pub use join::{NewSecrets, Place, generate_passphrase, login, recover, signup};
-pub use manage::Owner;
+pub use manage::{KitState, Owner};
 pub use session::SessionInfo;
 
 use crate::api::Api;
@@ -209,7 +209,7 @@ impl Account {
         }
         self.db.set_meta(TOLD, &last.to_be_bytes())?;
         let mut devices = self.devices();
-        devices.retain(|device| device.enrolled_at > told && !device.is_this);
+        devices.retain(|device| device.enrolled_at > told && !device.is_this && !device.is_revoked);
         Ok(devices)
     }
 }
@@ -230,7 +230,15 @@ pub(crate) fn keyring_setup(
         keys.add_epoch(epoch, key.duplicate());
     }
     let next_epoch = Some(keyring.epoch());
-    Setup { account, keys: Arc::new(keys), device: Arc::clone(device), create, genesis: None, next_epoch }
+    Setup {
+        account,
+        keys: Arc::new(keys),
+        device: Arc::clone(device),
+        create,
+        genesis: None,
+        next_epoch,
+        heals: false,
+    }
 }
 
 /// Device log and key header as stored, verified.

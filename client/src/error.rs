@@ -34,7 +34,10 @@ pub enum ClientError {
     #[error("the account name or the recovery key is wrong")]
     WrongRecoveryKey,
     /// The session ended and the device can not sign in again.
-    #[error("the server does not accept this device any more; run: lockstep login")]
+    #[error(
+        "the server does not accept this device any more: it was revoked, or the account was deleted, or the server's \
+         data is older than the device; to join again, run: lockstep login"
+    )]
     SignedOut,
     /// The server refuses.
     #[error("the server refuses: {detail}")]
@@ -161,7 +164,9 @@ impl From<EngineError> for ClientError {
         let text = error.to_string();
         match error {
             EngineError::Rollback { .. } => Self::Rollback(text),
-            EngineError::Fork { .. } => Self::Fork(text),
+            EngineError::Fork { vault, seq } => {
+                Self::Fork(format!("commit {seq} of vault {vault} does not follow what this device verified"))
+            }
             EngineError::Fault { .. } => Self::Fault(text),
             EngineError::Incomplete { .. } => Self::Incomplete(text),
             EngineError::Cloned { .. } => Self::Cloned(text),

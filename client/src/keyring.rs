@@ -233,6 +233,7 @@ impl Account {
             create: first.create.clone(),
             genesis: Some(first.genesis.clone()),
             next_epoch: self.next_key(first.vault, epoch)?,
+            heals: false,
         };
         Ok(Vault::new(setup, Arc::clone(self.keyring.device_log()), replica, Arc::clone(&self.api)))
     }
@@ -279,9 +280,10 @@ impl Account {
                 "a vault's name has 1 to 128 characters, none of them control".into(),
             ));
         }
-        let identity = self.identity().to_bytes();
-        let vault =
-            if name == DEFAULT_VAULT { files_vault_id(&identity) } else { VaultId::from_bytes(rng::bytes()) };
+        let default = files_vault_id(&self.identity().to_bytes());
+        // A vault that was deleted does not come back under its id.
+        let is_default = name == DEFAULT_VAULT && !self.deleted_vaults()?.contains(&default);
+        let vault = if is_default { default } else { VaultId::from_bytes(rng::bytes()) };
         if !self.keyring.replica.pending_of(self.key_record(vault, Epoch::new(1)))?.is_empty() {
             // An earlier try waits to be sent.
             self.sync_keyring().await?;

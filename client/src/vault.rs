@@ -43,6 +43,12 @@ impl Vault {
         Self { engine: VaultEngine::new(setup.clone(), log), replica, setup, api, devices }
     }
 
+    /// The same vault; from now on its commits may name objects that the server lost.
+    pub(crate) fn healing(self) -> Self {
+        let log = Arc::clone(self.engine.devices());
+        Self::new(Setup { heals: true, ..self.setup }, log, self.replica, self.api)
+    }
+
     /// The replica.
     pub fn replica(&self) -> &VaultReplica {
         &self.replica
@@ -92,6 +98,15 @@ impl Vault {
     /// [`ClientError`].
     pub async fn pull(&mut self) -> Result<Vec<Event>> {
         self.drive(Input::Pull).await
+    }
+
+    /// The server's head is another than the one that was verified here, and not behind it: takes over a repair that
+    /// says why, and pulls.
+    ///
+    /// # Errors
+    /// [`ClientError::Fork`] if there is none.
+    pub async fn follow_repair(&mut self) -> Result<Vec<Event>> {
+        self.drive(Input::Seek).await
     }
 
     /// Takes back pending writes that name objects which are not at the server any more; the caller, who has
@@ -172,6 +187,12 @@ impl Vault {
                 match pushed {
                     Ok(_) => Answer::Pushed,
                     Err(ClientError::HeadMoved(page)) => Answer::HeadMoved(*page),
+                    Err(error) if error.code() == Some(Code::LogMoved) => {
+                        return Err(ClientError::KeysBehind(format!(
+                            "vault {} goes on under another key",
+                            self.setup.vault()
+                        )));
+                    }
                     Err(error) if error.code() == Some(Code::MissingObject) => {
                         let ClientError::Refused { names, .. } = &error else { return Err(error) };
                         let blobs = names.iter().filter_map(|name| name.parse().ok()).collect();

@@ -120,6 +120,9 @@ pub enum Input {
     /// Pull, then push pending deletions only: the server takes nothing else now. What else is pending waits, and a
     /// commit of it that was refused is taken back.
     Deletions,
+    /// The server says that its head is another than the one that was verified here, at this place or before it:
+    /// looks for a repair that gives this one up, and pulls.
+    Seek,
     /// These objects are not at the server: pending writes that name them are taken back, to be written
     /// again by whoever has their contents.
     Abandon(Vec<BlobId>),

@@ -32,6 +32,8 @@ pub struct Setup {
     pub genesis: Option<Signed>,
     /// The epoch to go on to when a device was revoked: its key is among the keys, and was made after.
     pub next_epoch: Option<Epoch>,
+    /// Whether commits carry over what a restored server lacks: objects that they name may be missing there.
+    pub heals: bool,
 }
 
 impl Setup {
@@ -156,6 +158,14 @@ impl VaultEngine {
                     self.pull_only = matches!(input, Input::Pull);
                     self.deletions_only = matches!(input, Input::Deletions);
                     self.ask_commits(replica, out)?;
+                }
+                Ok(())
+            }
+            Input::Seek => {
+                if !self.is_busy() {
+                    self.pull_only = true;
+                    let seq = replica.head()?.map_or(Seq::new(0), |head| head.tip.seq);
+                    self.seek(replica, EngineError::Fork { vault: self.setup.vault(), seq }, out)?;
                 }
                 Ok(())
             }
@@ -288,7 +298,7 @@ impl VaultEngine {
             (Doing::Missing(pull), Answer::Entries(entries, _)) => self.missing(replica, pull, entries, out),
             (Doing::Fill(rows), Answer::Entries(entries, _)) => self.fill(replica, &rows, entries, out),
             (Doing::Stage(in_flight), Answer::Staged) => {
-                let push = push::body(&in_flight, false);
+                let push = push::body(&self.setup, &in_flight, false);
                 self.send(Request::Push(push), Doing::Push(in_flight), out);
                 Ok(())
             }
@@ -507,7 +517,8 @@ impl VaultEngine {
         }
         if let Some(in_flight) = replica.in_flight()? {
             let is_wanted = !self.deletions_only || push::puts_nothing(&in_flight)?;
-            if is_wanted && push::follows(&in_flight, &head, self.setup.device.id())? {
+            let follows = push::follows(&in_flight, &head, self.setup.device.id())?;
+            if is_wanted && follows && !push::is_outdated(&in_flight, &self.devices)? {
                 self.send_commit(Box::new(in_flight), out);
             } else {
                 self.write(vec![WriteOp::DropInFlight], Then::Rebuild, out);
@@ -539,7 +550,7 @@ impl VaultEngine {
             let envelopes = in_flight.sealed.iter().map(|sealed| sealed.envelope.clone().into()).collect();
             self.send(Request::Stage { envelopes }, Doing::Stage(in_flight), out);
         } else {
-            let push = push::body(&in_flight, true);
+            let push = push::body(&self.setup, &in_flight, true);
             self.send(Request::Push(push), Doing::Push(in_flight), out);
         }
     }

@@ -32,6 +32,13 @@ pub(crate) fn follows(in_flight: &InFlight, head: &Head, device: DeviceId) -> Re
     Ok(commit.device == device && commit.seq == head.tip.seq.next() && commit.previous == head.tip.hash)
 }
 
+/// Whether a device was revoked since a commit was signed: no server takes it any more.
+pub(crate) fn is_outdated(in_flight: &InFlight, devices: &DeviceLog) -> Result<bool> {
+    let commit = Commit::decode(&in_flight.commit.bytes.0).map_err(EngineError::replica)?;
+    let last = devices.last_revocation(devices.next_index());
+    Ok(last.is_some_and(|revoked| commit.device_log_index < revoked))
+}
+
 /// Takes back pending writes that name objects which are not at the server, and what stands on them: whoever
 /// wrote them uploads and writes them again.
 pub(crate) fn abandon(replica: &dyn Replica, blobs: &[BlobId]) -> Result<Vec<WriteOp>> {
@@ -49,14 +56,14 @@ pub(crate) fn abandon(replica: &dyn Replica, blobs: &[BlobId]) -> Result<Vec<Wri
 }
 
 /// The request's body, with or without its envelopes.
-pub(crate) fn body(in_flight: &InFlight, with_envelopes: bool) -> PushCommit {
+pub(crate) fn body(setup: &Setup, in_flight: &InFlight, with_envelopes: bool) -> PushCommit {
     let envelopes = if with_envelopes {
         in_flight.sealed.iter().map(|sealed| sealed.envelope.clone().into()).collect()
     } else {
         Vec::new()
     };
     let changes = in_flight.changes.clone().into();
-    PushCommit { commit: in_flight.commit.clone(), changes, envelopes, heals: false }
+    PushCommit { commit: in_flight.commit.clone(), changes, envelopes, heals: setup.heals }
 }
 
 /// Whether a commit puts nothing: deletions, or a new key. The server takes it beyond the account's quota, too.

@@ -22,6 +22,7 @@ mod devices;
 mod edge;
 mod fidelity;
 mod full;
+mod heal;
 mod help;
 mod history;
 mod homes;

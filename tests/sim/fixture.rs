@@ -47,6 +47,7 @@ impl Fixture {
             create: self.birth.create.clone(),
             genesis: Some(self.birth.genesis.clone()),
             next_epoch: None,
+            heals: false,
         }
     }
 

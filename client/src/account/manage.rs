@@ -18,17 +18,35 @@ use lockstep_proto::api::auth::{
     ACTION_CREDENTIALS, ACTION_DELETE_ACCOUNT, ACTION_DELETE_VAULT, ACTION_REVOKE, Authorised, OpaqueStarted,
 };
 use lockstep_proto::api::problem::Code;
+use lockstep_proto::api::vault::Vaults;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::device_log::{DeviceLog, Pin};
 use lockstep_proto::id::DeviceId;
 use lockstep_proto::key_header::VerifiedKeyHeader;
 use lockstep_proto::label;
 use lockstep_proto::recovery::Checkpoint;
+use lockstep_proto::vault_log::files_vault_id;
 use lockstep_proto::version::VERSION;
 use std::sync::Arc;
 
 /// Other devices may write while heads are being pinned; each try pins what is there then.
-const REVOKE_TRIES: usize = 8;
+const REVOKE_TRIES: usize = 16;
+
+/// Public part of a recovery key whose kit was delivered and that is not known to count yet.
+const RECOVERY_BEGUN: &str = "recovery-begun";
+/// Set before the account's deletion is asked for.
+const DELETING: &str = "deleting";
+
+/// Whose a kit is that stands where a new one is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KitState {
+    /// An earlier try delivered it and was cut off; its key never counted.
+    Begun,
+    /// An earlier try delivered it, and its key counts.
+    Counts,
+    /// Any other.
+    Other,
+}
 
 /// An account with its root at hand: what its owner can do with the passphrase.
 pub struct Owner<'a> {
@@ -89,7 +107,8 @@ impl Owner<'_> {
         self.account
     }
 
-    pub(crate) fn unlocked(&self) -> &UnlockedAccount {
+    /// The account, unlocked.
+    pub fn unlocked(&self) -> &UnlockedAccount {
         &self.unlocked
     }
 
@@ -165,6 +184,7 @@ impl Owner<'_> {
         deliver_kit: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<()> {
         let recovery = RecoveryKey::generate(&mut rng::system());
+        self.account.db.set_meta(RECOVERY_BEGUN, recovery.login_public().as_bytes())?;
         let change = CredentialChange { passphrase: None, recovery: Some(&recovery) };
         let new = self.unlocked.change_credentials(&self.header, &self.log, change, &mut rng::system())?;
         let checkpoint = Checkpoint {
@@ -179,53 +199,71 @@ impl Owner<'_> {
         let request =
             ChangeCredentials { record: None, key_header: new.key_header, entry: new.entry }.encode();
         let body = self.authorised(ACTION_CREDENTIALS, request);
-        self.enter("/v1/account/credentials", &body, &entry).await
+        self.enter("/v1/account/credentials", &body, &entry).await?;
+        self.account.db.drop_meta(RECOVERY_BEGUN)
     }
 
-    /// Revokes a device, and gives every vault a key that it never had.
+    /// Whether a kit is what an earlier try to change the recovery key left. One that counts is done with.
     ///
     /// # Errors
-    /// [`ClientError`]. Once the device is revoked, what is cut off goes on at the next sync of any device.
-    pub async fn revoke(&mut self, device: DeviceId) -> Result<()> {
-        let live = self.log.device(device).map(|known| known.revoked.is_none());
-        match live {
-            None => return Err(unknown_device()),
-            Some(false) => return self.rotate_all().await,
-            Some(true) if device == self.account.device.id() => {
-                return Err(ClientError::Usage(
-                    "this is the device that you are using; revoke it from another one, or: lockstep logout --wipe"
-                        .into(),
-                ));
-            }
-            Some(true) => {}
+    /// [`ClientError::Database`].
+    pub fn kit_state(&self, kit: &kit::Kit) -> Result<KitState> {
+        let public = kit.recovery.login_public();
+        if self.account.db.meta(RECOVERY_BEGUN)?.as_deref() != Some(&public.as_bytes()[..]) {
+            return Ok(KitState::Other);
         }
-        let mut tries = 0;
-        loop {
+        if self.header.header().recovery != public {
+            return Ok(KitState::Begun);
+        }
+        self.account.db.drop_meta(RECOVERY_BEGUN)?;
+        Ok(KitState::Counts)
+    }
+
+    /// Revokes devices, and gives every vault a key that they never had.
+    ///
+    /// # Errors
+    /// [`ClientError`]. Once a device is revoked, what is cut off goes on at the next sync of any device.
+    pub async fn revoke(&mut self, devices: &[DeviceId]) -> Result<()> {
+        for device in devices {
+            self.revoke_one(*device).await?;
+        }
+        self.rotate_all().await
+    }
+
+    async fn revoke_one(&mut self, device: DeviceId) -> Result<()> {
+        for _ in 0..REVOKE_TRIES {
+            match self.log.device(device).map(|known| known.revoked.is_none()) {
+                None => return Err(unknown_device()),
+                Some(false) => return Ok(()),
+                Some(true) if device == self.account.device.id() => return Err(own_device()),
+                Some(true) => {}
+            }
             let pins = self.heads().await?;
+            if self.log.device(device).is_some_and(|known| known.revoked.is_some()) {
+                return Ok(());
+            }
             let new = self.unlocked.revoke(&self.header, &self.log, device, pins, &mut rng::system())?;
             let entry = new.entry.clone();
             let request = EnrolDevice { key_header: new.key_header, entry: new.entry }.encode();
             let body = self.authorised(ACTION_REVOKE, request);
             match self.enter("/v1/account/devices/revoke", &body, &entry).await {
-                Err(error)
-                    if matches!(error.code(), Some(Code::HeadMoved | Code::LogMoved))
-                        && tries < REVOKE_TRIES =>
-                {
-                    tries += 1;
+                Err(error) if matches!(error.code(), Some(Code::HeadMoved | Code::LogMoved)) => {
                     self.account.refresh_devices().await?;
                     self.reload()?;
                 }
-                other => {
-                    other?;
-                    return self.rotate_all().await;
-                }
+                other => return other,
             }
         }
+        Err(ClientError::Busy("the device writes faster than it can be revoked".into()))
     }
 
-    /// The head of every vault, verified just now, ascending.
+    /// The head of every vault, verified just now, ascending. A vault that the keyring does not know is pinned as
+    /// the server shows it: nobody reads it, and it must not keep a device from being revoked.
     async fn heads(&mut self) -> Result<Vec<Pin>> {
+        let listed: Vaults = self.account.api.get("/v1/vaults").await?;
         self.account.sync_keyring().await?;
+        self.reload()?;
+        self.finish_deletions().await?;
         for entry in self.account.vaults()? {
             let mut vault = self.account.open_vault(&entry.name, false).await?;
             vault.pull().await?;
@@ -239,6 +277,20 @@ impl Owner<'_> {
                 pins.push(Pin { vault, seq: head.tip.seq, head: head.tip.hash });
             }
         }
+        let deleted = self.account.deleted_vaults()?;
+        for info in listed.0 {
+            if deleted.contains(&info.vault) || pins.iter().any(|pin| pin.vault == info.vault) {
+                continue;
+            }
+            if info.vault == files_vault_id(&self.account.identity().to_bytes()) {
+                return Err(ClientError::Rollback(format!(
+                    "the server went back in time: the keyring is older than vault {}",
+                    info.vault
+                )));
+            }
+            pins.push(Pin { vault: info.vault, seq: info.seq, head: info.head });
+        }
+        pins.sort_by_key(|pin| pin.vault);
         Ok(pins)
     }
 
@@ -252,16 +304,19 @@ impl Owner<'_> {
         self.account.pin_heads(true).await
     }
 
-    /// Deletes the account at the server: nothing of it stays there.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn delete_account(&mut self) -> Result<()> {
+    async fn delete_account(&mut self) -> Result<()> {
         let request = DeleteAccount { account: self.account.id() }.encode();
         let body = self.authorised(ACTION_DELETE_ACCOUNT, request);
+        self.account.db.set_meta(DELETING, b"1")?;
         match self.account.api.post_nothing("/v1/account/delete", Some(&body)).await {
             // A repetition of a request that counted finds nobody.
             Err(ClientError::SignedOut) => Ok(()),
+            Err(error @ (ClientError::Unreachable { .. } | ClientError::Busy(_))) => {
+                match self.account.api.device_login().await {
+                    Err(ClientError::SignedOut) => Ok(()),
+                    _ => Err(error),
+                }
+            }
             other => other,
         }
     }
@@ -269,17 +324,41 @@ impl Owner<'_> {
     /// Deletes a vault: first in the keyring, so that every device knows that it was meant, then at the server.
     ///
     /// # Errors
-    /// [`ClientError`]; what is cut off goes on when the same is asked for again.
+    /// [`ClientError`]; what is cut off goes on when the same is asked for again, or a device is revoked.
     pub async fn delete_vault(&mut self, name: &str) -> Result<()> {
-        let vault = self.account.mark_deleted(name).await?;
-        let request = DeleteVault { vault }.encode();
-        let body = self.authorised(ACTION_DELETE_VAULT, request);
-        match self.account.api.post_nothing(&format!("/v1/vaults/{vault}/delete"), Some(&body)).await {
-            Err(error) if error.code() == Some(Code::NotFound) => {}
-            other => other?,
-        }
-        self.account.db.drop_vault(vault)
+        self.account.mark_deleted(name).await?;
+        self.reload()?;
+        self.finish_deletions().await
     }
+
+    /// Deletes at the server, and here, what the keyring calls deleted.
+    async fn finish_deletions(&mut self) -> Result<()> {
+        let deleted = self.account.deleted_vaults()?;
+        if deleted.is_empty() {
+            return Ok(());
+        }
+        let listed: Vaults = self.account.api.get("/v1/vaults").await?;
+        for info in listed.0.into_iter().filter(|info| deleted.contains(&info.vault)) {
+            let vault = info.vault;
+            let body = self.authorised(ACTION_DELETE_VAULT, DeleteVault { vault }.encode());
+            match self.account.api.post_nothing(&format!("/v1/vaults/{vault}/delete"), Some(&body)).await {
+                // A repetition of a request that counted finds nothing.
+                Err(error) if error.code() == Some(Code::NotFound) => {}
+                other => other?,
+            }
+        }
+        for vault in deleted {
+            self.account.db.drop_vault(vault)?;
+        }
+        Ok(())
+    }
+}
+
+fn own_device() -> ClientError {
+    ClientError::Usage(
+        "this is the device that you are using; revoke it from another one, or: lockstep logout --wipe"
+            .into(),
+    )
 }
 
 impl Account {
@@ -301,7 +380,24 @@ impl Account {
         })
     }
 
-    /// A device by its id's beginning or by its name.
+    /// Deletes the account at the server: nothing of it stays there. The home is the caller's to wipe.
+    ///
+    /// # Errors
+    /// [`ClientError`]; what is cut off goes on when the same is asked for again.
+    pub async fn delete(&mut self, passphrase: &Passphrase) -> Result<()> {
+        match self.unlock(passphrase).await {
+            Ok(mut owner) => return owner.delete_account().await,
+            Err(ClientError::SignedOut) => {}
+            Err(error) => return Err(error),
+        }
+        // An earlier try may have counted without an answer: then the server knows nobody of this account.
+        if self.db.meta(DELETING)?.is_none() {
+            return Err(ClientError::SignedOut);
+        }
+        self.unlock_held(passphrase).map(|_| ())
+    }
+
+    /// A device by its name or its id's beginning; a live one first.
     ///
     /// # Errors
     /// [`ClientError::NotFound`], [`ClientError::Usage`] if several fit.
@@ -311,6 +407,9 @@ impl Account {
             devices.iter().filter(|device| device.name == text && !device.is_revoked).collect();
         if fits.is_empty() && text.len() >= 4 {
             fits = devices.iter().filter(|device| device.id.starts_with(text)).collect();
+        }
+        if fits.is_empty() {
+            fits = devices.iter().filter(|device| device.name == text).collect();
         }
         match fits.as_slice() {
             [one] => one.id.parse().map_err(|_| unknown_device()),

@@ -99,6 +99,7 @@ pub async fn backup(
         source: source.0.id,
         root: root.clone(),
         begin,
+        account,
         vault,
         batch: Vec::new(),
         batch_bytes: 0,
@@ -195,6 +196,7 @@ struct Run<'a> {
     source: SourceId,
     root: PathBuf,
     begin: (i64, u32),
+    account: &'a mut Account,
     vault: &'a mut Vault,
     batch: Vec<NewRecord>,
     batch_bytes: usize,
@@ -460,7 +462,7 @@ impl Run<'_> {
         self.batch_bytes = 0;
         self.flushed = Instant::now();
         self.vault.put(std::mem::take(&mut self.batch)).await?;
-        self.vault.sync().await?;
+        self.account.send(self.vault).await?;
         self.flush_stats()
     }
 
@@ -494,7 +496,7 @@ impl Run<'_> {
             expected: None,
         };
         self.vault.put(vec![record]).await?;
-        self.vault.sync().await?;
+        self.account.send(self.vault).await?;
         self.outcome.snapshot = rng::hex(&id);
         Ok(self.outcome)
     }

@@ -173,7 +173,8 @@ impl Account {
             return Ok(found);
         }
         let mut vault = self.heal_vault(id)?;
-        found.state = match vault.pull().await {
+        let looked = if seq == head.tip.seq { vault.follow_repair().await } else { vault.pull().await };
+        found.state = match looked {
             Err(ClientError::Rollback(_) | ClientError::Fork(_)) => {
                 VaultState::Parted(ServerChain::read(&vault).await?.shared)
             }

@@ -99,6 +99,18 @@ impl Account {
         Err(unsettled())
     }
 
+    /// Sends what is pending in a vault that was synced before; if a device was revoked meanwhile, under a key that
+    /// it never had.
+    ///
+    /// # Errors
+    /// As [`Self::sync_vault`]; pending writes are kept.
+    pub async fn send(&mut self, vault: &mut Vault) -> Result<()> {
+        match vault.sync().await {
+            Err(ClientError::KeysBehind(_)) => self.sync_vault(vault).await,
+            other => other.map(|_| ()),
+        }
+    }
+
     async fn sync_vault_once(&mut self, vault: &mut Vault) -> Result<()> {
         vault.pull().await?;
         self.check_pins_of(vault, true)?;

@@ -84,6 +84,8 @@ impl SqliteStore {
             .foreign_keys(true)
             .statement_cache_capacity(200)
             .pragma("cache_size", "-8192")
+            // What was replaced or deleted, such as the wrap of an old passphrase, does not linger in free pages.
+            .pragma("secure_delete", "ON")
             .pragma("wal_autocheckpoint", "2000");
         let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
         schema::migrator()
