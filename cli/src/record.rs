@@ -9,7 +9,7 @@ use lockstep_client::error::Result;
 use lockstep_client::vault::Vault;
 use lockstep_client::{ClientError, rng};
 use lockstep_client_crypto::content::Content;
-use lockstep_engine::replica::{Policy, Replica as _, VersionRow};
+use lockstep_engine::replica::{Pinning, Policy, Replica as _, VersionRow};
 use lockstep_engine::{NewRecord, read};
 use lockstep_proto::api::vault::History;
 use lockstep_proto::envelope::KIND_TOMBSTONE;
@@ -97,7 +97,7 @@ async fn put(context: &Context, place: &RecordPlace, id: Option<String>) -> Resu
         document: Some(document.to_string().into_bytes()),
         blobs: Vec::new(),
         policy: Policy::KeepBoth,
-        pin: false,
+        pin: Pinning::None,
         expected: None,
     };
     vault.put(vec![record]).await?;
@@ -198,7 +198,7 @@ async fn rm(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
         document: None,
         blobs: Vec::new(),
         policy: Policy::KeepBoth,
-        pin: false,
+        pin: Pinning::None,
         expected: None,
     };
     vault.put(vec![deletion]).await?;

@@ -11,7 +11,7 @@ use lockstep_engine::engine::Setup;
 use lockstep_engine::keyring::{
     HEAD_PIN_TYPE, HeadPinDoc, VAULT_KEY_TYPE, VAULT_TYPE, VaultDoc, VaultKeyDoc, vault_key_name,
 };
-use lockstep_engine::replica::{Policy, Replica as _};
+use lockstep_engine::replica::{Pinning, Policy, Replica as _};
 use lockstep_engine::{NewRecord, read};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{CreateVault, Entries, GetEnvelopes, Vaults};
@@ -55,7 +55,7 @@ fn record(record_type: &str, name: Vec<u8>, document: Vec<u8>, policy: Policy) -
         document: Some(document),
         blobs: Vec::new(),
         policy,
-        pin: false,
+        pin: Pinning::None,
         expected: None,
     }
 }

@@ -5,7 +5,8 @@ use crate::engine::Setup;
 use crate::error::EngineError;
 use crate::merge;
 use crate::replica::{
-    Base, EnvelopeSource, Head, InFlight, PendingRow, RecordRow, Replica, Result, SealedOperation, WriteOp,
+    Base, EnvelopeSource, Head, InFlight, PendingRow, Pinning, RecordRow, Replica, Result, SealedOperation,
+    WriteOp,
 };
 use crate::verify::{Overlay, Step};
 use lockstep_client_crypto::content::Content;
@@ -15,7 +16,7 @@ use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE};
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::envelope::{self, KIND_DOCUMENT};
-use lockstep_proto::id::{BlobId, DeviceId, OperationId, RecordId, Revision};
+use lockstep_proto::id::{BlobId, DeviceId, OperationId, RecordId, Revision, Seq};
 use lockstep_proto::version::{SUITE, VERSION};
 use lockstep_proto::{Digest, label};
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,7 +72,7 @@ pub(crate) fn build(
     let mut sealed = Vec::new();
     let mut changes: BTreeMap<RecordId, Change> = BTreeMap::new();
     let mut state = head.state.clone();
-    let mut pin = false;
+    let mut pins: BTreeMap<Seq, Change> = BTreeMap::new();
     let mut size_bytes = 0_usize;
     let seq = head.tip.seq.next();
     for row in &pending {
@@ -93,21 +94,23 @@ pub(crate) fn build(
         }
         state.add(row.record, revision, digest, seq);
         changes.insert(row.record, change(row, revision, digest)?);
-        pin |= row.pin;
         sealed.push(operation);
-        if row.pin {
-            // A snapshot is the last change of its commit.
-            break;
+        match row.pin {
+            Pinning::None => {}
+            Pinning::Unpin(old) => {
+                pins.insert(old, Change::Unpin(old));
+            }
+            Pinning::Pin => {
+                pins.insert(seq, Change::Pin(seq));
+                // A snapshot is the last change of its commit.
+                break;
+            }
         }
     }
     if sealed.is_empty() {
         return Ok(None);
     }
-    let mut list = Changes(changes.into_values().collect());
-    if pin {
-        list.0.push(Change::Pin(seq));
-    }
-    let changes = list.encode();
+    let changes = Changes(changes.into_values().chain(pins.into_values()).collect()).encode();
     let skip = replica
         .commit_hash(seq.skip_target())?
         .ok_or_else(|| EngineError::replica(format!("commit {} is missing", seq.skip_target())))?;
