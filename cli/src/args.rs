@@ -58,6 +58,12 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Restore snapshots to DEST/<source name>/...
     Restore(Restore),
+    /// List every version of one file that finished snapshots hold, newest first.
+    History(History),
+    /// Show what differs between two snapshots.
+    Diff(Diff),
+    /// Take snapshots out of the list. Frees no space yet; see: lockstep forget --help.
+    Forget(Forget),
     /// Read and write single records (JSON documents).
     #[command(subcommand)]
     Record(RecordCommand),
@@ -183,6 +189,45 @@ pub(crate) struct Restore {
 }
 
 #[derive(Args)]
+pub(crate) struct History {
+    /// Path, beginning with a source's name, as ls shows it: docs/letters/a.txt
+    pub(crate) path: PathBuf,
+    /// Vault.
+    #[arg(long, default_value = "files", value_name = "V")]
+    pub(crate) vault: String,
+}
+
+/// Show what differs between two snapshots.
+///
+/// A line begins with + for what is only in NEW, - for what is only in OLD, M where contents, kind or a link's
+/// target differ, and m where only time or mode do. Snapshots of two sources are compared by path below the root.
+#[derive(Args)]
+pub(crate) struct Diff {
+    /// Beginning of a snapshot's id.
+    pub(crate) old: String,
+    /// Beginning of another snapshot's id.
+    pub(crate) new: String,
+    /// Vault.
+    #[arg(long, default_value = "files", value_name = "V")]
+    pub(crate) vault: String,
+}
+
+/// Take snapshots out of the list: they are no longer shown, restored or kept from retention.
+///
+/// The files themselves are not touched, and other snapshots keep all that they hold. No space is freed at the
+/// server by this alone: that is for retention, which drops old versions that no snapshot holds and is not there
+/// yet. The newest snapshot of a source may be forgotten, too; the next backup sends only what changed.
+#[derive(Args)]
+pub(crate) struct Forget {
+    /// Beginnings of snapshots' ids.
+    #[arg(required = true, value_name = "SNAPSHOT")]
+    pub(crate) snapshots: Vec<String>,
+    /// Vault.
+    #[arg(long, default_value = "files", value_name = "V")]
+    pub(crate) vault: String,
+}
+
+#[derive(Args)]
 pub(crate) struct RecordPlace {
     /// Record type.
     #[arg(long = "type", value_name = "T")]
@@ -230,5 +275,16 @@ pub(crate) enum RecordCommand {
         /// Id within the type.
         #[arg(long)]
         id: String,
+    },
+    /// Write an old version of a record as its newest; what is there now stays in its history.
+    Restore {
+        #[command(flatten)]
+        place: RecordPlace,
+        /// Id within the type.
+        #[arg(long)]
+        id: String,
+        /// Which, as history shows it.
+        #[arg(long, value_name = "N")]
+        revision: u64,
     },
 }

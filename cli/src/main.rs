@@ -5,6 +5,7 @@ mod backup;
 mod join;
 mod look;
 mod output;
+mod past;
 mod record;
 
 use args::{Cli, Command, VaultCommand};
@@ -101,6 +102,9 @@ async fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Snapshots { vault } => backup::snapshots(context, &vault).await?,
         Command::Ls(args) => backup::ls(context, args).await?,
         Command::Restore(args) => return backup::restore(context, args).await,
+        Command::History(args) => past::history(context, args).await?,
+        Command::Diff(args) => return past::diff(context, args).await,
+        Command::Forget(args) => past::forget(context, args).await?,
         Command::Record(command) => record::run(context, command).await?,
         Command::Status => look::status(context).await?,
         Command::Check { vault, read_data } => {
