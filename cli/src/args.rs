@@ -80,6 +80,22 @@ pub(crate) enum Command {
     },
     /// Show the account's fingerprint, to compare between devices.
     Fingerprint,
+    /// Keep the recovery kit up to date.
+    #[command(subcommand)]
+    Kit(KitCommand),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KitCommand {
+    /// Give the kit a new checkpoint: recovering with it then refuses a server that went back to before now.
+    ///
+    /// The recovery key stays as it is. The kit is rewritten whole or not at all. Without --kit only the new line
+    /// is printed, to be put in the place of the old one.
+    Refresh {
+        /// The kit, text or page. It must be this account's, and its recovery key the one in force.
+        #[arg(long, value_name = "FILE")]
+        kit: Option<PathBuf>,
+    },
 }
 
 #[derive(Args)]
@@ -102,7 +118,8 @@ pub(crate) struct Server {
 pub(crate) struct Signup {
     #[command(flatten)]
     pub(crate) server: Server,
-    /// Write the recovery kit to a new file (mode 0600) instead of printing it.
+    /// Write the recovery kit to a new file (mode 0600) instead of printing it here; a name that ends in .html makes
+    /// it a page for the printer.
     #[arg(long, value_name = "FILE")]
     pub(crate) kit: Option<PathBuf>,
     /// Invite code, if the server asks for one.
@@ -120,10 +137,11 @@ pub(crate) struct Login {
 pub(crate) struct Recover {
     #[command(flatten)]
     pub(crate) server: Server,
-    /// The kit, or a file with the bare recovery key.
+    /// The kit, text or page, or a file with the bare recovery key.
     #[arg(long, value_name = "F")]
     pub(crate) recovery_key_file: PathBuf,
-    /// Write the new kit to a new file (mode 0600) instead of printing it.
+    /// Write the new kit to a new file (mode 0600) instead of printing it here; a name that ends in .html makes it a
+    /// page for the printer.
     #[arg(long, value_name = "FILE")]
     pub(crate) kit: Option<PathBuf>,
 }

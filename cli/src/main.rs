@@ -8,7 +8,7 @@ mod output;
 mod past;
 mod record;
 
-use args::{Cli, Command, VaultCommand};
+use args::{Cli, Command, KitCommand, VaultCommand};
 use clap::Parser as _;
 use lockstep_client::account::Account;
 use lockstep_client::home::Home;
@@ -111,6 +111,7 @@ async fn run(context: &Context, command: Command) -> Result<ExitCode> {
             return look::check(context, vault.as_deref(), read_data).await;
         }
         Command::Fingerprint => look::fingerprint(context).await?,
+        Command::Kit(KitCommand::Refresh { kit }) => join::refresh_kit(context, kit.as_deref()).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

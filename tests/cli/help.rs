@@ -33,6 +33,8 @@ fn every_command_explains_itself() {
         &["status"],
         &["check"],
         &["fingerprint"],
+        &["kit"],
+        &["kit", "refresh"],
     ];
     for command in commands {
         let mut arguments = command.to_vec();

@@ -23,6 +23,7 @@ mod full;
 mod help;
 mod history;
 mod homes;
+mod kit;
 mod lost;
 mod past;
 mod program;
