@@ -61,8 +61,15 @@ pub(crate) enum Command {
     /// List every version of one file that finished snapshots hold, newest first.
     History(History),
     /// Show what differs between two snapshots.
+    ///
+    /// A line begins with + for what is only in NEW, - for what is only in OLD, M where contents, kind or a link's
+    /// target differ, and m where only time or mode do. Snapshots of two sources are compared by path below the root.
     Diff(Diff),
-    /// Take snapshots out of the list. Frees no space yet; see: lockstep forget --help.
+    /// Take snapshots out of the list; this alone frees no space.
+    ///
+    /// They are no longer shown or restored, and no longer kept from retention. The files themselves are not touched, and other snapshots keep all that they hold. No space is freed at the
+    /// server by this alone: that is for retention, which drops old versions that no snapshot holds and is not there
+    /// yet. The newest snapshot of a source may be forgotten, too; the next backup sends only what changed.
     Forget(Forget),
     /// Read and write single records (JSON documents).
     #[command(subcommand)]
@@ -215,10 +222,6 @@ pub(crate) struct History {
     pub(crate) vault: String,
 }
 
-/// Show what differs between two snapshots.
-///
-/// A line begins with + for what is only in NEW, - for what is only in OLD, M where contents, kind or a link's
-/// target differ, and m where only time or mode do. Snapshots of two sources are compared by path below the root.
 #[derive(Args)]
 pub(crate) struct Diff {
     /// Beginning of a snapshot's id.
@@ -230,11 +233,6 @@ pub(crate) struct Diff {
     pub(crate) vault: String,
 }
 
-/// Take snapshots out of the list: they are no longer shown, restored or kept from retention.
-///
-/// The files themselves are not touched, and other snapshots keep all that they hold. No space is freed at the
-/// server by this alone: that is for retention, which drops old versions that no snapshot holds and is not there
-/// yet. The newest snapshot of a source may be forgotten, too; the next backup sends only what changed.
 #[derive(Args)]
 pub(crate) struct Forget {
     /// Beginnings of snapshots' ids.

@@ -15,21 +15,22 @@ const END: &str = "</pre>";
 const STYLE: &str = "
 @page { size: A4; margin: 14mm }
 * { box-sizing: border-box }
-body { font: 11pt/1.45 system-ui, 'Liberation Sans', Arial, sans-serif; color: #000; background: #fff;
+body { font: 10pt/1.4 system-ui, 'Liberation Sans', Arial, sans-serif; color: #000; background: #fff;
        max-width: 182mm; margin: 8mm auto; padding: 0 4mm }
 h1 { font-size: 20pt; line-height: 1.2; margin: 0 0 1mm }
-h2 { font-size: 12.5pt; margin: 5mm 0 1mm }
+h2 { font-size: 11.5pt; margin: 4mm 0 1mm }
 p, ol { margin: 0 0 2mm }
 ol { padding-left: 6mm }
 li { margin-bottom: 1mm }
 .key { display: flex; gap: 6mm; align-items: center; border: 0.6mm solid #000; border-radius: 2mm;
-       padding: 4mm; margin: 4mm 0; break-inside: avoid }
-.key svg { flex: none; width: 44mm; height: 44mm }
+       padding: 3mm 4mm; margin: 3mm 0; break-inside: avoid }
+.key svg { flex: none; width: 40mm; height: 40mm }
 .key b { display: block; margin-bottom: 2mm }
 .words { font: 13.5pt/1.6 ui-monospace, 'Liberation Mono', monospace }
-pre { font: 8.5pt/1.5 ui-monospace, 'Liberation Mono', monospace; white-space: pre-wrap; overflow-wrap: anywhere;
+pre { font: 8pt/1.45 ui-monospace, 'Liberation Mono', monospace; white-space: pre-wrap; overflow-wrap: anywhere;
       border-top: 0.3mm solid #999; margin: 3mm 0 0; padding-top: 2mm; break-inside: avoid }
-code { font: 9.5pt ui-monospace, 'Liberation Mono', monospace; overflow-wrap: anywhere }
+code span { white-space: nowrap }
+code { font: 9pt ui-monospace, 'Liberation Mono', monospace; overflow-wrap: anywhere }
 @media print { body { margin: 0; padding: 0; max-width: none } }
 ";
 
@@ -124,18 +125,21 @@ base-uri 'none'; form-action 'none'\">
 <h1>Lockstep recovery kit</h1>
 <p>of the account <b>{name}</b> on <b>{server}</b></p>
 <p><b>If something has gone wrong: nothing is lost as long as you have this page and the server is there.</b> A lost or
-broken computer or a forgotten passphrase is what this page is for. There is no hurry; no step below deletes anything.</p>
+broken computer or a forgotten passphrase is what this page is for. There is no hurry; no step below deletes any of your files.</p>
 <div class=\"key\">{code}<div><b>The recovery key</b><span class=\"words\">{key}</span></div></div>
 <h2>Getting back in</h2>
 <ol>
 <li>On a computer that you trust, install the program <code>lockstep</code>.</li>
 <li>Make a text file, say <code>key.txt</code>, and type the recovery key into it. Capitals, spaces and line ends do not
-matter. If one letter is wrong, the program says which. Scanning the square with a camera gives the same key. If you still
-have this page as a file, name that file instead.</li>
+matter. If one letter is wrong, the program says which. Scanning the square with a camera gives the same key. Typing the
+lines account, recovery key and checkpoint from the end of this page, each in one line, is safer: a server that hides your
+newest data
+is noticed then. If you still have this page as a file, name that file.</li>
 <li>Run this, and choose a new passphrase when you are asked:<br>
-<code>lockstep recover --server {server} --name {name} --recovery-key-file key.txt --kit new-kit.html</code></li>
+<code><span>lockstep recover</span> <span>--server {server}</span> <span>--name {name}</span> \
+<span>--recovery-key-file key.txt</span> <span>--kit new-kit.html</span></code></li>
 <li>Run <code>lockstep restore</code> with the name of an empty folder, and your files come back.</li>
-<li>Print the new kit, then destroy this one and <code>key.txt</code>: the old key opens nothing any more.</li>
+<li>Print the new kit, then destroy this one and <code>key.txt</code>: nobody gets in with the old key any more.</li>
 </ol>
 <h2>Keeping it</h2>
 <p>Print this page, put it where you keep a passport, and delete the file. Whoever has the page can read everything in the
