@@ -63,7 +63,8 @@ fn a_kit_for_the_printer_says_the_same_and_recovers() {
     for name in ["account", "identity", "checkpoint"] {
         field(&page, name);
     }
-    assert!(page.contains("nothing is lost") && page.contains("lockstep recover --server"));
+    assert!(page.contains("nothing is lost") && page.contains("lockstep recover"));
+    assert!(page.contains(&format!("--server {}", world.server.origin)));
     // Nothing is fetched, run or sent.
     let without_server = page.replace(&world.server.origin, "");
     assert!(!without_server.contains("://") && !without_server.contains("url("), "{page}");
