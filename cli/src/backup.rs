@@ -29,7 +29,7 @@ fn globs(patterns: &[String]) -> Result<GlobSet> {
     set.build().map_err(|error| ClientError::Usage(format!("--exclude: {error}")))
 }
 
-fn path_text(path: &Path) -> String {
+pub(crate) fn path_text(path: &Path) -> String {
     shown(path.as_os_str().as_bytes())
 }
 
@@ -172,7 +172,7 @@ fn is_full(pushed: Result<()>) -> Result<bool> {
 }
 
 /// A command that showed what it could ends with what was wrong.
-fn told(trouble: Option<ClientError>) -> Result<()> {
+pub(crate) fn told(trouble: Option<ClientError>) -> Result<()> {
     trouble.map_or(Ok(()), Err)
 }
 

@@ -5,7 +5,8 @@ use crate::engine::Setup;
 use crate::error::EngineError;
 use crate::merge;
 use crate::replica::{
-    Base, EnvelopeSource, Head, InFlight, PendingRow, RecordRow, Replica, Result, SealedOperation, WriteOp,
+    Base, EnvelopeSource, Head, InFlight, PendingRow, Pinning, RecordRow, Replica, Result, SealedOperation,
+    WriteOp,
 };
 use crate::verify::{Overlay, Step};
 use lockstep_client_crypto::content::Content;
@@ -82,7 +83,7 @@ pub(crate) fn pending(replica: &dyn Replica, deletions_only: bool) -> Result<Vec
     let mut rows = replica.pending(usize::MAX)?;
     rows.retain(|row| {
         let is_first = seen.insert(row.record) && matches!(row.base, Base::Revision(_));
-        is_first && row.kind != KIND_DOCUMENT && !row.pin
+        is_first && row.kind != KIND_DOCUMENT && row.pin != Pinning::Pin
     });
     rows.truncate(CHANGES_A_COMMIT);
     Ok(rows)
@@ -106,7 +107,7 @@ pub(crate) fn build(
     let mut sealed = Vec::new();
     let mut changes: BTreeMap<RecordId, Change> = BTreeMap::new();
     let mut state = head.state.clone();
-    let mut pin = false;
+    let mut pins: BTreeMap<Seq, Change> = BTreeMap::new();
     let mut size_bytes = 0_usize;
     let seq = head.tip.seq.next();
     for row in pending {
@@ -128,21 +129,23 @@ pub(crate) fn build(
         }
         state.add(row.record, revision, digest, seq);
         changes.insert(row.record, change(row, revision, digest)?);
-        pin |= row.pin;
         sealed.push(operation);
-        if row.pin {
-            // A snapshot is the last change of its commit.
-            break;
+        match row.pin {
+            Pinning::None => {}
+            Pinning::Unpin(old) => {
+                pins.insert(old, Change::Unpin(old));
+            }
+            Pinning::Pin => {
+                pins.insert(seq, Change::Pin(seq));
+                // A snapshot is the last change of its commit.
+                break;
+            }
         }
     }
     if sealed.is_empty() {
         return Ok(None);
     }
-    let mut list = Changes(changes.into_values().collect());
-    if pin {
-        list.0.push(Change::Pin(seq));
-    }
-    let changes = list.encode();
+    let changes = Changes(changes.into_values().chain(pins.into_values()).collect()).encode();
     let skip = skip_of(replica, seq)?;
     let last = devices.next_index().saturating_sub(1);
     let commit = Commit {
