@@ -4,9 +4,11 @@
 mod finish;
 mod join;
 pub(crate) mod manage;
+mod session;
 
 pub use join::{NewSecrets, Place, generate_passphrase, login, recover, signup};
 pub use manage::{KitState, Owner};
+pub use session::SessionInfo;
 
 use crate::api::Api;
 use crate::error::{ClientError, Result};

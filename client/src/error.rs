@@ -2,6 +2,7 @@
 
 use lockstep_engine::EngineError;
 use lockstep_proto::api::problem::Code;
+use lockstep_proto::size::size_text;
 use std::path::{Path, PathBuf};
 
 /// An error of the client.
@@ -106,6 +107,13 @@ pub enum ClientError {
     /// The disk is full.
     #[error("the disk of {} is full; make room and run the same command again", .0.display())]
     DiskFull(PathBuf),
+    /// The account's quota is used up.
+    #[error(
+        "{}. Ask whoever runs the server for a larger quota (there: lockstep-server quota NAME SIZE), then run the \
+         same command again. Reading, restoring and deleting go on",
+        quota_text(*.0)
+    )]
+    QuotaExceeded(Option<(u64, u64)>),
     /// The local database failed.
     #[error("the local database failed: {0}")]
     Database(String),
@@ -134,8 +142,20 @@ impl ClientError {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Refused { code, .. } => *code,
+            Self::QuotaExceeded(_) => Some(Code::QuotaExceeded),
             _ => None,
         }
+    }
+}
+
+/// Bytes used and allowed, if the server says how many.
+fn quota_text(bytes: Option<(u64, u64)>) -> String {
+    let used = "the account's quota at the server is used up";
+    match bytes {
+        Some((bytes, quota)) => {
+            format!("{used}: {} of {} are used, and this needs more", size_text(bytes), size_text(quota))
+        }
+        None => used.to_owned(),
     }
 }
 

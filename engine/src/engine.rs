@@ -90,6 +90,7 @@ pub struct VaultEngine {
     reusable: BTreeMap<OperationId, crate::replica::SealedOperation>,
     races: u32,
     pull_only: bool,
+    deletions_only: bool,
 }
 
 impl VaultEngine {
@@ -104,6 +105,7 @@ impl VaultEngine {
             reusable: BTreeMap::new(),
             races: 0,
             pull_only: false,
+            deletions_only: false,
         }
     }
 
@@ -150,10 +152,11 @@ impl VaultEngine {
                 out.push(Effect::Write(id, ops));
                 Ok(())
             }
-            Input::Sync | Input::Pull => {
+            Input::Sync | Input::Pull | Input::Deletions => {
                 if !self.is_busy() {
                     self.races = 0;
                     self.pull_only = matches!(input, Input::Pull);
+                    self.deletions_only = matches!(input, Input::Deletions);
                     self.ask_commits(replica, out)?;
                 }
                 Ok(())
@@ -513,8 +516,9 @@ impl VaultEngine {
             return Ok(());
         }
         if let Some(in_flight) = replica.in_flight()? {
+            let is_wanted = !self.deletions_only || push::puts_nothing(&in_flight)?;
             let follows = push::follows(&in_flight, &head, self.setup.device.id())?;
-            if follows && !push::is_outdated(&in_flight, &self.devices)? {
+            if is_wanted && follows && !push::is_outdated(&in_flight, &self.devices)? {
                 self.send_commit(Box::new(in_flight), out);
             } else {
                 self.write(vec![WriteOp::DropInFlight], Then::Rebuild, out);
@@ -525,7 +529,8 @@ impl VaultEngine {
         let built = if head.tip.needs_rotation(&*self.devices, last) {
             push::rotate(replica, &self.setup, &self.devices, &head, env)?
         } else {
-            push::build(replica, &self.setup, &self.devices, &head, &self.reusable, env)?
+            let pending = push::pending(replica, self.deletions_only)?;
+            push::build(replica, &pending, &self.setup, &self.devices, &head, &self.reusable, env)?
         };
         match built {
             None => {

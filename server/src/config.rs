@@ -5,6 +5,7 @@ use crate::cors::CorsOrigins;
 use crate::objects::settings::ObjectsAt;
 use crate::proxy::TrustedProxies;
 use crate::tls::TlsFiles;
+use lockstep_proto::size::parse_size;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,8 @@ pub struct Config {
     pub trusted_proxies: TrustedProxies,
     /// Pages of other origins that may talk to this server.
     pub cors_origins: CorsOrigins,
+    /// Bytes that an account without a quota of its own may use; none is no limit.
+    pub quota: Option<u64>,
 }
 
 /// A wrong setting.
@@ -70,6 +73,7 @@ struct File {
     tls_key: Option<String>,
     trusted_proxies: Option<String>,
     cors_origins: Option<String>,
+    quota: Option<String>,
 }
 
 /// Environment variables that are read, with the key of the same setting in the file.
@@ -85,6 +89,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("LOCKSTEP_TLS_KEY", "tls_key"),
     ("LOCKSTEP_TRUSTED_PROXIES", "trusted_proxies"),
     ("LOCKSTEP_CORS_ORIGINS", "cors_origins"),
+    ("LOCKSTEP_QUOTA", "quota"),
 ];
 
 impl Config {
@@ -105,6 +110,7 @@ impl Config {
             Some(text) if !text.is_empty() => (variable.to_owned(), Some(text)),
             _ => (key.to_owned(), value),
         };
+        let quota = check_quota(pick("LOCKSTEP_QUOTA", "quota", from_file.quota))?;
         let mut config = Self::check(
             pick("LOCKSTEP_LISTEN", "listen", from_file.listen),
             pick("LOCKSTEP_DATA", "data", from_file.data),
@@ -112,6 +118,7 @@ impl Config {
             pick("LOCKSTEP_PUBLIC_URL", "public_url", from_file.public_url),
             pick("LOCKSTEP_REGISTRATION", "registration", from_file.registration),
         )?;
+        config.quota = quota;
         if let (setting, Some(text)) = pick("LOCKSTEP_OBJECTS", "objects", from_file.objects) {
             let path_style = pick("LOCKSTEP_S3_PATH_STYLE", "s3_path_style", from_file.s3_path_style);
             config.objects = ObjectsAt::read(&setting, &text, path_style, &env)?;
@@ -191,7 +198,16 @@ impl Config {
             tls: None,
             trusted_proxies: TrustedProxies::default(),
             cors_origins: CorsOrigins::default(),
+            quota: None,
         })
+    }
+}
+
+/// A size, or `none`.
+fn check_quota(quota: Setting) -> Result<Option<u64>, ConfigError> {
+    match quota.1.as_deref() {
+        None | Some("none") => Ok(None),
+        Some(text) => parse_size(text).map(Some).map_err(|error| wrong(quota.0, format!("{error}, or none"))),
     }
 }
 
@@ -239,6 +255,16 @@ mod tests {
     }
 
     #[test]
+    fn a_quota_is_a_size_or_none() {
+        for (text, quota) in
+            [("none", None), ("10 GiB", Some(10 << 30)), ("500MB", Some(500_000_000)), ("0", Some(0))]
+        {
+            assert_eq!(load(&[("LOCKSTEP_QUOTA", text)]).unwrap().quota, quota, "{text}");
+        }
+        assert_eq!(load(&[]).unwrap().quota, None);
+    }
+
+    #[test]
     fn a_wrong_setting_is_named() {
         for (pairs, name) in [
             (&[("LOCKSTEP_LISTEN", "nonsense")][..], "LOCKSTEP_LISTEN"),
@@ -251,6 +277,7 @@ mod tests {
             (&[("LOCKSTEP_TLS_KEY", "key.pem")], "tls_cert"),
             (&[("LOCKSTEP_TRUSTED_PROXIES", "10.0.0.0/40")], "LOCKSTEP_TRUSTED_PROXIES"),
             (&[("LOCKSTEP_CORS_ORIGINS", "*")], "LOCKSTEP_CORS_ORIGINS"),
+            (&[("LOCKSTEP_QUOTA", "10 G")], "LOCKSTEP_QUOTA"),
             (&[("LOCKSTEP_LISTEN", "0.0.0.0:1")], "registration"),
             (&[("LOCKSTEP_LISTEN", "0.0.0.0:1"), ("LOCKSTEP_REGISTRATION", "closed")], "LOCKSTEP_PUBLIC_URL"),
         ] {

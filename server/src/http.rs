@@ -131,7 +131,7 @@ fn create_private(folder: &std::path::Path) -> io::Result<()> {
 /// [`StartError`].
 pub async fn open_store(config: &Config) -> Result<(SqliteStore, std::fs::File), StartError> {
     let lock = lock_folder(config)?;
-    let store = SqliteStore::open(&config.database).await?;
+    let store = SqliteStore::open(&config.database).await?.with_default_quota(config.quota);
     Ok((store, lock))
 }
 

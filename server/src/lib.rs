@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::as_conversions, clippy::indexing_slicing, clippy::panic))]
 
+pub mod admin;
 pub mod budget;
 pub mod config;
 pub mod cors;

@@ -1,7 +1,9 @@
 //! The `lockstep-server` program.
 
 use clap::{Parser, Subcommand};
+use lockstep_proto::size::size_text;
 use lockstep_server::Server;
+use lockstep_server::admin;
 use lockstep_server::config::{Config, VARIABLES};
 use lockstep_server::http::open_store;
 use lockstep_server::store::Store as _;
@@ -36,6 +38,19 @@ enum Command {
     CheckConfig,
     /// Print a new invite code, good for one registration within seven days. The server must be stopped.
     Invite,
+    /// Show what an account uses and may use, or set its quota. With SQLite the server must be stopped.
+    Quota {
+        /// Account name.
+        name: String,
+        /// Its own quota from now on, such as 10 GiB or 500 MB; none (no limit); default (LOCKSTEP_QUOTA).
+        size: Option<String>,
+    },
+    /// Count anew what every account uses and name each that is off. With SQLite the server must be stopped.
+    CheckUsage {
+        /// Set what is off right.
+        #[arg(long)]
+        mend: bool,
+    },
 }
 
 fn after_help() -> String {
@@ -69,6 +84,8 @@ fn main() -> ExitCode {
                 Ok(())
             }
             Command::Invite => invite(&config).await,
+            Command::Quota { name, size } => quota(&config, &name, size.as_deref()).await,
+            Command::CheckUsage { mend } => check_usage(&config, mend).await,
         }
     });
     match done {
@@ -152,7 +169,7 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
 fn check_config(config: &Config) {
     say(&format!(
         "listen: {}\ndata: {}\ndatabase: sqlite:{}\nobjects: {}\npublic url: {}\nregistration: {:?}\n\
-         tls: {}",
+         tls: {}\nquota: {}",
         config.listen,
         config.data.display(),
         config.database.display(),
@@ -160,6 +177,7 @@ fn check_config(config: &Config) {
         config.public_url.as_deref().unwrap_or("(the listening address)"),
         config.registration,
         config.tls.as_ref().map_or_else(|| "no".to_owned(), |files| files.cert.display().to_string()),
+        config.quota.map_or_else(|| "none".to_owned(), size_text),
     ));
 }
 
@@ -173,5 +191,21 @@ async fn invite(config: &Config) -> anyhow::Result<()> {
     store.put_invite(Digest::of(label::LOCAL_SESSION, code.as_bytes()), expires_utc).await?;
     store.close().await;
     say(&code);
+    Ok(())
+}
+
+async fn quota(config: &Config, name: &str, size: Option<&str>) -> anyhow::Result<()> {
+    let (store, _lock) = open_store(config).await?;
+    let done = admin::quota(&store, name, size).await;
+    store.close().await;
+    say(&done?);
+    Ok(())
+}
+
+async fn check_usage(config: &Config, mend: bool) -> anyhow::Result<()> {
+    let (store, _lock) = open_store(config).await?;
+    let done = admin::check_usage(&store, mend).await;
+    store.close().await;
+    say(&done?);
     Ok(())
 }

@@ -20,15 +20,24 @@ fn every_command_explains_itself() {
         &["snapshots"],
         &["ls"],
         &["restore"],
+        &["history"],
+        &["diff"],
+        &["forget"],
         &["record"],
         &["record", "put"],
         &["record", "get"],
         &["record", "list"],
         &["record", "rm"],
         &["record", "history"],
+        &["record", "restore"],
+        &["session"],
+        &["session", "list"],
+        &["session", "revoke"],
         &["status"],
         &["check"],
         &["fingerprint"],
+        &["kit"],
+        &["kit", "refresh"],
     ];
     for command in commands {
         let mut arguments = command.to_vec();
@@ -70,6 +79,7 @@ fn a_wrong_setting_is_one_line() {
         ("LOCKSTEP_PUBLIC_URL", "example.org"),
         ("LOCKSTEP_DATABASE_URL", "postgres://x"),
         ("LOCKSTEP_OBJECTS", "gs://bucket"),
+        ("LOCKSTEP_QUOTA", "10 G"),
         ("LOCKSTEP_CONFIG", "/nowhere/server.toml"),
     ] {
         let folder = crate::world::Folder::new();

@@ -6,7 +6,9 @@ mod edge;
 mod malformed;
 mod names;
 mod object;
+mod session;
 mod stop;
+mod usage;
 mod vault;
 
 use crate::chain::Chain;
@@ -69,6 +71,7 @@ impl Running {
             tls: None,
             trusted_proxies: TrustedProxies::default(),
             cors_origins: CorsOrigins::default(),
+            quota: None,
         };
         change(&mut config);
         let server = Server::bind(&config).await.unwrap();

@@ -3,12 +3,15 @@
 
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::vault::{Parent, give_birth};
-use lockstep_proto::cbor::ByteArray;
+use lockstep_proto::cbor::{ByteArray, Wire as _};
 use lockstep_proto::chain::{Authors, verify_birth};
-use lockstep_proto::id::{AccountId, DeviceId, Seq, VaultId};
-use lockstep_proto::key_header::account_id;
+use lockstep_proto::id::{AccountId, DeviceId, Epoch, Seq, VaultId};
+use lockstep_proto::key_header::{
+    DeviceSeal, KeyHeader, Keyring, ROLE_PASSPHRASE, ROLE_RECOVERY, Wrap, account_id,
+};
 use lockstep_proto::sign::PublicKey;
 use lockstep_proto::vault_log::keyring_vault_id;
+use lockstep_proto::version::{SUITE, VERSION};
 use lockstep_proto::{Digest, Signed, label};
 use lockstep_server::store::{EntryEffect, NewAccount, NewEntry, NewSignIn, NewVault, SignInChange};
 use rand::SeedableRng;
@@ -86,18 +89,18 @@ impl World {
         let mut author = Author::new(seed);
         let identity = PublicKey::from_bytes(author.keys.sign_public().as_bytes()).unwrap();
         let account = account_id(&identity.to_bytes());
-        author.log_head = fake_entry(account, &author, 0, Digest::ZERO).hash;
+        author.log_head = fake_entry(&identity, &author, 0, Digest::ZERO).hash;
         Self { account, identity, author, seed }
     }
 
     pub(crate) fn entry(&self) -> NewEntry {
-        fake_entry(self.account, &self.author, 0, Digest::ZERO)
+        fake_entry(&self.identity, &self.author, 0, Digest::ZERO)
     }
 
     /// A further device and the entry that enrols it after the first.
     pub(crate) fn second(&self, seed: u64) -> (Author, NewEntry) {
         let mut author = Author::new(seed);
-        let entry = fake_entry(self.account, &author, 1, self.author.log_head);
+        let entry = fake_entry(&self.identity, &author, 1, self.author.log_head);
         author.log_index = 1;
         author.log_head = entry.hash;
         (author, entry)
@@ -149,19 +152,61 @@ pub(crate) fn renewed(seed: u64) -> SignInChange {
     SignInChange { passphrase: Some((credential, opaque_record)), recovery: Some(recovery) }
 }
 
-fn fake_entry(account: AccountId, author: &Author, index: u64, previous: Digest) -> NewEntry {
-    let signed = |text: &str| {
-        let bytes = format!("{text} {index} of {}", author.keys.id()).into_bytes();
-        Signed { bytes: bytes.into(), signature: ByteArray([7; 64]) }
-    };
-    let entry = signed("entry");
+fn fake_entry(identity: &PublicKey, author: &Author, index: u64, previous: Digest) -> NewEntry {
+    let effect = EntryEffect::Enrol { device: author.keys.id(), sign_key: author.keys.sign_public() };
+    entry_of(identity, &format!("enrol {}", author.keys.id()), index, previous, effect)
+}
+
+/// An entry that nobody signed, with a key header that decodes.
+pub(crate) fn entry_of(
+    identity: &PublicKey,
+    text: &str,
+    index: u64,
+    previous: Digest,
+    effect: EntryEffect,
+) -> NewEntry {
+    let signed = |bytes: Vec<u8>| Signed { bytes: bytes.into(), signature: ByteArray([7; 64]) };
+    let entry = signed(format!("entry {index}: {text}").into_bytes());
     NewEntry {
-        account,
+        account: account_id(&identity.to_bytes()),
         index,
         previous,
         hash: entry.digest(label::DEVICE_LOG_ENTRY),
         entry,
-        key_header: signed("key header"),
-        effect: EntryEffect::Enrol { device: author.keys.id(), sign_key: author.keys.sign_public() },
+        key_header: signed(key_header(identity, index).encode()),
+        effect,
+    }
+}
+
+/// A store reads nothing but the identity in it.
+fn key_header(identity: &PublicKey, index: u64) -> KeyHeader {
+    let wrap = |role, profile| Wrap {
+        role,
+        profile,
+        salt: ByteArray([0; 16]),
+        nonce: ByteArray([0; 24]),
+        commitment: Digest::ZERO,
+        ciphertext: ByteArray([0; 48]),
+    };
+    KeyHeader {
+        version: VERSION,
+        suite: SUITE,
+        account: account_id(&identity.to_bytes()),
+        counter: index + 1,
+        identity: Digest::from_bytes(identity.to_bytes()),
+        recovery: Digest::ZERO,
+        wraps: vec![wrap(ROLE_PASSPHRASE, 1), wrap(ROLE_RECOVERY, 0)],
+        keyring: Keyring {
+            epoch: Epoch::new(1),
+            nonce: ByteArray([0; 24]),
+            commitment: Digest::ZERO,
+            ciphertext: ByteArray([0; 48]),
+            links: Vec::new(),
+            seals: vec![DeviceSeal {
+                device: DeviceId::ZERO,
+                encapsulated: ByteArray([0; 1120]),
+                ciphertext: ByteArray([0; 48]),
+            }],
+        },
     }
 }

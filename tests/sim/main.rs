@@ -25,6 +25,7 @@ mod findings;
 mod fixture;
 mod hostile;
 mod ledger;
+mod pins;
 mod plan;
 mod planted;
 mod repair;
@@ -60,6 +61,7 @@ const MUST_HAPPEN: &[&str] = &[
     "request lost",
     "staged at the server",
     "staged locally",
+    "unpinned",
 ];
 
 fn number(variable: &str) -> Option<u64> {

@@ -14,7 +14,7 @@ use lockstep_engine::NewRecord;
 use lockstep_engine::files::{FILE_TYPE, SNAPSHOT_TYPE, SnapshotDoc};
 use lockstep_engine::keyring::{DEVICE_NAME_TYPE, HEAD_PIN_TYPE, VAULT_KEY_TYPE, VAULT_TYPE};
 use lockstep_engine::repair::{self, Plan, head_at};
-use lockstep_engine::replica::{Policy, Replica as _, WriteOp};
+use lockstep_engine::replica::{Pinning, Policy, Replica as _, WriteOp};
 use lockstep_proto::api::vault::{Entries, GetEnvelopes, PushCommit, Pushed};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::{self, KIND_DOCUMENT};
@@ -326,6 +326,7 @@ fn new_record(opened: &Opened, pins: bool) -> Option<NewRecord> {
         _ => Policy::KeepBoth,
     };
     let is_document = opened.header.kind == KIND_DOCUMENT;
+    let pins = content.record_type == SNAPSHOT_TYPE && is_document;
     Some(NewRecord {
         record_type: content.record_type.clone(),
         name: content.name.0.clone(),
@@ -333,7 +334,7 @@ fn new_record(opened: &Opened, pins: bool) -> Option<NewRecord> {
         document: is_document.then(|| content.document.0.clone()),
         blobs: content.blobs.clone(),
         policy,
-        pin: content.record_type == SNAPSHOT_TYPE && is_document,
+        pin: if pins { Pinning::Pin } else { Pinning::None },
         expected: None,
     })
 }

@@ -36,6 +36,15 @@ impl Account {
     /// # Errors
     /// [`ClientError::Rollback`], [`ClientError::Fork`] and the sync's.
     pub async fn sync_keyring(&mut self) -> Result<()> {
+        self.refresh_keyring().await?;
+        self.push_keyring().await
+    }
+
+    /// Pulls the keyring and checks every pin against everything that is held; nothing is pushed.
+    ///
+    /// # Errors
+    /// [`ClientError::Rollback`], [`ClientError::Fork`] and the pull's.
+    pub async fn refresh_keyring(&mut self) -> Result<()> {
         let unlisted = self.check_heads().await?;
         // Only now: a server that is behind may show a device log that went another way, too.
         self.refresh_devices().await?;
@@ -54,8 +63,7 @@ impl Account {
                 }
             }
         }
-        self.check_late(&self.keyring)?;
-        self.push_keyring().await
+        self.check_late(&self.keyring)
     }
 
     /// Forgets vaults that the keyring calls deleted; one that is only missing at the server is a rollback.

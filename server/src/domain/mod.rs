@@ -3,4 +3,5 @@
 pub mod account;
 pub mod commit;
 pub mod opaque;
+pub mod quota;
 pub mod throttle;
