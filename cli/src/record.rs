@@ -39,14 +39,8 @@ fn check_type(place: &RecordPlace) -> Result<()> {
 /// Opens a vault for writing; offline, with what is held.
 async fn open(context: &Context, name: &str, create: bool) -> Result<(Account, Vault)> {
     let mut account = context.account()?;
-    match account.sync_keyring().await {
-        Ok(()) => {
-            let mut vault = account.open_vault(name, create).await?;
-            account.sync_vault(&mut vault).await?;
-            account.pin_heads(false).await?;
-            context.synced(&account)?;
-            Ok((account, vault))
-        }
+    match open_online(context, &mut account, name, create).await {
+        Ok(vault) => Ok((account, vault)),
         Err(ClientError::Unreachable { .. }) if account.vaults()?.iter().any(|entry| entry.name == name) => {
             context.out.note("the server can not be reached: working with what this device holds");
             let vault = account.open_vault_locally(name)?;
@@ -54,6 +48,15 @@ async fn open(context: &Context, name: &str, create: bool) -> Result<(Account, V
         }
         Err(error) => Err(error),
     }
+}
+
+async fn open_online(context: &Context, account: &mut Account, name: &str, create: bool) -> Result<Vault> {
+    account.sync_keyring().await?;
+    let mut vault = account.open_vault(name, create).await?;
+    account.sync_vault(&mut vault).await?;
+    account.pin_heads(false).await?;
+    context.synced(account)?;
+    Ok(vault)
 }
 
 /// Whether the trouble is only that the server is away: then what is held is good enough for reading.

@@ -2,6 +2,7 @@
 
 mod account;
 mod authority;
+mod life;
 mod malformed;
 mod names;
 mod object;

@@ -3,12 +3,15 @@
 
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::vault::{Parent, give_birth};
-use lockstep_proto::cbor::ByteArray;
+use lockstep_proto::cbor::{ByteArray, Wire as _};
 use lockstep_proto::chain::{Authors, verify_birth};
-use lockstep_proto::id::{AccountId, DeviceId, Seq, VaultId};
-use lockstep_proto::key_header::account_id;
+use lockstep_proto::id::{AccountId, DeviceId, Epoch, Seq, VaultId};
+use lockstep_proto::key_header::{
+    DeviceSeal, KeyHeader, Keyring, ROLE_PASSPHRASE, ROLE_RECOVERY, Wrap, account_id,
+};
 use lockstep_proto::sign::PublicKey;
 use lockstep_proto::vault_log::keyring_vault_id;
+use lockstep_proto::version::{SUITE, VERSION};
 use lockstep_proto::{Digest, Signed, label};
 use lockstep_server::store::{EntryEffect, NewAccount, NewEntry, NewSignIn, NewVault, SignInChange};
 use rand::SeedableRng;
@@ -86,18 +89,18 @@ impl World {
         let mut author = Author::new(seed);
         let identity = PublicKey::from_bytes(author.keys.sign_public().as_bytes()).unwrap();
         let account = account_id(&identity.to_bytes());
-        author.log_head = fake_entry(account, &author, 0, Digest::ZERO).hash;
+        author.log_head = fake_entry(account, &identity, &author, 0, Digest::ZERO).hash;
         Self { account, identity, author, seed }
     }
 
     pub(crate) fn entry(&self) -> NewEntry {
-        fake_entry(self.account, &self.author, 0, Digest::ZERO)
+        fake_entry(self.account, &self.identity, &self.author, 0, Digest::ZERO)
     }
 
     /// A further device and the entry that enrols it after the first.
     pub(crate) fn second(&self, seed: u64) -> (Author, NewEntry) {
         let mut author = Author::new(seed);
-        let entry = fake_entry(self.account, &author, 1, self.author.log_head);
+        let entry = fake_entry(self.account, &self.identity, &author, 1, self.author.log_head);
         author.log_index = 1;
         author.log_head = entry.hash;
         (author, entry)
@@ -149,19 +152,54 @@ pub(crate) fn renewed(seed: u64) -> SignInChange {
     SignInChange { passphrase: Some((credential, opaque_record)), recovery: Some(recovery) }
 }
 
-fn fake_entry(account: AccountId, author: &Author, index: u64, previous: Digest) -> NewEntry {
-    let signed = |text: &str| {
-        let bytes = format!("{text} {index} of {}", author.keys.id()).into_bytes();
-        Signed { bytes: bytes.into(), signature: ByteArray([7; 64]) }
+/// A key header that names the identity, and for the rest holds what nobody opens.
+fn fake_header(account: AccountId, identity: &PublicKey, counter: u64, device: DeviceId) -> Vec<u8> {
+    let wrap = |role, profile| Wrap {
+        role,
+        profile,
+        salt: ByteArray([1; 16]),
+        nonce: ByteArray([2; 24]),
+        commitment: Digest::ZERO,
+        ciphertext: ByteArray([3; 48]),
     };
-    let entry = signed("entry");
+    let seal = DeviceSeal { device, encapsulated: ByteArray([4; 1120]), ciphertext: ByteArray([5; 48]) };
+    let keyring = Keyring {
+        epoch: Epoch::new(1),
+        nonce: ByteArray([6; 24]),
+        commitment: Digest::ZERO,
+        ciphertext: ByteArray([7; 48]),
+        links: Vec::new(),
+        seals: vec![seal],
+    };
+    let header = KeyHeader {
+        version: VERSION,
+        suite: SUITE,
+        account,
+        counter,
+        identity: Digest::from_bytes(identity.to_bytes()),
+        recovery: Digest::ZERO,
+        wraps: vec![wrap(ROLE_PASSPHRASE, 1), wrap(ROLE_RECOVERY, 0)],
+        keyring,
+    };
+    header.encode()
+}
+
+fn fake_entry(
+    account: AccountId,
+    identity: &PublicKey,
+    author: &Author,
+    index: u64,
+    previous: Digest,
+) -> NewEntry {
+    let signed = |bytes: Vec<u8>| Signed { bytes: bytes.into(), signature: ByteArray([7; 64]) };
+    let entry = signed(format!("entry {index} of {}", author.keys.id()).into_bytes());
     NewEntry {
         account,
         index,
         previous,
         hash: entry.digest(label::DEVICE_LOG_ENTRY),
         entry,
-        key_header: signed("key header"),
+        key_header: signed(fake_header(account, identity, index + 1, author.keys.id())),
         effect: EntryEffect::Enrol { device: author.keys.id(), sign_key: author.keys.sign_public() },
     }
 }
