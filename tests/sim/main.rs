@@ -54,9 +54,12 @@ const MUST_HAPPEN: &[&str] = &[
     "conflict copy",
     "crash",
     "head moved",
+    "keys behind",
     "misuse",
     "paused",
     "request lost",
+    "revocation",
+    "rotated",
     "staged at the server",
     "staged locally",
 ];
