@@ -6,11 +6,20 @@ use crate::program::{Done, poll};
 use crate::proxy::Cut;
 use crate::tree::{assert_same, noise, write};
 use crate::world::{Device, World};
+use lockstep_client_crypto::device::DeviceKeys;
+use lockstep_client_crypto::vault::{Parent, give_birth};
+use lockstep_proto::api::vault::CreateVault;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::commit::{Commit, KIND_ROTATE};
+use lockstep_proto::device_log::DeviceLogEntry;
+use lockstep_proto::id::VaultId;
+use lockstep_proto::key_header::KeyHeader;
+use lockstep_proto::sign::PublicKey;
+use lockstep_proto::{AccountId, Digest};
 use rusqlite::Connection;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
 
 pub(crate) fn id_of(device: &Device) -> String {
     device.ok(&["--json", "whoami"]).json()["device"].as_str().unwrap().to_owned()
@@ -344,4 +353,50 @@ fn a_recovery_revokes_the_others_if_told_to() {
     let e = recover(&world, "e", "kit-3", "kit-4", &["--keep-others"]).ok();
     assert!(e.err.contains("earlier devices can still read"));
     assert_eq!(world.device("e").get("n"), "2");
+}
+
+/// A thief who has the device makes vaults that no keyring knows: they do not keep it from being revoked.
+#[test]
+fn a_vault_that_the_keyring_does_not_know_keeps_nobody_from_being_revoked() {
+    let world = World::new();
+    let a = world.signup("a");
+    let c = login_as(&world, "c");
+    a.put("n", "1").ok();
+    let database = world.server.database();
+    let row = |text: &str| database.query_row(text, [], |row| row.get::<_, Vec<u8>>(0)).unwrap();
+    let header = KeyHeader::decode(&row("SELECT key_header FROM account")).unwrap();
+    let identity = PublicKey::from_bytes(header.identity.as_bytes()).unwrap();
+    let last = DeviceLogEntry::decode(&row("SELECT bytes FROM device_log ORDER BY position DESC")).unwrap();
+    let head: [u8; 32] = row("SELECT log_head FROM account").try_into().unwrap();
+    let account = AccountId::from_bytes(row("SELECT id FROM account").try_into().unwrap());
+    let parent = Parent {
+        account,
+        identity: &identity,
+        device_log_index: last.index,
+        device_log_head: Digest::from_bytes(head),
+        utc: 1,
+    };
+    let keys = DeviceKeys::from_bytes(&std::fs::read(c.home.join("device")).unwrap()).unwrap();
+    let birth = give_birth(VaultId::from_bytes([0x66; 16]), &parent, &keys);
+    let body = CreateVault { create: birth.create, genesis: birth.genesis }.encode();
+    let token = std::fs::read_to_string(c.home.join("session")).unwrap();
+    let address = world.server.address();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let request = format!(
+        "POST /v1/vaults HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\nauthorization: Bearer {}\r\n\
+         content-type: application/cbor\r\ncontent-length: {}\r\n\r\n",
+        token.trim(),
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(&body).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    a.ok(&["status"]);
+    revoke(&world, &a, "c").ok();
+    c.run(&["status"]).ends(5, &["it was revoked"]);
+    a.put("n", "2").ok();
+    assert_eq!(world.login("d").get("n"), "2");
+    a.ok(&["check"]);
 }
