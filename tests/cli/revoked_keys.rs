@@ -2,9 +2,11 @@
 //! the server gives it everything.
 
 use crate::life::recover;
+use crate::lost::behind;
+use crate::proxy::Cut;
 use crate::revoke::{id_of, login_as, pins, revoke};
 use crate::tree::{noise, write};
-use crate::world::World;
+use crate::world::{Device, World};
 use lockstep_client_crypto::account::KeyringKeys;
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::secret::SecretKey;
@@ -158,53 +160,92 @@ fn nothing_that_is_written_after_a_revocation_opens_with_what_the_device_has() {
     world.device("e").put("n", "6").ok();
 
     let database = world.server.database();
+    assert_shut_out(&database, &headers, &c, &headers[2..]);
+    let (opened, after) = assert_shut_out(&database, &headers, &d, &headers[4..]);
+    assert_eq!(after.len(), 4, "keyring, files, more, new");
+    assert!(opened > 5 && after.values().sum::<usize>() > 4, "the test tests nothing: {after:?}");
+    assert_eq!(pins(&database, &id).len(), 3);
+    assert_eq!(pins(&database, &id_d).len(), 4);
+}
+
+/// Opens what opens with everything that a revoked device has: exactly what was written before its revocation. Gives
+/// how much that is, and how much came after, by vault.
+fn assert_shut_out(
+    database: &Connection,
+    headers: &[VerifiedKeyHeader],
+    revoked: &Device,
+    later: &[VerifiedKeyHeader],
+) -> (usize, BTreeMap<VaultId, usize>) {
     let identity = *headers[0].identity();
     let keyring = keyring_vault_id(&identity.to_bytes());
-    let log = device_log(&database, identity);
-    let rows = rows(&database);
-    for (home, id, before) in [(&c.home, &id, 2), (&d.home, &id_d, 4)] {
-        let file = std::fs::read(home.join("device")).unwrap();
-        let device = DeviceKeys::from_bytes(&file).unwrap();
-        assert_eq!(device.id().to_string(), *id);
-        let mut loot = Loot::default();
-        // Everything in the device's file, whatever it is.
-        loot.keys.extend(file.windows(32).map(|run| Key::try_from(run).unwrap()));
-        let mut newest = Epoch::new(0);
-        let mut keyrings = Vec::new();
-        let has_seal = |header: &&VerifiedKeyHeader| {
-            header.header().keyring.seals.iter().any(|seal| seal.device == device.id())
-        };
-        for header in &headers {
-            if let Ok(keys) = KeyringKeys::open_as_device(header, &device) {
-                loot.keys.extend(keys.keys().map(|(_, key)| *key.expose()));
-                loot.secrets.insert(keyring, *keys.vault_secret().expose());
-                newest = newest.max(keys.epoch());
-                keyrings.push(keys);
-            }
-        }
-        assert_eq!(keyrings.len(), headers.iter().filter(has_seal).count());
-        assert!(!keyrings.is_empty() && keyrings.len() < headers.len());
-        assert!(headers[before..].iter().any(|header| header.header().keyring.epoch > newest));
-
-        let pins = pins(&database, id);
-        let opened = loot.plunder(&rows);
-        let mut after = BTreeMap::<VaultId, usize>::new();
-        for (place, row) in rows.iter().enumerate() {
-            let was_before = pins.get(&row.vault.as_bytes()[..]).is_some_and(|pin| row.seq <= *pin);
-            assert_eq!(opened.contains(&place), was_before, "vault {} commit {}", row.vault, row.seq);
-            *after.entry(row.vault).or_default() += usize::from(!was_before);
-        }
-        assert_eq!(after.len(), 4, "keyring, files, more, new");
-        let written: usize = after.values().sum();
-        assert!(after[&keyring] > 0 && written > 4, "the test tests nothing: {after:?}");
-        assert!(opened.len() > 5, "the control: what came before opens");
-        // Names of devices that joined later are sealed under later keys, too.
-        for other in log.devices() {
-            let is_later =
-                log.device(device.id()).unwrap().revoked.as_ref().unwrap().index < other.enrolled_at;
-            for keys in &keyrings {
-                assert_eq!(keys.open_name(other).is_err(), is_later, "device {}", other.id);
-            }
+    let file = std::fs::read(revoked.home.join("device")).unwrap();
+    let device = DeviceKeys::from_bytes(&file).unwrap();
+    let mut loot = Loot::default();
+    // Everything in the device's file, whatever it is.
+    loot.keys.extend(file.windows(32).map(|run| Key::try_from(run).unwrap()));
+    let mut newest = Epoch::new(0);
+    let mut keyrings = Vec::new();
+    for header in headers {
+        let has_seal = header.header().keyring.seals.iter().any(|seal| seal.device == device.id());
+        let keys = KeyringKeys::open_as_device(header, &device);
+        assert_eq!(keys.is_ok(), has_seal, "header {}", header.header().counter);
+        if let Ok(keys) = keys {
+            loot.keys.extend(keys.keys().map(|(_, key)| *key.expose()));
+            loot.secrets.insert(keyring, *keys.vault_secret().expose());
+            newest = newest.max(keys.epoch());
+            keyrings.push(keys);
         }
     }
+    assert!(!keyrings.is_empty());
+    assert!(!later.is_empty() && later.iter().all(|header| header.header().keyring.epoch > newest));
+
+    let pins = pins(database, &device.id().to_string());
+    let rows = rows(database);
+    let opened = loot.plunder(&rows);
+    let mut after = BTreeMap::<VaultId, usize>::new();
+    for (place, row) in rows.iter().enumerate() {
+        let was_before = pins.get(&row.vault.as_bytes()[..]).is_some_and(|pin| row.seq <= *pin);
+        assert_eq!(opened.contains(&place), was_before, "vault {} commit {}", row.vault, row.seq);
+        *after.entry(row.vault).or_default() += usize::from(!was_before);
+    }
+    assert!(!opened.is_empty() && after[&keyring] > 0);
+    // Names of devices that joined later are sealed under later keys, too.
+    let log = device_log(database, identity);
+    let end = log.device(device.id()).unwrap().revoked.as_ref().unwrap().index;
+    for other in log.devices() {
+        for keys in &keyrings {
+            assert_eq!(keys.open_name(other).is_err(), other.enrolled_at > end, "device {}", other.id);
+        }
+    }
+    (opened.len(), after)
+}
+
+/// The key for a vault's next epoch was made when one device was revoked, and read by another before the vault came to
+/// use it; then that one is revoked, too: the vault goes on under a third key.
+#[test]
+fn a_key_that_was_made_before_a_second_revocation_is_not_used_after_it() {
+    let (world, proxy) = behind();
+    let a = world.signup("a");
+    let (b, c, d) = (login_as(&world, "b"), login_as(&world, "c"), login_as(&world, "d"));
+    a.put("n", "1").ok();
+    let mut headers = vec![header(&world.server.database())];
+    let vaults = a.ok(&["--json", "vault", "list"]).json();
+    let place = format!("/v1/vaults/{}/commits HTTP", vaults[0]["vault"].as_str().unwrap());
+    proxy.cut(Cut::Before(place.leak()), u64::MAX);
+    revoke(&world, &a, "c").ends(4, &["can not be reached"]);
+    headers.push(header(&world.server.database()));
+    for device in [&b, &d] {
+        device.run(&["status"]).ends(4, &["can not be reached"]);
+    }
+    proxy.heal();
+    revoke(&world, &b, "d").ok();
+    headers.push(header(&world.server.database()));
+    a.put("n", "2").ok();
+    b.put("n", "3").ok();
+    let database = world.server.database();
+    assert_shut_out(&database, &headers, &c, &headers[1..]);
+    let (opened, after) = assert_shut_out(&database, &headers, &d, &headers[2..]);
+    assert!(opened > 5 && after.values().all(|count| *count > 0), "{after:?}");
+    let newest: i64 = database.query_row("SELECT max(epoch) FROM vault", [], |row| row.get(0)).unwrap();
+    assert_eq!(newest, 3);
 }
