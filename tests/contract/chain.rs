@@ -1,14 +1,16 @@
 //! A writer's model of one vault: builds good commits, and lets a test spoil them before they are signed.
 
 use crate::world::{Author, World, bytes_of, rng};
+use lockstep_client_crypto::vault::{Parent, Rotating, sign_rotation};
 use lockstep_proto::api::vault::PushCommit;
 use lockstep_proto::cbor::{ByteArray, Bytes, Wire as _};
 use lockstep_proto::chain::Tip;
-use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE};
+use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE, KIND_ROTATE};
 use lockstep_proto::envelope::{
     self, Envelope, EnvelopeHeader, KIND_DOCUMENT, KIND_TOMBSTONE, blob_list_digest,
 };
-use lockstep_proto::id::{BlobId, RecordId, Revision, Seq, VaultId};
+use lockstep_proto::id::{AccountId, BlobId, Epoch, RecordId, Revision, Seq, VaultId};
+use lockstep_proto::sign::PublicKey;
 use lockstep_proto::state::StateDigest;
 use lockstep_proto::version::{SUITE, VERSION};
 use lockstep_proto::{Digest, label};
@@ -167,6 +169,32 @@ impl Chain {
         Draft { commit, changes: Changes(changes), envelopes }
     }
 
+    /// The commit that begins a key epoch.
+    pub(crate) fn rotation(
+        &mut self,
+        account: AccountId,
+        identity: &PublicKey,
+        author: &Author,
+        epoch: u64,
+    ) -> Draft {
+        let parent = Parent {
+            account,
+            identity,
+            device_log_index: author.log_index,
+            device_log_head: author.log_head,
+            utc: 1,
+        };
+        let (index, head, epoch) = (self.tip.vault_log_index, self.tip.vault_log_head, Epoch::new(epoch));
+        let rotating = Rotating { parent: &parent, index, head, epoch };
+        let entry = sign_rotation(self.tip.vault, &rotating, &author.keys);
+        let mut draft = self.draft(author, &[]);
+        (draft.commit.kind, draft.commit.epoch) = (KIND_ROTATE, epoch);
+        draft.commit.vault_log_index = index + 1;
+        draft.commit.vault_log_head = entry.digest(label::VAULT_LOG_ENTRY);
+        draft.changes = Changes(vec![Change::Rotate(Box::new(entry))]);
+        draft
+    }
+
     /// Follows a commit that was applied.
     pub(crate) fn follow(&mut self, applied: &PreparedCommit) {
         let seq = applied.commit.seq;
@@ -187,6 +215,9 @@ impl Chain {
         self.tip.seq = seq;
         self.tip.hash = applied.hash;
         self.tip.device_log_index = applied.commit.device_log_index;
+        self.tip.epoch = applied.commit.epoch;
+        self.tip.vault_log_index = applied.commit.vault_log_index;
+        self.tip.vault_log_head = applied.commit.vault_log_head;
         self.hashes.push(applied.hash);
     }
 }

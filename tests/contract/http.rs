@@ -3,6 +3,7 @@
 mod account;
 mod authority;
 mod edge;
+mod life;
 mod malformed;
 mod names;
 mod object;

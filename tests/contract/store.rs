@@ -3,6 +3,7 @@
 
 mod account;
 mod commit;
+mod life;
 mod migration;
 mod object;
 mod pull;
@@ -55,6 +56,10 @@ on_back_ends! {
     account::the_device_log_is_compared_and_swapped
     account::the_device_log_comes_in_pages
     account::a_recovery_swaps_sign_in_data_with_the_entry
+    life::a_revocation_whose_pins_are_behind_changes_nothing
+    life::commits_that_do_not_know_of_a_revocation_are_refused
+    life::a_deleted_vault_is_gone_and_others_stay
+    life::a_deleted_account_is_gone_and_its_name_is_free
     vault::the_same_birth_twice_is_once
     vault::vaults_belong_to_their_account
     vault::an_account_has_at_most_1024_vaults

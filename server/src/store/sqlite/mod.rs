@@ -119,10 +119,11 @@ impl SqliteStore {
         self
     }
 
-    /// Waits for the writer's queue and closes all connections.
+    /// Waits for the writer's queue and closes all connections; the writer's last, because only that one may bring
+    /// the WAL back into the file and remove it.
     pub async fn close(&self) {
-        self.writer.stop().await;
         self.readers.close().await;
+        self.writer.stop().await;
     }
 }
 
