@@ -60,9 +60,13 @@ pub(crate) async fn heal(context: &Context, args: Heal) -> Result<ExitCode> {
         other => other?,
     };
     account.pin_heads(true).await?;
-    if let Some(passphrase) = passphrase.as_ref().filter(|_| !log_is_whole) {
-        // The sign-in record of an older copy may be that of an older passphrase.
-        account.unlock(passphrase).await?.change_passphrase(passphrase).await?;
+    if account.sign_in_is_due()? {
+        let passphrase = match passphrase {
+            Some(passphrase) => passphrase,
+            None => ask_passphrase(&args)?,
+        };
+        account.unlock(&passphrase).await?.change_passphrase(&passphrase).await?;
+        account.sign_in_is_done()?;
     }
     let mut found = 0;
     let mut left = Vec::new();

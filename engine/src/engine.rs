@@ -75,6 +75,8 @@ enum Then {
 
 /// Commits that one search for a repair looks through at most.
 const RETURN_COMMITS_MAX: usize = 8192;
+/// Bytes of their change lists.
+const RETURN_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// After so many lost races envelopes are staged before the commit is sent.
 const RACES_BEFORE_STAGING: u32 = 2;
@@ -378,7 +380,7 @@ impl VaultEngine {
         match seek.take(replica, &self.setup, &self.devices, page)? {
             Sought::Ask(after) => self.send(Request::Commits { after }, Doing::Seek(seek), out),
             Sought::GivenUp(shared) => {
-                let ops = repair::give_up(replica, shared)?;
+                let ops = repair::give_up(replica, shared, false)?;
                 self.write(ops, Then::WentBack, out);
             }
         }
@@ -396,11 +398,13 @@ impl VaultEngine {
     ) -> Result<()> {
         let more = page.more && !page.commits.is_empty();
         entries.extend(page.commits);
+        let bytes: usize =
+            entries.iter().map(|entry| entry.changes.as_ref().map_or(0, |list| list.0.len())).sum();
         if let Some(found) = repair::find_return(replica, &self.setup, &self.devices, &entries)? {
             self.write(found.ops(replica)?, Then::WentBack, out);
             return Ok(());
         }
-        if !more || entries.len() > RETURN_COMMITS_MAX {
+        if !more || entries.len() > RETURN_COMMITS_MAX || bytes > RETURN_BYTES_MAX {
             return Err(fault);
         }
         let last = entries.last().and_then(|entry| Commit::decode(&entry.commit.bytes.0).ok());
@@ -459,6 +463,11 @@ impl VaultEngine {
         if entries.is_empty()
             && let Some((seq, record)) = pull.missing(replica)?.first().copied()
         {
+            if pull.has_more() {
+                // It may have been replaced since, and its envelope lost when the server was healed; if not, the last
+                // round asks for it.
+                return self.finish_pull(replica, *pull, out);
+            }
             return Err(EngineError::Incomplete { vault: self.setup.vault(), seq, record });
         }
         pull.take(&self.setup, entries)?;

@@ -75,7 +75,8 @@ impl Pull {
             ours |= is_in_flight;
             // A genesis is bound by the keyring, whoever posted it.
             let is_birth = commit.seq == Seq::new(0);
-            if commit.device == setup.device.id() && !is_in_flight && !is_birth {
+            let is_own = commit.device == setup.device.id() && !is_in_flight && !is_birth;
+            if is_own && !replica.gave_up(commit.seq, commit.hash)? {
                 return Err(EngineError::Cloned { vault: setup.vault(), seq: commit.seq });
             }
         }

@@ -48,7 +48,12 @@ pub(crate) fn abandon(replica: &dyn Replica, blobs: &[BlobId]) -> Result<Vec<Wri
     for row in replica.pending(usize::MAX)? {
         let content = Content::decode(&row.content).map_err(EngineError::replica)?;
         let stands_on_gone = matches!(row.base, Base::Pending(operation) if gone.contains(&operation));
-        if stands_on_gone || content.blobs.iter().any(|reference| blobs.contains(&reference.blob)) {
+        // A snapshot behind what is taken back would be one without its files.
+        let lacks_files = row.pin == Pinning::Pin && !gone.is_empty();
+        if stands_on_gone
+            || lacks_files
+            || content.blobs.iter().any(|reference| blobs.contains(&reference.blob))
+        {
             gone.insert(row.operation);
             ops.push(WriteOp::DropPending(row.operation));
         }

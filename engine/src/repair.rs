@@ -4,7 +4,7 @@
 use crate::engine::Setup;
 use crate::error::EngineError;
 use crate::read::version_at;
-use crate::replica::{Base, Head, InFlight, PendingRow, Replica, Result, WriteOp};
+use crate::replica::{Base, Head, InFlight, PendingRow, Pinning, Replica, Result, WriteOp};
 use crate::verify::Verified;
 use lockstep_proto::api::vault::CommitEntry;
 use lockstep_proto::cbor::Wire as _;
@@ -94,15 +94,45 @@ fn rotated_at(replica: &dyn Replica, commit: &Commit) -> Result<u64> {
     }
 }
 
-/// What is to be written when the replica goes back to a commit: pending writes that stand on what no longer
-/// counts stand on what does.
+/// The last commit at or before one that is held and counts: not one that a repair went back over.
 ///
 /// # Errors
 /// The replica's.
-pub(crate) fn go_back(replica: &dyn Replica, to: Seq, on_chain: bool) -> Result<Vec<WriteOp>> {
+pub fn counting(replica: &dyn Replica, seq: Seq) -> Result<Seq> {
+    let Some(head) = replica.head()? else { return Ok(seq) };
+    let mut counts = seq;
+    let mut at = head.tip.seq;
+    // From the end: a later repair may go back over an earlier one.
+    while at > counts {
+        let (bytes, changes) = commit_at(replica, at)?;
+        let is_repair = Commit::decode(&bytes).is_ok_and(|commit| commit.kind == KIND_REPAIR);
+        let to =
+            Changes::decode(&changes).ok().filter(|_| is_repair).and_then(|changes| changes.goes_back_to());
+        match to {
+            Some(to) if to < counts => {
+                counts = to;
+                at = head.tip.seq;
+            }
+            Some(to) => at = to,
+            None => at = at.previous().unwrap_or(counts),
+        }
+    }
+    Ok(counts)
+}
+
+/// What is to be written when the replica goes back to a commit: pending writes that stand on what no longer
+/// counts stand on what does. A snapshot that waits is dropped: it was of a state that no longer is.
+///
+/// # Errors
+/// The replica's.
+pub(crate) fn go_back(replica: &dyn Replica, to: Seq, on_chain: bool, carries: bool) -> Result<Vec<WriteOp>> {
     let mut ops = vec![WriteOp::DropInFlight, WriteOp::ClearStaged];
     let mut revisions: BTreeMap<RecordId, Revision> = BTreeMap::new();
     for row in replica.pending(usize::MAX)? {
+        if row.pin == Pinning::Pin {
+            ops.push(WriteOp::DropPending(row.operation));
+            continue;
+        }
         let Base::Revision(base) = row.base else { continue };
         let revision = match revisions.get(&row.record) {
             Some(known) => *known,
@@ -114,7 +144,7 @@ pub(crate) fn go_back(replica: &dyn Replica, to: Seq, on_chain: bool) -> Result<
             ops.push(WriteOp::ReplacePending(row.operation, row));
         }
     }
-    ops.push(WriteOp::GoBack { to, on_chain });
+    ops.push(WriteOp::GoBack { to, on_chain, carries });
     Ok(ops)
 }
 
@@ -123,8 +153,9 @@ pub(crate) fn go_back(replica: &dyn Replica, to: Seq, on_chain: bool) -> Result<
 ///
 /// # Errors
 /// The replica's.
-pub fn give_up(replica: &dyn Replica, shared: Seq) -> Result<Vec<WriteOp>> {
-    let mut ops = go_back(replica, shared, false)?;
+pub fn give_up(replica: &dyn Replica, shared: Seq, carries: bool) -> Result<Vec<WriteOp>> {
+    let shared = counting(replica, shared)?;
+    let mut ops = go_back(replica, shared, false, carries)?;
     ops.push(WriteOp::SetHead(head_at(replica, shared)?));
     Ok(ops)
 }
@@ -189,6 +220,11 @@ fn check_return(
     let Ok(changes) = chain::verify_changes(&commit, &repair.changes) else { return Ok(None) };
     let held = replica.head()?.map_or(Seq::new(0), |head| head.tip.seq);
     let Some(to) = changes.goes_back_to().filter(|to| *to <= held) else { return Ok(None) };
+    // The identity's word first: what follows costs a walk over all records.
+    let entry = CommitEntry { commit: repair.signed.clone(), changes: Some(repair.changes.clone().into()) };
+    if !is_authorised(setup, devices, &entry) || counting(replica, to)? != to {
+        return Ok(None);
+    }
     let before = head_at(replica, to)?;
     let tip = Tip { seq: last.0, hash: last.1, ..before.tip.clone() };
     let target = commit.seq.skip_target();
@@ -210,7 +246,7 @@ fn check_return(
 impl Return {
     /// Everything that holds once the repair is taken over.
     pub(crate) fn ops(self, replica: &dyn Replica) -> Result<Vec<WriteOp>> {
-        let mut ops = go_back(replica, self.to, true)?;
+        let mut ops = go_back(replica, self.to, true, false)?;
         for commit in self.skipped.into_iter().chain([self.repair]) {
             let Verified { seq, hash, signed, changes, .. } = commit;
             ops.push(WriteOp::AddCommit { seq, hash, commit: signed, changes });
@@ -231,21 +267,25 @@ pub(crate) fn abandons(
     abandoned_by(setup, devices, entry).contains(&given_up)
 }
 
+/// Whether a commit is a repair that the identity signed.
+fn is_authorised(setup: &Setup, devices: &DeviceLog, entry: &CommitEntry) -> bool {
+    authorised(setup, devices, entry).is_some()
+}
+
 /// Commits of other chains that a commit abandons: none, unless it is a repair that the identity signed.
 pub fn abandoned_by(setup: &Setup, devices: &DeviceLog, entry: &CommitEntry) -> Vec<(Seq, Digest)> {
-    let (Ok(commit), Some(bytes)) = (Commit::decode(&entry.commit.bytes.0), entry.changes.as_ref()) else {
-        return Vec::new();
-    };
-    if commit.kind != KIND_REPAIR {
-        return Vec::new();
-    }
-    let Ok(changes) = chain::verify_changes(&commit, &bytes.0) else { return Vec::new() };
-    let Some((says, signature)) = changes.repair() else { return Vec::new() };
+    authorised(setup, devices, entry).map_or_else(Vec::new, |changes| changes.abandoned().collect())
+}
+
+/// The change list of a repair that the identity signed.
+fn authorised(setup: &Setup, devices: &DeviceLog, entry: &CommitEntry) -> Option<Changes> {
+    let commit = Commit::decode(&entry.commit.bytes.0).ok()?;
+    let bytes = entry.changes.as_ref().filter(|_| commit.kind == KIND_REPAIR)?;
+    let changes = chain::verify_changes(&commit, &bytes.0).ok()?;
+    let (says, signature) = changes.repair()?;
     let input = repair_input(setup.account, &place_of(&commit), says);
-    match devices.identity().verify("repair", label::REPAIR, &input, signature) {
-        Ok(()) => changes.abandoned().collect(),
-        Err(_) => Vec::new(),
-    }
+    let verified = devices.identity().verify("repair", label::REPAIR, &input, signature);
+    verified.is_ok().then_some(changes)
 }
 
 fn place_of(commit: &Commit) -> RepairPlace {

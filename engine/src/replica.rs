@@ -195,6 +195,8 @@ pub enum WriteOp {
         to: Seq,
         /// Whether the commits after it stay part of the chain (a repair follows them), or were of another one.
         on_chain: bool,
+        /// Whether this device is the one that carries over what it held of them.
+        carries: bool,
     },
     /// A commit of another chain that a verified repair abandons.
     Abandon(Seq, Digest),
@@ -211,6 +213,8 @@ pub trait Replica {
     fn head(&self) -> Result<Option<Head>>;
     /// Hash of a verified commit.
     fn commit_hash(&self, seq: Seq) -> Result<Option<Digest>>;
+    /// Whether a commit was verified here once and given up since: one of this device's own may come back.
+    fn gave_up(&self, seq: Seq, hash: Digest) -> Result<bool>;
     /// A verified commit and its change list.
     fn commit(&self, seq: Seq) -> Result<Option<(Signed, Vec<u8>)>>;
     /// A record's newest verified version.

@@ -177,6 +177,19 @@ fn a_device_on_the_branch_that_is_given_up_follows_the_repair() {
         assert_eq!(device.get("of-b"), "2");
     }
     in_step(&world, &[&a, &b, &c]);
+    // What is on the shelf of a device that followed is not its own to carry: healing there changes nothing.
+    for device in [&c, &b, &a] {
+        device.put("n", "\"later\"").ok();
+        let done = heal(&world, device).ok();
+        assert!(done.out.contains("nothing to heal"), "{done:#?}");
+    }
+    for device in [&a, &b, &c] {
+        assert_eq!(device.get("n"), "\"later\"");
+        assert_eq!(
+            device.ok(&["--json", "record", "list", "--type", "note"]).json().as_array().unwrap().len(),
+            4
+        );
+    }
 }
 
 /// A device that joined after the copy was made is unknown to the server: it is given back with the log.
@@ -269,6 +282,32 @@ fn what_a_revoked_device_wrote_while_it_was_forgotten_is_given_up_and_kept() {
     assert!(kept.to_string().contains("of a device that was revoked"), "{kept}");
     drop(copy);
     in_step(&world, &[&a, &c]);
+    // A chain with commits that do not count is healed like any other, from a copy of before and from one of after.
+    for _ in 0..2 {
+        let after = world.path("after");
+        let _ = std::fs::remove_dir_all(&after);
+        world.server.back_up(&after);
+        a.put("more", "2").ok();
+        world.server.put_back(&between, true, true);
+        let done = heal(&world, &a);
+        assert_eq!(done.status, Some(0), "{done:#?}");
+        if c.run(&["status"]).status != Some(0) {
+            heal(&world, &c).ok();
+        }
+        for device in [&a, &c] {
+            device.ok(&["status"]);
+            assert_eq!(device.get("good"), "\"of a device that was not\"");
+            assert_eq!(device.get("more"), "2");
+            device.run(&["record", "get", "--type", "note", "--id", "late"]).ends(11, &[]);
+        }
+        in_step(&world, &[&a, &c]);
+        world.server.put_back(&after, true, true);
+        heal(&world, &a).ok();
+        if c.run(&["status"]).status != Some(0) {
+            heal(&world, &c).ok();
+        }
+        in_step(&world, &[&a, &c]);
+    }
 }
 
 /// Two chains that parted, a device log that is behind, and a connection that breaks at one request after the other.

@@ -31,6 +31,8 @@ pub(crate) struct MemReplica {
     /// Versions that no longer count, with their envelopes.
     pub(crate) shelved: Vec<(VersionRow, Option<Vec<u8>>)>,
     pub(crate) abandoned: BTreeSet<(Seq, Digest)>,
+    /// Commits that were given up.
+    pub(crate) given_up: BTreeSet<(Seq, Digest)>,
 }
 
 impl Default for MemReplica {
@@ -46,6 +48,7 @@ impl Default for MemReplica {
             clock: Hlc { utc_ms: 0, counter: 0 },
             shelved: Vec::new(),
             abandoned: BTreeSet::new(),
+            given_up: BTreeSet::new(),
         }
     }
 }
@@ -112,7 +115,7 @@ impl MemReplica {
                 }
                 self.head = Some(head.clone());
             }
-            WriteOp::GoBack { to, on_chain } => self.go_back(*to, *on_chain)?,
+            WriteOp::GoBack { to, on_chain, .. } => self.go_back(*to, *on_chain)?,
             WriteOp::Abandon(seq, hash) => {
                 self.abandoned.insert((*seq, *hash));
             }
@@ -161,6 +164,8 @@ impl MemReplica {
             }
         }
         if !on_chain {
+            let later = self.commits.iter().filter(|(seq, _)| **seq > to);
+            self.given_up.extend(later.map(|(seq, (hash, ..))| (*seq, *hash)));
             self.commits.retain(|seq, _| *seq <= to);
         }
         if self.commits.contains_key(&to) {
@@ -182,6 +187,10 @@ impl Replica for MemReplica {
 
     fn commit_hash(&self, seq: Seq) -> Result<Option<Digest>> {
         Ok(self.commits.get(&seq).map(|(hash, ..)| *hash))
+    }
+
+    fn gave_up(&self, seq: Seq, hash: Digest) -> Result<bool> {
+        Ok(self.given_up.contains(&(seq, hash)))
     }
 
     fn commit(&self, seq: Seq) -> Result<Option<(Signed, Vec<u8>)>> {

@@ -109,7 +109,7 @@ pub(super) struct Shown {
 
 /// The server's chain from the last commit that is held here, too, up to its end. Only its links were checked.
 pub(super) struct ServerChain {
-    /// The last commit that both have.
+    /// The last commit that both have and that counts.
     pub(super) shared: Seq,
     /// What comes after it.
     pub(super) commits: Vec<Shown>,
@@ -122,11 +122,11 @@ pub(super) struct ServerChain {
 }
 
 impl ServerChain {
-    /// Reads it.
-    pub(super) async fn read(vault: &Vault) -> Result<Self> {
+    /// Reads it; with `from`, what comes after that commit, whether it is held here or not.
+    pub(super) async fn read(vault: &Vault, from: Option<Seq>) -> Result<Self> {
         let replica = &vault.replica;
         let broken = || ClientError::Server("its commits do not follow each other".into());
-        let mut after = replica.head()?.map(|head| head.tip.seq);
+        let mut after = from.or(replica.head()?.map(|head| head.tip.seq));
         let mut stride = 1_u64;
         // Back to a commit that both have, in growing steps; the genesis is one.
         let mut page = loop {
@@ -166,20 +166,37 @@ impl ServerChain {
                     return Err(broken());
                 }
                 last = Some((commit.seq, Some(hash)));
-                chain.take(vault, entry, &commit, hash)?;
+                chain.take(vault, entry, &commit, hash, from.is_some())?;
             }
             if !page.more || page.commits.is_empty() {
-                return Ok(chain);
+                return chain.counting(vault, from).await;
             }
             page = self::page(vault, last.map(|(seq, _)| seq)).await?;
         }
         Err(ClientError::Server("its chain does not end".into()))
     }
 
-    fn take(&mut self, vault: &Vault, entry: &CommitEntry, commit: &Commit, hash: Digest) -> Result<()> {
+    /// The last commit that both have may be one that does not count here: then everything after the last one that
+    /// does is looked at.
+    async fn counting(self, vault: &Vault, from: Option<Seq>) -> Result<Self> {
+        let counts = lockstep_engine::repair::counting(&vault.replica, self.shared)?;
+        if from.is_some() || counts == self.shared {
+            return Ok(self);
+        }
+        Box::pin(Self::read(vault, Some(counts))).await
+    }
+
+    fn take(
+        &mut self,
+        vault: &Vault,
+        entry: &CommitEntry,
+        commit: &Commit,
+        hash: Digest,
+        all: bool,
+    ) -> Result<()> {
         let devices = vault.device_log();
         self.abandoned.extend(abandoned_by(&vault.setup, devices, entry));
-        if self.commits.is_empty() && vault.replica.commit_hash(commit.seq)? == Some(hash) {
+        if !all && self.commits.is_empty() && vault.replica.commit_hash(commit.seq)? == Some(hash) {
             self.shared = commit.seq;
             return Ok(());
         }

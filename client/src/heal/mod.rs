@@ -105,7 +105,25 @@ pub struct Healed {
     pub snapshots_left: u64,
 }
 
+const SIGN_IN_DUE: &str = "sign-in-due";
+
 impl Account {
+    /// Whether the passphrase's sign-in record has to be made anew since a device log was given back.
+    ///
+    /// # Errors
+    /// [`ClientError::Database`].
+    pub fn sign_in_is_due(&self) -> Result<bool> {
+        Ok(self.db.meta(SIGN_IN_DUE)?.is_some())
+    }
+
+    /// It was.
+    ///
+    /// # Errors
+    /// [`ClientError::Database`].
+    pub fn sign_in_is_done(&self) -> Result<()> {
+        self.db.drop_meta(SIGN_IN_DUE)
+    }
+
     /// Looks at what the server lacks of what this device holds. Changes nothing.
     ///
     /// # Errors
@@ -164,19 +182,25 @@ impl Account {
             found.state = VaultState::Missing;
             return Ok(found);
         };
+        let late = late::first_late(&self.heal_vault(id)?, self.keyring.device_log(), &self.db, false)?;
         if seq <= head.tip.seq && replica.commit_hash(seq)? == Some(hash) {
-            if seq < head.tip.seq {
-                found.state = VaultState::Behind(seq);
-            } else if rescue::is_unfinished(&replica)? {
-                found.state = VaultState::Unfinished;
-            }
+            // What a repair went back over is no server's to take again: that is joined anew.
+            let counts = lockstep_engine::repair::counting(&replica, seq)?;
+            let skips = late::skipped(&replica)?.iter().any(|(_, repair)| *repair > seq);
+            found.state = match late {
+                Some((late, device)) => VaultState::Fault(late_text(late, device)),
+                None if seq < head.tip.seq && skips => VaultState::Parted(counts),
+                None if seq < head.tip.seq => VaultState::Behind(seq),
+                None if rescue::is_unfinished(&replica)? => VaultState::Unfinished,
+                None => VaultState::Whole,
+            };
             return Ok(found);
         }
         let mut vault = self.heal_vault(id)?;
         let looked = if seq == head.tip.seq { vault.follow_repair().await } else { vault.pull().await };
         found.state = match looked {
             Err(ClientError::Rollback(_) | ClientError::Fork(_)) => {
-                VaultState::Parted(ServerChain::read(&vault).await?.shared)
+                VaultState::Parted(ServerChain::read(&vault, None).await?.shared)
             }
             Err(ClientError::Fault(text)) => VaultState::Fault(text),
             Err(ClientError::KeysBehind(_)) => VaultState::Whole,
@@ -184,9 +208,7 @@ impl Account {
                 other?;
                 let late = late::first_late(&vault, self.keyring.device_log(), &self.db, false)?;
                 match late {
-                    Some((seq, device)) => VaultState::Fault(format!(
-                        "commit {seq} is by device {device}, which was revoked before it"
-                    )),
+                    Some((seq, device)) => VaultState::Fault(late_text(seq, device)),
                     None if rescue::is_unfinished(&vault.replica)? => VaultState::Unfinished,
                     None => VaultState::Whole,
                 }
@@ -211,6 +233,8 @@ impl Account {
     /// # Errors
     /// [`ClientError::Refused`] if the server went on by itself meanwhile.
     pub async fn heal_log(&mut self) -> Result<()> {
+        // The sign-in record of an older copy may be that of an older passphrase: remembered until it is renewed.
+        self.db.set_meta(SIGN_IN_DUE, b"1")?;
         let held = self.db.device_log()?;
         let missing = || ClientError::Damaged("the home is damaged: there is no key header".into());
         let key_header = self.db.key_header()?.ok_or_else(missing)?;
@@ -257,10 +281,12 @@ impl Account {
     /// [`ClientError`].
     pub async fn push_healing(&mut self) -> Result<()> {
         for entry in self.vaults()? {
-            let mut vault = self.open_held(entry.vault)?.healing();
+            let mut vault = self.open_held(entry.vault)?;
             vault.pull().await?;
             self.check_pins_of(&vault, true)?;
-            vault.sync().await?;
+            self.check_late(&vault)?;
+            self.prepare_rotation(&mut vault).await?;
+            vault.healing().sync().await?;
         }
         Ok(())
     }
@@ -280,6 +306,10 @@ impl Owner<'_> {
         }
         Ok(())
     }
+}
+
+fn late_text(seq: Seq, device: lockstep_proto::DeviceId) -> String {
+    format!("commit {seq} is by device {device}, which was revoked before it")
 }
 
 /// Whether an error says that this server may be one to heal.

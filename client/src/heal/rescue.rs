@@ -10,15 +10,15 @@ use crate::replica::{Shelved, VaultReplica};
 use crate::rng;
 use crate::vault::Vault;
 use lockstep_client_crypto::vault::Opened;
-use lockstep_engine::NewRecord;
 use lockstep_engine::files::{FILE_TYPE, SNAPSHOT_TYPE, SnapshotDoc};
 use lockstep_engine::keyring::{DEVICE_NAME_TYPE, HEAD_PIN_TYPE, VAULT_KEY_TYPE, VAULT_TYPE};
 use lockstep_engine::repair::{self, Plan, head_at};
 use lockstep_engine::replica::{Pinning, Policy, Replica as _, WriteOp};
+use lockstep_engine::{NewRecord, read};
 use lockstep_proto::api::vault::{Entries, GetEnvelopes, PushCommit, Pushed};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::{self, KIND_DOCUMENT};
-use lockstep_proto::id::{DeviceId, RecordId, Seq, VaultId};
+use lockstep_proto::id::{DeviceId, RecordId, Revision, Seq, VaultId};
 use lockstep_proto::{Digest, limits};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,22 +47,25 @@ impl Owner<'_> {
     /// Joins the server's chain of a vault with the one that is held here.
     pub(super) async fn join(&mut self, id: VaultId, healed: &mut Healed) -> Result<()> {
         let mut vault = self.account().heal_vault(id)?.healing();
-        let shown = ServerChain::read(&vault).await?;
-        let held = head_of(&vault)?;
-        if held.0 > shown.shared {
-            let ops = repair::give_up(&vault.replica, shown.shared)?;
-            vault.replica.apply(&ops)?;
+        let mut shown = ServerChain::read(&vault, None).await?;
+        if head_of(&vault)?.0 > shown.shared {
+            vault.replica.apply(&repair::give_up(&vault.replica, shown.shared, true)?)?;
         }
         self.settle_others(&vault, &shown)?;
-        self.carry_over(&mut vault, &shown, healed).await?;
+        self.carry_over(&mut vault, false, healed).await?;
         // The server's branch, as far as it is valid.
         match vault.pull().await {
             Ok(_) | Err(ClientError::Fault(_)) => {}
             Err(error) => return Err(error),
         }
-        self.repair(&mut vault, &shown, healed).await?;
+        let late = self.first_late(&vault, &shown)?;
+        if let Some(late) = late.and_then(Seq::previous).filter(|good| *good < shown.shared) {
+            shown = ServerChain::read(&vault, Some(late)).await?;
+        }
+        self.repair(&mut vault, &shown, late, healed).await?;
         vault.pull().await?;
         self.carry_over_skipped(&mut vault, &shown, healed).await?;
+        self.carry_over(&mut vault, true, healed).await?;
         if id == self.account().keyring.setup.vault() {
             return self.account().push_keyring().await;
         }
@@ -75,38 +78,43 @@ impl Owner<'_> {
 
     /// What another device's repair abandoned, that device carried over.
     fn settle_others(&mut self, vault: &Vault, shown: &ServerChain) -> Result<()> {
-        let shelved = vault.replica.shelved()?;
-        let done: Vec<i64> = shelved
-            .iter()
-            .filter(|row| {
-                row.waits && row.commit.is_some_and(|hash| shown.abandoned.contains(&(row.seq, hash)))
-            })
-            .map(|row| row.id)
-            .collect();
+        let mut done = Vec::new();
+        for row in vault.replica.shelved()?.into_iter().filter(|row| row.waits) {
+            let Some(hash) = row.commit else { continue };
+            // Of an earlier healing here that was cut off, the repair is this device's own: it goes on.
+            if shown.abandoned.contains(&(row.seq, hash)) {
+                done.push(row.id);
+            }
+        }
         vault.replica.settle_shelved(&done)
     }
 
-    /// Puts what waits on the shelf as pending writes, in the order in which it was committed.
-    async fn carry_over(
-        &mut self,
-        vault: &mut Vault,
-        shown: &ServerChain,
-        healed: &mut Healed,
-    ) -> Result<()> {
+    /// Puts what waits on the shelf as pending writes, in the order in which it was committed: everything but
+    /// snapshots before the other chain is taken over, snapshots when it is known what that one touched.
+    async fn carry_over(&mut self, vault: &mut Vault, snapshots: bool, healed: &mut Healed) -> Result<()> {
         let waiting: Vec<Shelved> = vault.replica.shelved()?.into_iter().filter(|row| row.waits).collect();
+        let log = std::sync::Arc::clone(vault.device_log());
         let shelf = Shelf::open(vault, &waiting);
         let mut records = Vec::new();
         let mut done = Vec::new();
         for row in &waiting {
+            let Some(opened) = shelf.opened.get(&row.id) else {
+                healed.kept += u64::from(row.envelope.is_some());
+                done.push(row.id);
+                continue;
+            };
+            if (opened.content.record_type == SNAPSHOT_TYPE) != snapshots {
+                continue;
+            }
             done.push(row.id);
-            match shelf.fate(row, &shown.records) {
-                Fate::Carry(record) => records.push(*record),
-                Fate::Keep => healed.kept += u64::from(row.envelope.is_some()),
-                Fate::Drop => {}
-                Fate::Incomplete => {
-                    healed.snapshots_left += 1;
-                    healed.kept += 1;
-                }
+            let is_live = log.device(opened.header.device).is_some_and(|known| known.revoked.is_none());
+            if !is_live {
+                healed.kept += 1;
+            } else if snapshots && !shelf.is_whole(vault, row, opened)? {
+                healed.snapshots_left += 1;
+                healed.kept += 1;
+            } else if let Some(record) = carried(vault, opened, row.base)? {
+                records.push(record);
             }
         }
         put(vault, records, healed).await?;
@@ -115,13 +123,18 @@ impl Owner<'_> {
 
     /// Signs and posts the repairs that are needed: one that goes back over commits that do not count, and those
     /// that name what was given up here.
-    async fn repair(&mut self, vault: &mut Vault, shown: &ServerChain, healed: &mut Healed) -> Result<()> {
+    async fn repair(
+        &mut self,
+        vault: &mut Vault,
+        shown: &ServerChain,
+        late: Option<Seq>,
+        healed: &mut Healed,
+    ) -> Result<()> {
         let mut abandoned = unnamed(&vault.replica)?;
         let mut end = shown.end(&vault.replica)?;
-        let late = self.first_late(shown);
         let verified = head_of(vault)?.0;
-        let mut good = match late {
-            Some(late) if late <= verified => late.previous().unwrap_or(shown.shared),
+        let mut good = match late.and_then(Seq::previous) {
+            Some(before) if before < verified => before,
             _ => verified,
         };
         while good < end.0 || !abandoned.is_empty() {
@@ -156,12 +169,17 @@ impl Owner<'_> {
         Ok(())
     }
 
-    /// The first commit of the server's branch that a revoked device wrote: it was accepted while the revocation
-    /// was forgotten.
-    fn first_late(&mut self, shown: &ServerChain) -> Option<Seq> {
-        let log = std::sync::Arc::clone(self.account().keyring.device_log());
+    /// The first commit, here or of the server's branch, that a revoked device wrote late: it was accepted while the
+    /// revocation was forgotten.
+    fn first_late(&mut self, vault: &Vault, shown: &ServerChain) -> Result<Option<Seq>> {
+        let account = self.account();
+        let log = std::sync::Arc::clone(account.keyring.device_log());
         let is_revoked = |device: DeviceId| log.device(device).is_some_and(|known| known.revoked.is_some());
-        shown.commits.iter().find(|commit| is_revoked(commit.device)).map(|commit| commit.seq)
+        // On a branch that the revocation did not see, nothing of the device is at or before its pin.
+        let parted = !unnamed(&vault.replica)?.is_empty();
+        let shown = shown.commits.iter().find(|commit| parted && is_revoked(commit.device));
+        let held = crate::late::first_late(vault, &log, &account.db, false)?.map(|(seq, _)| seq);
+        Ok(shown.map(|commit| commit.seq).into_iter().chain(held).min())
     }
 
     /// Versions of the server's branch that a repair went back over: those of live devices are carried over, the
@@ -185,9 +203,16 @@ impl Owner<'_> {
             for (record, envelope) in fetch(vault, commit.seq, records).await? {
                 let opened = vault.setup.keys.open(&envelope).ok();
                 let digest = envelope::digest(&envelope);
-                let fate = opened.filter(|_| trusted).map(|opened| new_record(&opened, false));
-                if let Some(new) = fate.flatten() {
-                    newest.insert(record, new);
+                let fate = match opened.filter(|_| trusted) {
+                    Some(opened) if opened.content.record_type != SNAPSHOT_TYPE => {
+                        let base = vault.replica.record(record)?.map_or(Revision::new(0), |row| row.revision);
+                        Some(carried(vault, &opened, base)?)
+                    }
+                    _ => None,
+                };
+                if let Some(new) = fate {
+                    newest.remove(&record);
+                    newest.extend(new.map(|new| (record, new)));
                     continue;
                 }
                 newest.remove(&record);
@@ -205,8 +230,9 @@ fn for_review(seq: Seq, commit: Digest, record: RecordId, envelope: Vec<u8>) -> 
         id: 0,
         seq,
         commit: Some(commit),
+        base: Revision::new(0),
         record,
-        revision: header.as_ref().map_or(lockstep_proto::Revision::new(0), |header| header.revision),
+        revision: header.as_ref().map_or(Revision::new(0), |header| header.revision),
         kind: header.map_or(KIND_DOCUMENT, |header| header.kind),
         envelope: Some(envelope),
         waits: false,
@@ -251,21 +277,10 @@ async fn fetch(vault: &Vault, seq: Seq, records: &[RecordId]) -> Result<Vec<(Rec
     Ok(found)
 }
 
-/// What becomes of a version on the shelf.
-enum Fate {
-    Carry(Box<NewRecord>),
-    /// It stays for review.
-    Keep,
-    /// It says nothing any more.
-    Drop,
-    /// A snapshot of which something is not held.
-    Incomplete,
-}
-
 /// What waits on the shelf, opened.
 struct Shelf {
     opened: BTreeMap<i64, Opened>,
-    /// Of each record the newest version that waits, and the group that its index says.
+    /// Of each record the newest version that waits, and the source that it is a file of.
     newest: BTreeMap<RecordId, (Seq, Vec<u8>)>,
     /// Versions whose envelopes were replaced before they could be kept.
     bare: Vec<(Seq, RecordId)>,
@@ -274,7 +289,9 @@ struct Shelf {
 impl Shelf {
     fn open(vault: &Vault, waiting: &[Shelved]) -> Self {
         let mut shelf = Self { opened: BTreeMap::new(), newest: BTreeMap::new(), bare: Vec::new() };
-        for row in waiting {
+        // Files that were put before the snapshots count, too.
+        let all = vault.replica.shelved().unwrap_or_default();
+        for row in &all {
             let Some(envelope) = &row.envelope else {
                 shelf.bare.push((row.seq, row.record));
                 continue;
@@ -285,44 +302,71 @@ impl Shelf {
                 _ => Vec::new(),
             };
             shelf.newest.insert(row.record, (row.seq, group));
-            shelf.opened.insert(row.id, opened);
+            if waiting.iter().any(|waits| waits.id == row.id) {
+                shelf.opened.insert(row.id, opened);
+            }
         }
         shelf
     }
 
-    fn fate(&self, row: &Shelved, written: &BTreeSet<RecordId>) -> Fate {
-        let Some(opened) = self.opened.get(&row.id) else { return Fate::Keep };
-        if opened.content.record_type == HEAD_PIN_TYPE {
-            return Fate::Drop;
-        }
-        if opened.content.record_type == SNAPSHOT_TYPE && !self.is_whole(row.seq, opened, written) {
-            return Fate::Incomplete;
-        }
-        new_record(opened, true).map_or(Fate::Keep, |record| Fate::Carry(Box::new(record)))
-    }
-
-    /// Whether the files of a snapshot can be put as they were after its commit: none of them was replaced since on
-    /// this side, and none was written on the other.
-    fn is_whole(&self, seq: Seq, snapshot: &Opened, written: &BTreeSet<RecordId>) -> bool {
-        let Ok(doc) = SnapshotDoc::decode(&snapshot.content.document.0) else { return false };
+    /// Whether the state that holds now, with what was carried over, is the one of a snapshot as far as its source
+    /// goes: nothing of the source was replaced or written after it on this side, and nothing on the other.
+    fn is_whole(&self, vault: &Vault, row: &Shelved, snapshot: &Opened) -> Result<bool> {
+        let Ok(doc) = SnapshotDoc::decode(&snapshot.content.document.0) else { return Ok(false) };
         let source = doc.source.as_bytes();
         let is_ours = |record: &RecordId| self.newest.get(record).is_some_and(|(_, group)| group == source);
-        let replaced = self.bare.iter().any(|(at, record)| *at <= seq && is_ours(record));
-        let other_side =
-            self.newest.iter().any(|(record, (_, group))| group == source && written.contains(record));
-        !replaced && !other_side
+        let replaced = self.bare.iter().any(|(_, record)| is_ours(record));
+        let later = self.newest.values().any(|(seq, group)| group == source && *seq > row.seq);
+        let shared = vault.replica.shelved()?.iter().map(|row| row.seq).min().and_then(Seq::previous);
+        let files = vault.replica.tagged(FILE_TYPE, source)?;
+        let other_side = files.iter().any(|file| Some(file.seq) > shared);
+        Ok(!replaced && !later && !other_side)
     }
 }
 
-/// A version as a write of its own.
-fn new_record(opened: &Opened, pins: bool) -> Option<NewRecord> {
+/// A version as a write of its own, upon the revision that it stood on; none if it says nothing new. Where somebody
+/// changed the record since, both versions are kept; of a file the one that is there stays, and its device's next
+/// backup says what is right.
+fn carried(vault: &Vault, opened: &Opened, base: Revision) -> Result<Option<NewRecord>> {
+    let content = &opened.content;
+    let Some(mut new) = new_record(opened) else { return Ok(None) };
+    let record = vault.setup.keys.record_id(&content.record_type, &content.name.0);
+    let row = vault.replica.record(record)?;
+    let revision = row.map_or(Revision::new(0), |row| row.revision);
+    let is_pending = !vault.replica.pending_of(record)?.is_empty();
+    // A version that counts again may not have been fetched yet; what it says is not known then.
+    if is_pending || row.is_none_or(|row| row.present) {
+        let current = read::current(&vault.replica, &vault.setup.keys, record)?;
+        let there = current.as_ref().map(|current| (&current.content.document, &current.content.blobs));
+        let ours = new.document.is_some().then_some((&content.document, &content.blobs));
+        if there == ours {
+            return Ok(None);
+        }
+    }
+    if revision == base && !is_pending {
+        return Ok(Some(new));
+    }
+    // A deletion or a write-once record that lost says nothing; an edit lives on as a copy.
+    if new.document.is_none() || new.policy != Policy::KeepBoth {
+        return Ok(None);
+    }
+    new.name.truncate(limits::APP_NAME_BYTES_MAX.saturating_sub(COPY_SUFFIX_BYTES));
+    new.name.push(0);
+    new.name.extend_from_slice(content.operation.as_bytes());
+    let copy = vault.setup.keys.record_id(&new.record_type, &new.name);
+    let is_there = vault.replica.record(copy)?.is_some() || !vault.replica.pending_of(copy)?.is_empty();
+    Ok((!is_there).then_some(new))
+}
+
+/// A zero byte and an operation id behind a name.
+const COPY_SUFFIX_BYTES: usize = 17;
+
+fn new_record(opened: &Opened) -> Option<NewRecord> {
     let content = &opened.content;
     let policy = match content.record_type.as_str() {
         HEAD_PIN_TYPE => return None,
-        VAULT_KEY_TYPE | VAULT_TYPE => Policy::AdoptCommitted,
+        VAULT_KEY_TYPE | VAULT_TYPE | FILE_TYPE => Policy::AdoptCommitted,
         DEVICE_NAME_TYPE => Policy::Overwrite,
-        // A snapshot is the state of a commit that no longer counts, unless all of it is carried over.
-        SNAPSHOT_TYPE if !pins => return None,
         _ => Policy::KeepBoth,
     };
     let is_document = opened.header.kind == KIND_DOCUMENT;

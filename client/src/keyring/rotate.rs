@@ -128,7 +128,7 @@ impl Account {
 
     /// If a device was revoked since the vault's key was made: sees to it that the keyring has a key for the next
     /// epoch that the device never had. Who loses a race adopts the winner's.
-    async fn prepare_rotation(&mut self, vault: &mut Vault) -> Result<()> {
+    pub(crate) async fn prepare_rotation(&mut self, vault: &mut Vault) -> Result<()> {
         let Some(head) = vault.replica.head()? else { return Ok(()) };
         let log = Arc::clone(self.keyring.device_log());
         let last = log.next_index().saturating_sub(1);

@@ -218,6 +218,12 @@ impl Replica for VaultReplica {
         Ok(hash.map(Digest::from_bytes))
     }
 
+    fn gave_up(&self, seq: Seq, hash: Digest) -> Result<bool> {
+        let text = "SELECT 1 FROM shelved_commit WHERE vault = ?1 AND seq = ?2 AND hash = ?3";
+        let mut statement = self.db.connection().prepare_cached(text).map_err(failed)?;
+        statement.exists(params![self.key, sql(seq.value()), hash.as_bytes()]).map_err(failed)
+    }
+
     fn commit(&self, seq: Seq) -> Result<Option<(Signed, Vec<u8>)>> {
         let text = "SELECT bytes, signature, changes FROM commit_row WHERE vault = ?1 AND seq = ?2";
         let mut statement = self.db.connection().prepare_cached(text).map_err(failed)?;

@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS shelved (
     digest   BLOB NOT NULL,
     commit_hash BLOB,
     envelope BLOB,
+    base     INTEGER NOT NULL DEFAULT 0, -- the record's revision in the state that counts again
     state    INTEGER NOT NULL     -- 0 waits to be carried over, 1 done or not ours to carry
 ) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS shelved_version ON shelved (vault, seq, record, digest);

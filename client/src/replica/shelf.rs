@@ -24,24 +24,26 @@ pub struct Shelved {
     pub kind: u8,
     /// Its envelope, if this device held it.
     pub envelope: Option<Vec<u8>>,
+    /// The record's revision in the state that counts again.
+    pub base: Revision,
     /// Whether it waits to be carried over to the chain that counts.
     pub waits: bool,
 }
 
 impl VaultReplica {
     /// Makes the state after a commit the newest again.
-    pub(super) fn go_back(&self, t: &Transaction<'_>, to: Seq, on_chain: bool) -> Result<()> {
+    pub(super) fn go_back(&self, t: &Transaction<'_>, to: Seq, on_chain: bool, carries: bool) -> Result<()> {
         let to = sql(to.value());
         t.prepare_cached(
             "INSERT OR IGNORE INTO shelved
                  (vault, seq, record, revision, kind, digest, commit_hash, envelope, state)
-             SELECT v.vault, v.seq, v.record, v.revision, v.kind, v.digest, c.hash, r.envelope, 0
+             SELECT v.vault, v.seq, v.record, v.revision, v.kind, v.digest, c.hash, r.envelope, ?3
              FROM version v
              LEFT JOIN commit_row c ON c.vault = v.vault AND c.seq = v.seq
              LEFT JOIN record r ON r.vault = v.vault AND r.record = v.record AND r.seq = v.seq
              WHERE v.vault = ?1 AND v.seq > ?2 ORDER BY v.seq, v.record",
         )?
-        .execute(params![self.key, to])?;
+        .execute(params![self.key, to, i64::from(!carries)])?;
         self.put_records_back(t, to)?;
         let run = |text: &str| -> Result<()> {
             t.prepare_cached(text)?.execute(params![self.key, to])?;
@@ -74,6 +76,10 @@ impl VaultReplica {
                     .optional()?;
                 place = found.ok_or_else(|| super::damaged("a version"))?;
             }
+            let text = "UPDATE shelved SET base = coalesce(
+                    (SELECT revision FROM version WHERE vault = ?1 AND seq = ?4 AND record = ?3), 0)
+                 WHERE vault = ?1 AND record = ?3 AND seq > ?2";
+            t.prepare_cached(text)?.execute(params![self.key, to, record, place])?;
             match place {
                 None => {
                     t.prepare_cached("DELETE FROM record WHERE id = ?1")?.execute([id])?;
@@ -104,7 +110,7 @@ impl VaultReplica {
     /// # Errors
     /// [`crate::ClientError`].
     pub fn shelved(&self) -> Result<Vec<Shelved>> {
-        let text = "SELECT id, seq, commit_hash, record, revision, kind, envelope, state FROM shelved
+        let text = "SELECT id, seq, commit_hash, record, revision, kind, envelope, state, base FROM shelved
                     WHERE vault = ?1 ORDER BY seq, id";
         let mut statement = self.db.connection().prepare_cached(text)?;
         let rows = statement.query_map([self.key], |row| {
@@ -119,6 +125,7 @@ impl VaultReplica {
                 kind: row.get(5)?,
                 envelope: row.get(6)?,
                 waits: row.get::<_, i64>(7)? == 0,
+                base: Revision::new(number(row.get(8)?)),
             })
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)

@@ -77,7 +77,7 @@ impl VaultReplica {
                     params![self.key, sql(seq.value()), record.as_bytes(), tag, group, envelope],
                 )
             }
-            WriteOp::GoBack { to, on_chain } => self.go_back(t, *to, *on_chain),
+            WriteOp::GoBack { to, on_chain, carries } => self.go_back(t, *to, *on_chain, *carries),
             WriteOp::Abandon(seq, hash) => run(
                 "INSERT OR IGNORE INTO abandoned (vault, seq, hash) VALUES (?1, ?2, ?3)",
                 params![self.key, sql(seq.value()), hash.as_bytes()],
