@@ -2,5 +2,6 @@
 
 pub mod account;
 pub mod commit;
+pub mod freeze;
 pub mod opaque;
 pub mod throttle;

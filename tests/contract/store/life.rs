@@ -161,6 +161,14 @@ pub(super) async fn a_deleted_vault_is_gone_and_others_stay(store: AnyStore) {
     assert!(store.object(one.key, BlobId::from_bytes([7; 16])).await.unwrap().is_none());
     assert_eq!(two.seen().await, before);
     assert!(store.object(two.key, BlobId::from_bytes([8; 16])).await.unwrap().is_some());
+    // Who still holds the deleted vault's key comes upon nothing, whatever is made next.
+    let next = Home::new(&store, 3).await;
+    store.create_vault(account, one.world.birth(VaultId::from_bytes([0x34; 16]), 2)).await.unwrap();
+    assert_ne!(next.key, one.key);
+    store.delete_vault(next.key).await.unwrap();
+    let last = Home::new(&store, 4).await;
+    assert_ne!(last.key, next.key);
+    assert!(store.vault_log(next.key).await.unwrap().is_empty());
     let dead = store.collect(2, 1000).await.unwrap();
     assert!(dead.contains(&segment) && !dead.contains(&other));
 }

@@ -77,11 +77,16 @@ pub(super) async fn create(c: &mut SqliteConnection, account: AccountId, new: Ne
             "the account has 1,024 vaults and can not have more",
         ));
     }
-    let key: i64 = sqlx::query_scalar(
-        "INSERT INTO vault (account, vault, seq, head, epoch, device_log_index, log_index, log_head, state, records,
-                            rotated_at)
-         VALUES (?, ?, 0, ?, ?, ?, 0, ?, ?, 0, ?) RETURNING id",
+    let key: i64 = sqlx::query_scalar("UPDATE vault_key SET last = last + 1 RETURNING last")
+        .fetch_one(&mut *c)
+        .await
+        .map_err(failed)?;
+    sqlx::query(
+        "INSERT INTO vault (id, account, vault, seq, head, epoch, device_log_index, log_index, log_head, state,
+                            records, rotated_at)
+         VALUES (?, ?, ?, 0, ?, ?, ?, 0, ?, ?, 0, ?)",
     )
+    .bind(key)
     .bind(&account.as_bytes()[..])
     .bind(&tip.vault.as_bytes()[..])
     .bind(&tip.hash.as_bytes()[..])
@@ -90,7 +95,7 @@ pub(super) async fn create(c: &mut SqliteConnection, account: AccountId, new: Ne
     .bind(&tip.vault_log_head.as_bytes()[..])
     .bind(StateDigest::default().to_bytes())
     .bind(sql(tip.rotated_at)?)
-    .fetch_one(&mut *c)
+    .execute(&mut *c)
     .await
     .map_err(failed)?;
     sqlx::query("INSERT INTO vault_log (vault, position, bytes, signature) VALUES (?, 0, ?, ?)")
