@@ -70,10 +70,26 @@ pub(crate) enum Command {
     Ls(Ls),
     /// Restore snapshots to DEST/<source name>/...
     Restore(Restore),
+    /// List every version of one file that finished snapshots hold, newest first.
+    History(History),
+    /// Show what differs between two snapshots.
+    ///
+    /// A line begins with + for what is only in NEW, - for what is only in OLD, M where contents, kind or a link's
+    /// target differ, and m where only time or mode do. Snapshots of two sources are compared by path below the root.
+    Diff(Diff),
+    /// Take snapshots out of the list; this alone frees no space.
+    ///
+    /// They are no longer shown or restored, and no longer kept from retention. The files themselves are not touched, and other snapshots keep all that they hold. No space is freed at the
+    /// server by this alone: that is for retention, which drops old versions that no snapshot holds and is not there
+    /// yet. The newest snapshot of a source may be forgotten, too; the next backup sends only what changed.
+    Forget(Forget),
     /// Read and write single records (JSON documents).
     #[command(subcommand)]
     Record(RecordCommand),
-    /// Show vaults, pending writes and whether the server can be reached.
+    /// List the account's sessions, and end them.
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Show vaults, pending writes, what the account uses, and whether the server can be reached.
     Status,
     /// Verify everything: chain, signatures, state digest, every envelope; with --read-data every blob.
     Check {
@@ -86,6 +102,38 @@ pub(crate) enum Command {
     },
     /// Show the account's fingerprint, to compare between devices.
     Fingerprint,
+    /// Mend a server that was restored from an older copy, or a vault with a commit that is not valid: looks,
+    /// explains, asks, and gives back what this device holds.
+    Heal(Heal),
+    /// Keep the recovery kit up to date.
+    #[command(subcommand)]
+    Kit(KitCommand),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KitCommand {
+    /// Give the kit a new checkpoint: recovering with it then refuses a server that went back to before now.
+    ///
+    /// The recovery key stays as it is. The kit is rewritten whole or not at all. Without --kit only the new line
+    /// is printed, to be put in the place of the old one.
+    Refresh {
+        /// The kit, text or page. It must be this account's, and its recovery key the one in force.
+        #[arg(long, value_name = "FILE")]
+        kit: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Heal {
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Read the passphrase from the first line of a file instead of asking.
+    #[arg(long, value_name = "F")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Only list what earlier repairs left aside for review.
+    #[arg(long, conflicts_with_all = ["yes", "passphrase_file"])]
+    pub(crate) review: bool,
 }
 
 #[derive(Args)]
@@ -108,7 +156,8 @@ pub(crate) struct Server {
 pub(crate) struct Signup {
     #[command(flatten)]
     pub(crate) server: Server,
-    /// Write the recovery kit to a new file (mode 0600) instead of printing it.
+    /// Write the recovery kit to a new file (mode 0600) instead of printing it here; a name that ends in .html makes
+    /// it a page for the printer.
     #[arg(long, value_name = "FILE")]
     pub(crate) kit: Option<PathBuf>,
     /// Invite code, if the server asks for one.
@@ -126,10 +175,11 @@ pub(crate) struct Login {
 pub(crate) struct Recover {
     #[command(flatten)]
     pub(crate) server: Server,
-    /// The kit, or a file with the bare recovery key.
+    /// The kit, text or page, or a file with the bare recovery key.
     #[arg(long, value_name = "F")]
     pub(crate) recovery_key_file: PathBuf,
-    /// Write the new kit to a new file (mode 0600) instead of printing it.
+    /// Write the new kit to a new file (mode 0600) instead of printing it here; a name that ends in .html makes it a
+    /// page for the printer.
     #[arg(long, value_name = "FILE")]
     pub(crate) kit: Option<PathBuf>,
     /// Revoke all earlier devices, without asking: they can read nothing that is written from then on.
@@ -166,7 +216,8 @@ pub(crate) enum RecoveryKeyCommand {
     Rotate {
         #[command(flatten)]
         unlock: Unlock,
-        /// Write the new kit to a new file (mode 0600) instead of printing it.
+        /// Write the new kit to a new file (mode 0600) instead of printing it here; a name that ends in .html makes it a
+        /// page for the printer.
         #[arg(long, value_name = "FILE")]
         kit: Option<PathBuf>,
     },
@@ -225,6 +276,22 @@ pub(crate) enum VaultCommand {
     },
 }
 
+#[derive(Subcommand)]
+pub(crate) enum SessionCommand {
+    /// List sessions: which device, since when, when last used (to about an hour), and which is this one.
+    List,
+    /// End sessions at once. A device that is still enrolled signs in again by its own key: this ends stolen
+    /// sessions, not devices.
+    Revoke {
+        /// Beginning of a session's id.
+        #[arg(required_unless_present = "others")]
+        id: Option<String>,
+        /// All but this one.
+        #[arg(long, conflicts_with = "id")]
+        others: bool,
+    },
+}
+
 #[derive(Args)]
 pub(crate) struct Backup {
     /// Files and folders.
@@ -275,6 +342,36 @@ pub(crate) struct Restore {
 }
 
 #[derive(Args)]
+pub(crate) struct History {
+    /// Path, beginning with a source's name, as ls shows it: docs/letters/a.txt
+    pub(crate) path: PathBuf,
+    /// Vault.
+    #[arg(long, default_value = "files", value_name = "V")]
+    pub(crate) vault: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Diff {
+    /// Beginning of a snapshot's id.
+    pub(crate) old: String,
+    /// Beginning of another snapshot's id.
+    pub(crate) new: String,
+    /// Vault.
+    #[arg(long, default_value = "files", value_name = "V")]
+    pub(crate) vault: String,
+}
+
+#[derive(Args)]
+pub(crate) struct Forget {
+    /// Beginnings of snapshots' ids.
+    #[arg(required = true, value_name = "SNAPSHOT")]
+    pub(crate) snapshots: Vec<String>,
+    /// Vault.
+    #[arg(long, default_value = "files", value_name = "V")]
+    pub(crate) vault: String,
+}
+
+#[derive(Args)]
 pub(crate) struct RecordPlace {
     /// Record type.
     #[arg(long = "type", value_name = "T")]
@@ -322,5 +419,16 @@ pub(crate) enum RecordCommand {
         /// Id within the type.
         #[arg(long)]
         id: String,
+    },
+    /// Write an old version of a record as its newest; what is there now stays in its history.
+    Restore {
+        #[command(flatten)]
+        place: RecordPlace,
+        /// Id within the type.
+        #[arg(long)]
+        id: String,
+        /// Which, as history shows it.
+        #[arg(long, value_name = "N")]
+        revision: u64,
     },
 }

@@ -29,7 +29,7 @@ fn globs(patterns: &[String]) -> Result<GlobSet> {
     set.build().map_err(|error| ClientError::Usage(format!("--exclude: {error}")))
 }
 
-fn path_text(path: &Path) -> String {
+pub(crate) fn path_text(path: &Path) -> String {
     shown(path.as_os_str().as_bytes())
 }
 
@@ -127,7 +127,7 @@ pub(crate) async fn open_to_read(
         let vault = account.open_vault_locally(name)?;
         return Ok((account, vault, None));
     }
-    match bring_up_to_date(context, &mut account, name).await {
+    match bring_up_to_date(context, &mut account, name, false).await {
         Ok(vault) => Ok((account, vault, None)),
         Err(error) => match account.open_vault_locally(name) {
             Ok(vault) => {
@@ -139,17 +139,40 @@ pub(crate) async fn open_to_read(
     }
 }
 
-async fn bring_up_to_date(context: &Context, account: &mut Account, name: &str) -> Result<Vault> {
-    account.sync_keyring().await?;
-    let mut vault = account.open_vault(name, false).await?;
-    account.sync_vault(&mut vault).await?;
-    account.pin_heads(false).await?;
+/// Syncs keyring and vault. Beyond the account's quota that is as far as it goes: everything was pulled and checked
+/// before anything was pushed.
+pub(crate) async fn bring_up_to_date(
+    context: &Context,
+    account: &mut Account,
+    name: &str,
+    create: bool,
+) -> Result<Vault> {
+    account.refresh_keyring().await?;
+    let mut is_full = is_full(account.push_keyring().await)?;
+    let mut vault = account.open_vault(name, create).await?;
+    is_full |= self::is_full(account.sync_vault(&mut vault).await)?;
+    if is_full {
+        context
+            .out
+            .note("the account's quota is used up: what this device wrote waits here; see: lockstep status");
+    } else {
+        account.pin_heads(false).await?;
+    }
     context.synced(account)?;
     Ok(vault)
 }
 
+/// Whether a push ended because the account's quota is used up.
+fn is_full(pushed: Result<()>) -> Result<bool> {
+    match pushed {
+        Ok(()) => Ok(false),
+        Err(ClientError::QuotaExceeded(_)) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 /// A command that showed what it could ends with what was wrong.
-fn told(trouble: Option<ClientError>) -> Result<()> {
+pub(crate) fn told(trouble: Option<ClientError>) -> Result<()> {
     trouble.map_or(Ok(()), Err)
 }
 

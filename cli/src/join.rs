@@ -1,7 +1,8 @@
-//! `signup`, `login`, `recover`, `logout`.
+//! `signup`, `login`, `recover`, `logout`, `kit refresh`.
 
 use crate::Context;
 use crate::args::{Login, Recover, Server, Signup};
+use crate::look::sync_all;
 use lockstep_client::account::{self, Account, NewSecrets, Place, generate_passphrase};
 use lockstep_client::api::check_server;
 use lockstep_client::error::Result;
@@ -36,7 +37,7 @@ fn device_name(server: &Server) -> String {
         .unwrap_or_else(|| "device".into())
 }
 
-fn prompt(text: &str, option: &str) -> Result<Zeroizing<String>> {
+pub(crate) fn prompt(text: &str, option: &str) -> Result<Zeroizing<String>> {
     if !std::io::stdin().is_terminal() {
         return Err(ClientError::Usage(format!(
             "there is no terminal to ask for the passphrase; say {option} F"
@@ -91,6 +92,13 @@ pub(crate) fn new_passphrase(context: &Context, file: Option<&Path>, option: &st
     }
 }
 
+/// Whether a kit of this name is a page.
+fn is_page(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| {
+        extension.eq_ignore_ascii_case("html") || extension.eq_ignore_ascii_case("htm")
+    })
+}
+
 /// Writes the kit to a new file, or prints it.
 pub(crate) fn deliver(
     context: &Context,
@@ -103,6 +111,7 @@ pub(crate) fn deliver(
         Some(path) if !replaces && path.symlink_metadata().is_ok() => {
             Err(ClientError::Usage(format!("{} exists; choose another file for the kit", path.display())))
         }
+        Some(path) if is_page(path) => write_private(path, kit::page::page(text)?.as_bytes(), replaces),
         Some(path) => write_private(path, text.as_bytes(), replaces),
         None if json => {
             Err(ClientError::Usage("say --kit FILE with --json: the kit is not printed then".into()))
@@ -256,5 +265,34 @@ pub(crate) async fn logout(context: &Context, wipe: bool) -> Result<()> {
         "signed out; this device signs in again when needed"
     };
     context.out.result(text, &json!({ "signed_out": true, "wiped": wipe }));
+    Ok(())
+}
+
+/// Gives an existing kit a new checkpoint, or prints one.
+pub(crate) async fn refresh_kit(context: &Context, path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else {
+        let mut account = context.account()?;
+        sync_all(context, &mut account).await?;
+        let line = account.checkpoint()?.to_text();
+        context.out.result(
+            &format!(
+                "checkpoint: {line}\n\nPut this line in the place of the kit's old one: recovering then refuses a \
+                 server that went back to before now."
+            ),
+            &json!({ "checkpoint": line }),
+        );
+        return Ok(());
+    };
+    // A link stays a link; what it points to is rewritten.
+    let path = path.canonicalize().map_err(|error| ClientError::io(path, error))?;
+    let kit = Zeroizing::new(std::fs::read_to_string(&path).map_err(|error| ClientError::io(&path, error))?);
+    let mut account = context.account()?;
+    sync_all(context, &mut account).await?;
+    let refreshed = account.refreshed_kit(&kit).await?;
+    write_private(&path, refreshed.as_bytes(), true)?;
+    context.out.result(
+        &format!("{} has a new checkpoint; print it again", path.display()),
+        &json!({ "kit": path.display().to_string() }),
+    );
     Ok(())
 }

@@ -8,7 +8,9 @@ use lockstep_client::check::{Report, check as check_vault};
 use lockstep_client::error::Result;
 use lockstep_client::vault::Vault;
 use lockstep_engine::Replica as _;
+use lockstep_proto::api::usage::Usage;
 use lockstep_proto::recovery::{account_fingerprint, identity_fingerprint};
+use lockstep_proto::size::size_text;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -109,6 +111,13 @@ pub(crate) async fn status(context: &Context) -> Result<()> {
             "complete": absent == 0, "quarantined": quarantined,
         }));
     }
+    let used = match &synced {
+        Ok(()) | Err(ClientError::QuotaExceeded(_)) if account.writes() => Some(account.usage().await?),
+        _ => None,
+    };
+    if let Some(usage) = &used {
+        let _ = writeln!(text, "{}", usage_text(usage));
+    }
     let file = account.file();
     let state = match &synced {
         Ok(()) if account.writes() => "in sync".to_owned(),
@@ -117,9 +126,19 @@ pub(crate) async fn status(context: &Context) -> Result<()> {
     };
     context.out.result(
         &format!("{}@{}: {state}\n{text}", file.name, file.server),
-        &json!({ "name": file.name, "server": file.server, "state": state, "vaults": list }),
+        &json!({ "name": file.name, "server": file.server, "state": state, "vaults": list,
+            "used": used.as_ref().map(|usage| usage.used), "quota": used.as_ref().and_then(|usage| usage.quota),
+        }),
     );
     synced
+}
+
+fn usage_text(usage: &Usage) -> String {
+    let used = size_text(usage.used);
+    match usage.quota {
+        Some(quota) => format!("used {used} of {}", size_text(quota)),
+        None => format!("used {used}, no limit"),
+    }
 }
 
 pub(crate) async fn check(context: &Context, only: Option<&str>, read_data: bool) -> Result<ExitCode> {

@@ -2,13 +2,16 @@
 
 mod args;
 mod backup;
+mod heal;
 mod join;
 mod look;
 mod output;
 mod owner;
+mod past;
 mod record;
+mod session;
 
-use args::{Cli, Command, VaultCommand};
+use args::{Cli, Command, KitCommand, VaultCommand};
 use clap::Parser as _;
 use lockstep_client::account::Account;
 use lockstep_client::home::Home;
@@ -122,12 +125,18 @@ async fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Snapshots { vault } => backup::snapshots(context, &vault).await?,
         Command::Ls(args) => backup::ls(context, args).await?,
         Command::Restore(args) => return backup::restore(context, args).await,
+        Command::History(args) => past::history(context, args).await?,
+        Command::Diff(args) => return past::diff(context, args).await,
+        Command::Forget(args) => past::forget(context, args).await?,
         Command::Record(command) => record::run(context, command).await?,
+        Command::Session(command) => session::run(context, command).await?,
         Command::Status => look::status(context).await?,
         Command::Check { vault, read_data } => {
             return look::check(context, vault.as_deref(), read_data).await;
         }
         Command::Fingerprint => look::fingerprint(context).await?,
+        Command::Heal(args) => return heal::heal(context, args).await,
+        Command::Kit(KitCommand::Refresh { kit }) => join::refresh_kit(context, kit.as_deref()).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -19,7 +19,7 @@ pub(crate) const STATUSES: &str = "Exit status:
   7  something is damaged
   8  another process writes in this home
   9  this home is a copy of another one that is in use
- 10  a disk is full
+ 10  a disk is full, or the account's quota is used up
  11  not found, or taken
 130  stopped by Ctrl-C";
 
@@ -43,7 +43,7 @@ pub(crate) fn status_of(error: &ClientError) -> u8 {
         ClientError::Damaged(_) | ClientError::Fault(_) | ClientError::Database(_) => DAMAGED,
         ClientError::Locked(_) => 8,
         ClientError::Cloned(_) => 9,
-        ClientError::DiskFull(_) => 10,
+        ClientError::DiskFull(_) | ClientError::QuotaExceeded(_) => 10,
         ClientError::NotFound(_) => 11,
         ClientError::Interrupted => INTERRUPTED,
         ClientError::Unfinished(error) => status_of(error),

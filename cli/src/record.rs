@@ -1,19 +1,20 @@
-//! `record put|get|list|rm|history`.
+//! `record put|get|list|rm|history|restore`.
 
 use crate::Context;
 use crate::args::{RecordCommand, RecordPlace};
-use crate::backup::open_to_read;
+use crate::backup::{bring_up_to_date, open_to_read};
 use crate::output::{shown, time};
 use lockstep_client::account::Account;
 use lockstep_client::error::Result;
 use lockstep_client::vault::Vault;
-use lockstep_client::{ClientError, rng};
+use lockstep_client::{ClientError, past, rng};
 use lockstep_client_crypto::content::Content;
-use lockstep_engine::replica::{Policy, Replica as _, VersionRow};
+use lockstep_engine::replica::{Pinning, Policy, Replica as _, VersionRow};
 use lockstep_engine::{NewRecord, read};
-use lockstep_proto::api::vault::History;
 use lockstep_proto::envelope::KIND_TOMBSTONE;
+use lockstep_proto::id::{RecordId, Revision, Seq};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Read as _;
 
@@ -26,6 +27,7 @@ pub(crate) async fn run(context: &Context, command: RecordCommand) -> Result<()>
         RecordCommand::List { place } => list(context, &place).await,
         RecordCommand::Rm { place, id } => rm(context, &place, &id).await,
         RecordCommand::History { place, id } => history(context, &place, &id).await,
+        RecordCommand::Restore { place, id, revision } => restore(context, &place, &id, revision).await,
     }
 }
 
@@ -37,9 +39,9 @@ fn check_type(place: &RecordPlace) -> Result<()> {
 }
 
 /// Opens a vault for writing; offline, with what is held.
-async fn open(context: &Context, name: &str, create: bool) -> Result<(Account, Vault)> {
+pub(crate) async fn open(context: &Context, name: &str, create: bool) -> Result<(Account, Vault)> {
     let mut account = context.account()?;
-    match open_online(context, &mut account, name, create).await {
+    match bring_up_to_date(context, &mut account, name, create).await {
         Ok(vault) => Ok((account, vault)),
         Err(ClientError::Unreachable { .. }) if account.vaults()?.iter().any(|entry| entry.name == name) => {
             context.out.note("the server can not be reached: working with what this device holds");
@@ -48,15 +50,6 @@ async fn open(context: &Context, name: &str, create: bool) -> Result<(Account, V
         }
         Err(error) => Err(error),
     }
-}
-
-async fn open_online(context: &Context, account: &mut Account, name: &str, create: bool) -> Result<Vault> {
-    account.sync_keyring().await?;
-    let mut vault = account.open_vault(name, create).await?;
-    account.sync_vault(&mut vault).await?;
-    account.pin_heads(false).await?;
-    context.synced(account)?;
-    Ok(vault)
 }
 
 /// Whether the trouble is only that the server is away: then what is held is good enough for reading.
@@ -68,7 +61,7 @@ fn told(trouble: Option<ClientError>) -> Result<()> {
 }
 
 /// Sends what is pending; offline, it stays pending and says so.
-async fn send(context: &Context, account: &mut Account, vault: &mut Vault) -> Result<bool> {
+pub(crate) async fn send(context: &Context, account: &mut Account, vault: &mut Vault) -> Result<bool> {
     match account.send(vault).await {
         Ok(()) => Ok(true),
         Err(ClientError::Unreachable { .. } | ClientError::Busy(_)) => {
@@ -76,6 +69,26 @@ async fn send(context: &Context, account: &mut Account, vault: &mut Vault) -> Re
             Ok(false)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// The same for deletions: they go on beyond the account's quota, unless they follow a write that waits.
+pub(crate) async fn send_deletions(
+    context: &Context,
+    account: &mut Account,
+    vault: &mut Vault,
+    records: &[RecordId],
+) -> Result<bool> {
+    match send(context, account, vault).await {
+        Err(error @ ClientError::QuotaExceeded(_)) => {
+            for record in records {
+                if !vault.replica().pending_of(*record)?.is_empty() {
+                    return Err(error);
+                }
+            }
+            Ok(true)
+        }
+        other => other,
     }
 }
 
@@ -100,7 +113,7 @@ async fn put(context: &Context, place: &RecordPlace, id: Option<String>) -> Resu
         document: Some(document.to_string().into_bytes()),
         blobs: Vec::new(),
         policy: Policy::KeepBoth,
-        pin: false,
+        pin: Pinning::None,
         expected: None,
     };
     vault.put(vec![record]).await?;
@@ -160,7 +173,7 @@ async fn get(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
 async fn list(context: &Context, place: &RecordPlace) -> Result<()> {
     let (_account, vault, trouble) = open_to_read(context, &place.vault).await?;
     let keys = &vault.setup().keys;
-    let mut found = std::collections::BTreeMap::new();
+    let mut found = BTreeMap::new();
     for row in vault.replica().list(&place.record_type, None)? {
         if let Some(current) = read::current(vault.replica(), keys, row.record)? {
             found.insert(current.content.name.0.clone(), current);
@@ -201,60 +214,97 @@ async fn rm(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
         document: None,
         blobs: Vec::new(),
         policy: Policy::KeepBoth,
-        pin: false,
+        pin: Pinning::None,
         expected: None,
     };
     vault.put(vec![deletion]).await?;
-    let sent = send(context, &mut account, &mut vault).await?;
+    let sent = send_deletions(context, &mut account, &mut vault, &[record]).await?;
     context.out.result(&format!("deleted {id}"), &json!({ "id": id, "sent": sent }));
     Ok(())
 }
 
-/// Versions are accepted only if a verified change list announced exactly them.
+/// Every version that a verified change list announced, however many the server shows at once.
 async fn history(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
     let (_account, vault, trouble) = open_to_read(context, &place.vault).await?;
-    let keys = &vault.setup().keys;
-    let record = keys.record_id(&place.record_type, &name_of(id));
-    let mut expected: Vec<VersionRow> = Vec::new();
-    let mut seq = vault.replica().record(record)?.map(|row| row.seq);
-    while let Some(at) = seq {
-        let Some(version) = vault.replica().version(at, record)? else { break };
-        seq = version.previous_seq;
-        expected.push(version);
-    }
-    if expected.is_empty() {
+    let record = vault.setup().keys.record_id(&place.record_type, &name_of(id));
+    let versions = vault.versions(record)?;
+    if versions.is_empty() {
         return Err(missing(place, id));
     }
-    let path = format!("/v1/vaults/{}/records/{record}/history", vault.setup().vault());
-    let shown: History = vault.api().get(&path).await?;
+    let mut opened: BTreeMap<Seq, Option<(u64, Value)>> = BTreeMap::new();
+    let mut take = |version: &VersionRow, content: Option<Content>| {
+        opened.insert(version.seq, content.map(|content| (content.hlc.utc_ms / 1000, parse(&content))));
+        Ok(())
+    };
+    let withheld = vault.open_versions(&versions, &mut take).await?;
     let mut text = String::new();
     let mut list = Vec::new();
-    for (version, entry) in expected.iter().zip(&shown.0) {
-        if (entry.seq, entry.record) != (version.seq, record) {
-            return Err(ClientError::Server(format!(
-                "version {} of the record is not shown",
-                version.revision
-            )));
-        }
-        let opened = read::open_version(vault.replica(), vault.setup(), version, &entry.envelope.0)?;
-        let written = opened.as_ref().map_or(0, |opened| opened.hlc.utc_ms / 1000);
+    for version in &versions {
+        let found = opened.remove(&version.seq);
+        let shown = found.is_some();
+        let (written, document) = found.flatten().unzip();
         let deleted = version.kind == KIND_TOMBSTONE;
-        let document = opened.as_ref().filter(|_| !deleted).map(parse);
-        let words = match (&document, deleted) {
-            (_, true) => "deleted".to_owned(),
-            (Some(document), _) => document.to_string(),
-            (None, _) => "does not open".to_owned(),
+        let document = document.filter(|_| !deleted);
+        let words = match (&document, deleted, shown) {
+            (_, true, _) => "deleted".to_owned(),
+            (Some(document), ..) => document.to_string(),
+            (None, _, true) => "does not open".to_owned(),
+            (None, _, false) => "is not shown by the server".to_owned(),
         };
-        let _ = writeln!(text, "revision {}  {}  {words}", version.revision, time(written));
+        let when = written.map_or_else(|| "at an unknown time".to_owned(), time);
+        let _ = writeln!(text, "revision {}  {when}  {words}", version.revision);
         list.push(json!({
             "revision": version.revision.value(), "commit": version.seq.value(), "utc": written,
-            "deleted": deleted, "document": document,
+            "deleted": deleted, "document": document, "withheld": !shown,
         }));
     }
-    if shown.0.len() < expected.len() {
-        let _ =
-            writeln!(text, "({} older versions are not shown by the server)", expected.len() - shown.0.len());
-    }
     context.out.result(&text, &json!(list));
-    told(trouble)
+    told(trouble)?;
+    withheld.first().map_or(Ok(()), |version| Err(past::withheld(version)))
+}
+
+/// Writes an old version as a new one.
+async fn restore(context: &Context, place: &RecordPlace, id: &str, revision: u64) -> Result<()> {
+    check_type(place)?;
+    let (mut account, mut vault) = open(context, &place.vault, false).await?;
+    let record = vault.setup().keys.record_id(&place.record_type, &name_of(id));
+    let versions = vault.versions(record)?;
+    if versions.is_empty() {
+        return Err(missing(place, id));
+    }
+    let revision = Revision::new(revision);
+    let version = versions.iter().find(|version| version.revision == revision).copied().ok_or_else(|| {
+        ClientError::NotFound(format!("\"{id}\" has no revision {revision}; see: lockstep record history"))
+    })?;
+    if version.kind == KIND_TOMBSTONE {
+        return Err(ClientError::Usage(format!(
+            "revision {revision} of \"{id}\" is a deletion; to delete it again, run: lockstep record rm"
+        )));
+    }
+    let mut found = None;
+    let mut take = |_: &VersionRow, content: Option<Content>| {
+        found = content;
+        Ok(())
+    };
+    if let Some(version) = vault.open_versions(&[version], &mut take).await?.first() {
+        return Err(past::withheld(version));
+    }
+    let opened = found.ok_or_else(|| {
+        ClientError::Damaged(format!("revision {revision} of \"{id}\" does not open; see: lockstep check"))
+    })?;
+    let record = NewRecord {
+        record_type: place.record_type.clone(),
+        name: name_of(id),
+        schema: opened.schema,
+        document: Some(opened.document.0),
+        blobs: opened.blobs,
+        policy: Policy::KeepBoth,
+        pin: Pinning::None,
+        expected: None,
+    };
+    vault.put(vec![record]).await?;
+    let sent = send(context, &mut account, &mut vault).await?;
+    let text = format!("wrote revision {revision} of {id} as its newest version");
+    context.out.result(&text, &json!({ "id": id, "revision": revision.value(), "sent": sent }));
+    Ok(())
 }

@@ -5,9 +5,11 @@ pub(crate) mod devices;
 mod finish;
 mod join;
 pub(crate) mod manage;
+mod session;
 
 pub use join::{NewSecrets, Place, generate_passphrase, login, recover, signup};
 pub use manage::{KitState, Owner};
+pub use session::SessionInfo;
 
 use crate::api::Api;
 use crate::error::{ClientError, Result};
@@ -229,7 +231,15 @@ pub(crate) fn keyring_setup(
         keys.add_epoch(epoch, key.duplicate());
     }
     let next_epoch = Some(keyring.epoch());
-    Setup { account, keys: Arc::new(keys), device: Arc::clone(device), create, genesis: None, next_epoch }
+    Setup {
+        account,
+        keys: Arc::new(keys),
+        device: Arc::clone(device),
+        create,
+        genesis: None,
+        next_epoch,
+        heals: false,
+    }
 }
 
 /// Device log and key header as stored, verified.

@@ -178,6 +178,15 @@ impl Api {
         Ok(())
     }
 
+    /// `POST` without a session; the answer has no body.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn post_open_nothing<B: Wire>(&self, path: &str, body: &B) -> Result<()> {
+        self.send(Method::POST, path, Some(body.encode().into()), None, false).await?;
+        Ok(())
+    }
+
     /// `POST` of raw bytes.
     ///
     /// # Errors
@@ -337,6 +346,10 @@ impl Api {
         let code = text("code").and_then(|code| Code::parse(&code));
         let names = document.get("names").and_then(serde_json::Value::as_array);
         let names = names.map(|names| names.iter().filter_map(|name| name.as_str().map(printable)).collect());
+        if code == Some(Code::QuotaExceeded) {
+            let number = |key: &str| document.get(key).and_then(serde_json::Value::as_u64);
+            return ClientError::QuotaExceeded(number("used").zip(number("quota")));
+        }
         if status.is_server_error() && code != Some(Code::StorageFull) {
             return ClientError::Busy(detail);
         }

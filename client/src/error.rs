@@ -2,6 +2,7 @@
 
 use lockstep_engine::EngineError;
 use lockstep_proto::api::problem::Code;
+use lockstep_proto::size::size_text;
 use std::path::{Path, PathBuf};
 
 /// An error of the client.
@@ -59,15 +60,18 @@ pub enum ClientError {
     Server(String),
     /// The server showed an older state than a device verified before.
     #[error(
-        "{0}. Nothing was changed here. It may have been restored from an old copy: \
-         put a newer copy of the server's data back; until then this device keeps what it has"
+        "{0}. Nothing was changed here. It may have been restored from an old copy: put a newer copy of the server's \
+         data back, or give it back what this device holds: lockstep heal"
     )]
     Rollback(String),
     /// The server shows another history.
-    #[error("the server shows another history than the one verified before: {0}. Nothing was changed here")]
+    #[error(
+        "the server shows another history than the one verified before: {0}. Nothing was changed here. If it was \
+         restored from an old copy: lockstep heal"
+    )]
     Fork(String),
     /// Something that a device wrote is not valid.
-    #[error("{0}. Nothing after it was taken over")]
+    #[error("{0}. Nothing after it was taken over; its owner can repair it: lockstep heal")]
     Fault(String),
     /// The server withholds something.
     #[error("{0}. Nothing of it was taken over")]
@@ -103,6 +107,13 @@ pub enum ClientError {
     /// The disk is full.
     #[error("the disk of {} is full; make room and run the same command again", .0.display())]
     DiskFull(PathBuf),
+    /// The account's quota is used up.
+    #[error(
+        "{}. Ask whoever runs the server for a larger quota (there: lockstep-server quota NAME SIZE), then run the \
+         same command again. Reading, restoring and deleting go on",
+        quota_text(*.0)
+    )]
+    QuotaExceeded(Option<(u64, u64)>),
     /// The local database failed.
     #[error("the local database failed: {0}")]
     Database(String),
@@ -131,8 +142,20 @@ impl ClientError {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Refused { code, .. } => *code,
+            Self::QuotaExceeded(_) => Some(Code::QuotaExceeded),
             _ => None,
         }
+    }
+}
+
+/// Bytes used and allowed, if the server says how many.
+fn quota_text(bytes: Option<(u64, u64)>) -> String {
+    let used = "the account's quota at the server is used up";
+    match bytes {
+        Some((bytes, quota)) => {
+            format!("{used}: {} of {} are used, and this needs more", size_text(bytes), size_text(quota))
+        }
+        None => used.to_owned(),
     }
 }
 
@@ -141,7 +164,9 @@ impl From<EngineError> for ClientError {
         let text = error.to_string();
         match error {
             EngineError::Rollback { .. } => Self::Rollback(text),
-            EngineError::Fork { .. } => Self::Fork(text),
+            EngineError::Fork { vault, seq } => {
+                Self::Fork(format!("commit {seq} of vault {vault} does not follow what this device verified"))
+            }
             EngineError::Fault { .. } => Self::Fault(text),
             EngineError::Incomplete { .. } => Self::Incomplete(text),
             EngineError::Cloned { .. } => Self::Cloned(text),

@@ -17,7 +17,7 @@ use lockstep_engine::engine::Setup;
 use lockstep_engine::keyring::{
     DEVICE_NAME_TYPE, DeviceNameDoc, VAULT_KEY_TYPE, VAULT_TYPE, VaultDoc, VaultKeyDoc, vault_key_name,
 };
-use lockstep_engine::replica::{Policy, Replica as _};
+use lockstep_engine::replica::{Pinning, Policy, Replica as _};
 use lockstep_engine::{NewRecord, read};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{CreateVault, Entries, GetEnvelopes, Vaults};
@@ -59,7 +59,7 @@ pub(crate) fn record(record_type: &str, name: Vec<u8>, document: Vec<u8>, policy
         document: Some(document),
         blobs: Vec::new(),
         policy,
-        pin: false,
+        pin: Pinning::None,
         expected: None,
     }
 }
@@ -233,6 +233,7 @@ impl Account {
             create: first.create.clone(),
             genesis: Some(first.genesis.clone()),
             next_epoch: self.next_key(first.vault, epoch)?,
+            heals: false,
         };
         Ok(Vault::new(setup, Arc::clone(self.keyring.device_log()), replica, Arc::clone(&self.api)))
     }

@@ -1,19 +1,18 @@
 //! Sources and snapshots, and the files of a snapshot (PROTOCOL.md section 7).
 
 use crate::error::{ClientError, Result};
+use crate::past::withheld;
 use crate::vault::Vault;
 use lockstep_client_crypto::content::{BlobRef, Content};
 use lockstep_engine::files::{
     FILE_TYPE, FileDoc, KIND_FILE, SNAPSHOT_TYPE, SOURCE_TYPE, SnapshotDoc, SourceDoc, file_name,
 };
-use lockstep_engine::read;
-use lockstep_engine::replica::{Replica as _, VersionRow};
-use lockstep_proto::api::vault::{Entries, GetEnvelopes};
+use lockstep_engine::replica::{Pinning, Policy, RecordRow, Replica as _, VersionRow};
+use lockstep_engine::{NewRecord, read};
 use lockstep_proto::blob::Layout;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::KIND_DOCUMENT;
 use lockstep_proto::id::{RecordId, Revision, Seq, SourceId};
-use lockstep_proto::limits;
 use std::collections::BTreeMap;
 
 /// A source.
@@ -30,6 +29,8 @@ pub struct Source {
 pub struct Snapshot {
     /// Its id: 32 hexadecimal digits.
     pub id: String,
+    /// Name of its record.
+    pub name: Vec<u8>,
     /// The commit that it is.
     pub seq: Seq,
     /// Its record.
@@ -60,8 +61,7 @@ pub struct SnapshotFiles {
 
 impl SnapshotFiles {
     /// Adds a file, or says why it can not be restored; one bad record does not keep the others.
-    fn add(&mut self, snapshot: &Snapshot, record: RecordId, content: Option<Content>) {
-        let source = snapshot.source.id;
+    pub(crate) fn add(&mut self, source: SourceId, record: RecordId, content: Option<Content>) {
         let Some(content) = content else {
             self.failed.push((format!("record {record}"), "it does not open; see: lockstep check".into()));
             return;
@@ -137,8 +137,12 @@ impl Vault {
             let Some(content) = read::open(&self.replica, &self.setup.keys, &row)? else { continue };
             let Ok(doc) = SnapshotDoc::decode(&content.document.0) else { continue };
             let Some(source) = sources.get(&doc.source).cloned() else { continue };
-            let id = crate::rng::hex(&content.name.0);
-            found.push(Snapshot { id, seq: row.seq, doc, source });
+            // One that is forgotten here is gone, though the server may not know it yet.
+            if self.replica.pending_of(row.record)?.iter().any(|write| write.kind != KIND_DOCUMENT) {
+                continue;
+            }
+            let (id, name) = (crate::rng::hex(&content.name.0), content.name.0);
+            found.push(Snapshot { id, name, seq: row.seq, doc, source });
         }
         found.sort_by_key(|snapshot| snapshot.seq);
         Ok(found)
@@ -147,7 +151,7 @@ impl Vault {
     /// One snapshot by the beginning of its id.
     ///
     /// # Errors
-    /// [`ClientError::NotFound`], [`ClientError::Usage`] if several fit.
+    /// [`ClientError::NotFound`], [`ClientError::Usage`] if several fit, [`ClientError::Damaged`].
     pub fn snapshot(&self, prefix: &str) -> Result<Snapshot> {
         let mut fits: Vec<Snapshot> =
             self.snapshots()?.into_iter().filter(|snapshot| snapshot.id.starts_with(prefix)).collect();
@@ -156,9 +160,11 @@ impl Vault {
             (Some(_), _) => {
                 Err(ClientError::Usage(format!("\"{prefix}\" fits several snapshots, or is too short")))
             }
-            (None, _) => Err(ClientError::NotFound(format!(
-                "there is no snapshot \"{prefix}\"; see: lockstep snapshots"
-            ))),
+            (None, _) => {
+                self.check_state()?;
+                let text = format!("there is no snapshot \"{prefix}\"; see: lockstep snapshots");
+                Err(ClientError::NotFound(text))
+            }
         }
     }
 
@@ -173,86 +179,85 @@ impl Vault {
                 newest.insert(snapshot.source.id, snapshot);
             }
         }
+        if newest.is_empty() {
+            self.check_state()?;
+        }
         let mut found: Vec<Snapshot> = newest.into_values().collect();
         found.sort_by(|left, right| left.source.doc.name.cmp(&right.source.doc.name));
         Ok(found)
     }
 
-    /// The files of a snapshot, ascending by path: the versions in force after its commit, as the verified
-    /// change lists say. Older envelopes are fetched and accepted by digest.
+    /// Takes snapshots out of the list: for each one commit deletes its record and ends its pin. Durable here;
+    /// [`Self::sync`] sends it.
     ///
     /// # Errors
-    /// [`ClientError::Damaged`] names a record that does not open; what the server withholds is an error.
-    pub async fn files_of(&self, snapshot: &Snapshot) -> Result<SnapshotFiles> {
-        let mut found = SnapshotFiles::default();
-        let mut past = Vec::new();
+    /// [`ClientError`].
+    pub async fn forget(&mut self, snapshots: &[Snapshot]) -> Result<()> {
+        let deletions = snapshots.iter().map(|snapshot| NewRecord {
+            record_type: SNAPSHOT_TYPE.into(),
+            name: snapshot.name.clone(),
+            schema: 1,
+            document: None,
+            blobs: Vec::new(),
+            policy: Policy::KeepBoth,
+            pin: Pinning::Unpin(snapshot.seq),
+            expected: None,
+        });
+        self.put(deletions.collect()).await
+    }
+
+    /// The versions of a source's files that were in force after a snapshot's commit, as the verified change
+    /// lists say; deletions are left out. What is held here has to give the state that the commit was signed
+    /// with.
+    ///
+    /// # Errors
+    /// [`ClientError::Damaged`] if it does not.
+    pub fn versions_of(&self, snapshot: &Snapshot) -> Result<Vec<VersionRow>> {
+        self.check_state_as_of(snapshot.seq)?;
+        let (mut found, mut deleted) = (Vec::new(), Vec::new());
         for row in self.replica.tagged(FILE_TYPE, snapshot.source.id.as_bytes())? {
-            let version = if row.seq <= snapshot.seq {
-                VersionRow {
-                    seq: row.seq,
-                    record: row.record,
-                    revision: row.revision,
-                    digest: row.digest,
-                    kind: row.kind,
-                    previous_seq: None,
-                }
+            let RecordRow { record, revision, digest, seq, kind, .. } = row;
+            let version = if seq <= snapshot.seq {
+                Some(VersionRow { seq, record, revision, digest, kind, previous_seq: None })
             } else {
-                match read::version_at(&self.replica, row.record, snapshot.seq)? {
-                    Some(version) => version,
-                    None => continue,
-                }
+                read::version_at(&self.replica, record, snapshot.seq)?
             };
-            if version.kind != KIND_DOCUMENT {
-                continue;
-            }
-            if version.seq == row.seq && row.present {
-                let content = read::open(&self.replica, &self.setup.keys, &row)?;
-                found.add(snapshot, row.record, content);
-            } else {
-                past.push(version);
+            match version {
+                Some(version) if version.kind == KIND_DOCUMENT => found.push(version),
+                Some(version) => deleted.push(version),
+                None => {}
             }
         }
-        for chunk in past.chunks(limits::PAGE_ENTRIES_MAX / 4) {
-            self.fetch_past(snapshot, chunk, &mut found).await?;
-        }
-        found.files.sort_by(|left, right| left.doc.path.cmp(&right.doc.path));
+        // A file is not left out for a deletion that nobody signed.
+        self.check_announced(&deleted)?;
         Ok(found)
     }
 
-    async fn fetch_past(
+    /// The files of a snapshot, ascending by path. Older envelopes are fetched and accepted by digest.
+    ///
+    /// # Errors
+    /// [`ClientError::Damaged`] if the local database is; what the server withholds is an error.
+    pub async fn files_of(&self, snapshot: &Snapshot) -> Result<SnapshotFiles> {
+        let versions = self.versions_of(snapshot)?;
+        self.open_files(snapshot, &versions).await
+    }
+
+    /// Opens some of the versions of a snapshot.
+    pub(crate) async fn open_files(
         &self,
         snapshot: &Snapshot,
         versions: &[VersionRow],
-        found: &mut SnapshotFiles,
-    ) -> Result<()> {
-        let mut wanted: Vec<&VersionRow> = versions.iter().collect();
-        let path = format!("/v1/vaults/{}/envelopes/get", self.setup.vault());
-        while !wanted.is_empty() {
-            let places = wanted.iter().map(|version| (version.seq, version.record)).collect();
-            let page: Entries = self.api().post(&path, &GetEnvelopes(places)).await?;
-            let mut got = BTreeMap::new();
-            for entry in page.entries {
-                got.insert((entry.seq, entry.record), entry.envelope.0);
-            }
-            let before = wanted.len();
-            let mut left = Vec::new();
-            for version in wanted {
-                match got.remove(&(version.seq, version.record)) {
-                    Some(bytes) => {
-                        let content = read::open_version(&self.replica, &self.setup, version, &bytes)?;
-                        found.add(snapshot, version.record, content);
-                    }
-                    None => left.push(version),
-                }
-            }
-            if left.len() == before {
-                let record = left.first().map(|version| version.record.to_string()).unwrap_or_default();
-                return Err(ClientError::Incomplete(format!(
-                    "the server withholds an older version of record {record}"
-                )));
-            }
-            wanted = left;
+    ) -> Result<SnapshotFiles> {
+        let mut found = SnapshotFiles::default();
+        let mut take = |version: &VersionRow, content| {
+            found.add(snapshot.source.id, version.record, content);
+            Ok(())
+        };
+        let missing = self.open_versions(versions, &mut take).await?;
+        if let Some(version) = missing.first() {
+            return Err(withheld(version));
         }
-        Ok(())
+        found.files.sort_by(|left, right| left.doc.path.cmp(&right.doc.path));
+        Ok(found)
     }
 }

@@ -10,6 +10,7 @@ use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{Entries, GetEnvelopes, Page, Pushed, StageEnvelopes, StagedEnvelopes};
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::id::{BlobId, RecordId, Seq};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ pub struct Vault {
     pub(crate) engine: VaultEngine,
     pub(crate) replica: VaultReplica,
     pub(crate) setup: Setup,
+    pub(crate) checked: RefCell<crate::past::Checked>,
     api: Arc<Api>,
     devices: DeviceLogSource,
 }
@@ -40,7 +42,14 @@ pub(crate) const CLONED: &str = "cloned";
 impl Vault {
     pub(crate) fn new(setup: Setup, log: Arc<DeviceLog>, replica: VaultReplica, api: Arc<Api>) -> Self {
         let devices = DeviceLogSource { api: Arc::clone(&api), db: std::rc::Rc::clone(replica.db()) };
-        Self { engine: VaultEngine::new(setup.clone(), log), replica, setup, api, devices }
+        let engine = VaultEngine::new(setup.clone(), log);
+        Self { engine, replica, setup, checked: RefCell::default(), api, devices }
+    }
+
+    /// The same vault; from now on its commits may name objects that the server lost.
+    pub(crate) fn healing(self) -> Self {
+        let log = Arc::clone(self.engine.devices());
+        Self::new(Setup { heals: true, ..self.setup }, log, self.replica, self.api)
     }
 
     /// The replica.
@@ -72,12 +81,18 @@ impl Vault {
         Ok(())
     }
 
-    /// Pulls, then pushes everything that is pending.
+    /// Pulls, then pushes everything that is pending. Beyond the account's quota, deletions are pushed all the same.
     ///
     /// # Errors
     /// [`ClientError`]; pending writes are kept.
     pub async fn sync(&mut self) -> Result<Vec<Event>> {
-        self.drive(Input::Sync).await
+        match self.drive(Input::Sync).await {
+            Err(error @ ClientError::QuotaExceeded(_)) => {
+                self.drive(Input::Deletions).await?;
+                Err(error)
+            }
+            other => other,
+        }
     }
 
     /// Pulls without signing or sending anything.
@@ -86,6 +101,15 @@ impl Vault {
     /// [`ClientError`].
     pub async fn pull(&mut self) -> Result<Vec<Event>> {
         self.drive(Input::Pull).await
+    }
+
+    /// The server's head is another than the one that was verified here, and not behind it: takes over a repair that
+    /// says why, and pulls.
+    ///
+    /// # Errors
+    /// [`ClientError::Fork`] if there is none.
+    pub async fn follow_repair(&mut self) -> Result<Vec<Event>> {
+        self.drive(Input::Seek).await
     }
 
     /// Takes back pending writes that name objects which are not at the server any more; the caller, who has

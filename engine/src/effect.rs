@@ -1,7 +1,7 @@
 //! What goes into the engine and what comes out.
 
 use crate::error::EngineError;
-use crate::replica::{Policy, WriteOp};
+use crate::replica::{Pinning, Policy, WriteOp};
 use lockstep_client_crypto::CryptoRng;
 use lockstep_client_crypto::content::BlobRef;
 use lockstep_proto::api::vault::{Entry, Page, PushCommit};
@@ -33,8 +33,8 @@ pub struct NewRecord {
     pub blobs: Vec<BlobRef>,
     /// What happens in a clash.
     pub policy: Policy,
-    /// Whether the commit pins itself (snapshots).
-    pub pin: bool,
+    /// What its commit pins or unpins (snapshots).
+    pub pin: Pinning,
     /// Revision that the writer read, for compare-and-swap; none takes what is there now.
     pub expected: Option<Revision>,
 }
@@ -117,6 +117,12 @@ pub enum Input {
     Sync,
     /// Pull only: nothing is signed or sent.
     Pull,
+    /// Pull, then push pending deletions only: the server takes nothing else now. What else is pending waits, and a
+    /// commit of it that was refused is taken back.
+    Deletions,
+    /// The server says that its head is another than the one that was verified here, at this place or before it:
+    /// looks for a repair that gives this one up, and pulls.
+    Seek,
     /// These objects are not at the server: pending writes that name them are taken back, to be written
     /// again by whoever has their contents.
     Abandon(Vec<BlobId>),

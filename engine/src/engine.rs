@@ -32,6 +32,8 @@ pub struct Setup {
     pub genesis: Option<Signed>,
     /// The epoch to go on to when a device was revoked: its key is among the keys, and was made after.
     pub next_epoch: Option<Epoch>,
+    /// Whether commits carry over what a restored server lacks: objects that they name may be missing there.
+    pub heals: bool,
 }
 
 impl Setup {
@@ -88,6 +90,7 @@ pub struct VaultEngine {
     reusable: BTreeMap<OperationId, crate::replica::SealedOperation>,
     races: u32,
     pull_only: bool,
+    deletions_only: bool,
 }
 
 impl VaultEngine {
@@ -102,6 +105,7 @@ impl VaultEngine {
             reusable: BTreeMap::new(),
             races: 0,
             pull_only: false,
+            deletions_only: false,
         }
     }
 
@@ -148,11 +152,20 @@ impl VaultEngine {
                 out.push(Effect::Write(id, ops));
                 Ok(())
             }
-            Input::Sync | Input::Pull => {
+            Input::Sync | Input::Pull | Input::Deletions => {
                 if !self.is_busy() {
                     self.races = 0;
                     self.pull_only = matches!(input, Input::Pull);
+                    self.deletions_only = matches!(input, Input::Deletions);
                     self.ask_commits(replica, out)?;
+                }
+                Ok(())
+            }
+            Input::Seek => {
+                if !self.is_busy() {
+                    self.pull_only = true;
+                    let seq = replica.head()?.map_or(Seq::new(0), |head| head.tip.seq);
+                    self.seek(replica, EngineError::Fork { vault: self.setup.vault(), seq }, out)?;
                 }
                 Ok(())
             }
@@ -285,7 +298,7 @@ impl VaultEngine {
             (Doing::Missing(pull), Answer::Entries(entries, _)) => self.missing(replica, pull, entries, out),
             (Doing::Fill(rows), Answer::Entries(entries, _)) => self.fill(replica, &rows, entries, out),
             (Doing::Stage(in_flight), Answer::Staged) => {
-                let push = push::body(&in_flight, false);
+                let push = push::body(&self.setup, &in_flight, false);
                 self.send(Request::Push(push), Doing::Push(in_flight), out);
                 Ok(())
             }
@@ -365,8 +378,7 @@ impl VaultEngine {
         match seek.take(replica, &self.setup, &self.devices, page)? {
             Sought::Ask(after) => self.send(Request::Commits { after }, Doing::Seek(seek), out),
             Sought::GivenUp(shared) => {
-                let mut ops = repair::go_back(replica, shared, false)?;
-                ops.push(WriteOp::SetHead(repair::head_at(replica, shared)?));
+                let ops = repair::give_up(replica, shared)?;
                 self.write(ops, Then::WentBack, out);
             }
         }
@@ -504,8 +516,9 @@ impl VaultEngine {
             return Ok(());
         }
         if let Some(in_flight) = replica.in_flight()? {
+            let is_wanted = !self.deletions_only || push::puts_nothing(&in_flight)?;
             let follows = push::follows(&in_flight, &head, self.setup.device.id())?;
-            if follows && !push::is_outdated(&in_flight, &self.devices)? {
+            if is_wanted && follows && !push::is_outdated(&in_flight, &self.devices)? {
                 self.send_commit(Box::new(in_flight), out);
             } else {
                 self.write(vec![WriteOp::DropInFlight], Then::Rebuild, out);
@@ -516,7 +529,8 @@ impl VaultEngine {
         let built = if head.tip.needs_rotation(&*self.devices, last) {
             push::rotate(replica, &self.setup, &self.devices, &head, env)?
         } else {
-            push::build(replica, &self.setup, &self.devices, &head, &self.reusable, env)?
+            let pending = push::pending(replica, self.deletions_only)?;
+            push::build(replica, &pending, &self.setup, &self.devices, &head, &self.reusable, env)?
         };
         match built {
             None => {
@@ -536,7 +550,7 @@ impl VaultEngine {
             let envelopes = in_flight.sealed.iter().map(|sealed| sealed.envelope.clone().into()).collect();
             self.send(Request::Stage { envelopes }, Doing::Stage(in_flight), out);
         } else {
-            let push = push::body(&in_flight, true);
+            let push = push::body(&self.setup, &in_flight, true);
             self.send(Request::Push(push), Doing::Push(in_flight), out);
         }
     }

@@ -3,7 +3,7 @@
 use crate::effect::{Env, NewRecord};
 use crate::engine::Setup;
 use crate::error::EngineError;
-use crate::replica::{Base, PendingRow, Replica, Result, WriteOp};
+use crate::replica::{Base, PendingRow, Pinning, Replica, Result, WriteOp};
 use lockstep_client_crypto::content::{Content, Hlc};
 use lockstep_client_crypto::secret::random_bytes;
 use lockstep_proto::cbor::Wire as _;
@@ -43,6 +43,11 @@ pub(crate) fn put(
     for new in records {
         if new.name.len() > limits::APP_NAME_BYTES_MAX {
             return Err(EngineError::Misuse { what: "the record's name is longer than 4,112 bytes" });
+        }
+        if let Pinning::Unpin(seq) = new.pin
+            && replica.head()?.is_none_or(|head| head.tip.seq < seq)
+        {
+            return Err(EngineError::Misuse { what: "a commit that is not there can not be unpinned" });
         }
         let record = setup.keys.record_id(&new.record_type, &new.name);
         let Some(base) = base(replica, record, &new, last.get(&record).copied())? else { continue };

@@ -5,7 +5,8 @@ use crate::engine::Setup;
 use crate::error::EngineError;
 use crate::merge;
 use crate::replica::{
-    Base, EnvelopeSource, Head, InFlight, PendingRow, RecordRow, Replica, Result, SealedOperation, WriteOp,
+    Base, EnvelopeSource, Head, InFlight, PendingRow, Pinning, RecordRow, Replica, Result, SealedOperation,
+    WriteOp,
 };
 use crate::verify::{Overlay, Step};
 use lockstep_client_crypto::content::Content;
@@ -56,26 +57,48 @@ pub(crate) fn abandon(replica: &dyn Replica, blobs: &[BlobId]) -> Result<Vec<Wri
 }
 
 /// The request's body, with or without its envelopes.
-pub(crate) fn body(in_flight: &InFlight, with_envelopes: bool) -> PushCommit {
+pub(crate) fn body(setup: &Setup, in_flight: &InFlight, with_envelopes: bool) -> PushCommit {
     let envelopes = if with_envelopes {
         in_flight.sealed.iter().map(|sealed| sealed.envelope.clone().into()).collect()
     } else {
         Vec::new()
     };
     let changes = in_flight.changes.clone().into();
-    PushCommit { commit: in_flight.commit.clone(), changes, envelopes, heals: false }
+    PushCommit { commit: in_flight.commit.clone(), changes, envelopes, heals: setup.heals }
 }
 
-/// Seals and signs the next commit; none if nothing is pending.
+/// Whether a commit puts nothing: deletions, or a new key. The server takes it beyond the account's quota, too.
+pub(crate) fn puts_nothing(in_flight: &InFlight) -> Result<bool> {
+    let changes = Changes::decode(&in_flight.changes).map_err(EngineError::replica)?;
+    Ok(!changes.0.iter().any(|change| matches!(change, Change::Put { .. })))
+}
+
+/// Pending writes for the next commit, in order; with `deletions_only`, those deletions that follow no other pending
+/// write of their record.
+pub(crate) fn pending(replica: &dyn Replica, deletions_only: bool) -> Result<Vec<PendingRow>> {
+    if !deletions_only {
+        return replica.pending(CHANGES_A_COMMIT);
+    }
+    let mut seen = BTreeSet::new();
+    let mut rows = replica.pending(usize::MAX)?;
+    rows.retain(|row| {
+        let is_first = seen.insert(row.record) && matches!(row.base, Base::Revision(_));
+        is_first && row.kind != KIND_DOCUMENT && row.pin != Pinning::Pin
+    });
+    rows.truncate(CHANGES_A_COMMIT);
+    Ok(rows)
+}
+
+/// Seals and signs the next commit of pending rows; none if there is none.
 pub(crate) fn build(
     replica: &dyn Replica,
+    pending: &[PendingRow],
     setup: &Setup,
     devices: &DeviceLog,
     head: &Head,
     reusable: &BTreeMap<OperationId, SealedOperation>,
     env: &mut Env<'_>,
 ) -> Result<Option<InFlight>> {
-    let pending = replica.pending(CHANGES_A_COMMIT)?;
     if !pending.is_empty() && !setup.keys.has_epoch(head.tip.epoch) {
         let Tip { seq, epoch, .. } = head.tip;
         return Err(EngineError::KeyMissing { vault: setup.vault(), seq, epoch });
@@ -84,10 +107,10 @@ pub(crate) fn build(
     let mut sealed = Vec::new();
     let mut changes: BTreeMap<RecordId, Change> = BTreeMap::new();
     let mut state = head.state.clone();
-    let mut pin = false;
+    let mut pins: BTreeMap<Seq, Change> = BTreeMap::new();
     let mut size_bytes = 0_usize;
     let seq = head.tip.seq.next();
-    for row in &pending {
+    for row in pending {
         // In order: a second write of a record waits for the next commit, and everything behind it too.
         if !records.insert(row.record) {
             break;
@@ -106,21 +129,23 @@ pub(crate) fn build(
         }
         state.add(row.record, revision, digest, seq);
         changes.insert(row.record, change(row, revision, digest)?);
-        pin |= row.pin;
         sealed.push(operation);
-        if row.pin {
-            // A snapshot is the last change of its commit.
-            break;
+        match row.pin {
+            Pinning::None => {}
+            Pinning::Unpin(old) => {
+                pins.insert(old, Change::Unpin(old));
+            }
+            Pinning::Pin => {
+                pins.insert(seq, Change::Pin(seq));
+                // A snapshot is the last change of its commit.
+                break;
+            }
         }
     }
     if sealed.is_empty() {
         return Ok(None);
     }
-    let mut list = Changes(changes.into_values().collect());
-    if pin {
-        list.0.push(Change::Pin(seq));
-    }
-    let changes = list.encode();
+    let changes = Changes(changes.into_values().chain(pins.into_values()).collect()).encode();
     let skip = skip_of(replica, seq)?;
     let last = devices.next_index().saturating_sub(1);
     let commit = Commit {
@@ -264,6 +289,7 @@ pub(crate) fn confirm(
         ops.push(WriteOp::AddCommit { seq, hash, commit: commit.signed, changes: commit.changes });
     }
     ops.extend(overlay.versions.into_iter().map(WriteOp::AddVersion));
+    ops.extend(overlay.abandoned.into_iter().map(|(seq, hash)| WriteOp::Abandon(seq, hash)));
     let mut envelopes: BTreeMap<RecordId, &Vec<u8>> =
         in_flight.sealed.iter().map(|sealed| (sealed.record, &sealed.envelope)).collect();
     for (record, touched) in overlay.touched {

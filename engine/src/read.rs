@@ -75,6 +75,9 @@ pub fn version_at(replica: &dyn Replica, record: RecordId, seq: Seq) -> Result<O
         if version.seq <= seq {
             return Ok(Some(version));
         }
+        if version.previous_seq.is_some_and(|previous| previous >= at) {
+            return Err(EngineError::replica(format!("the versions of record {record} do not go back")));
+        }
         place = version.previous_seq;
     }
     Ok(None)

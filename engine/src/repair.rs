@@ -118,6 +118,17 @@ pub(crate) fn go_back(replica: &dyn Replica, to: Seq, on_chain: bool) -> Result<
     Ok(ops)
 }
 
+/// What is to be written when the commits after one that is held are given up, because the chain that counts has
+/// others there. They are kept for review.
+///
+/// # Errors
+/// The replica's.
+pub fn give_up(replica: &dyn Replica, shared: Seq) -> Result<Vec<WriteOp>> {
+    let mut ops = go_back(replica, shared, false)?;
+    ops.push(WriteOp::SetHead(head_at(replica, shared)?));
+    Ok(ops)
+}
+
 /// A repair that goes back, with the commits between that do not count here.
 pub(crate) struct Return {
     skipped: Vec<Verified>,
@@ -217,17 +228,24 @@ pub(crate) fn abandons(
     entry: &CommitEntry,
     given_up: (Seq, Digest),
 ) -> bool {
+    abandoned_by(setup, devices, entry).contains(&given_up)
+}
+
+/// Commits of other chains that a commit abandons: none, unless it is a repair that the identity signed.
+pub fn abandoned_by(setup: &Setup, devices: &DeviceLog, entry: &CommitEntry) -> Vec<(Seq, Digest)> {
     let (Ok(commit), Some(bytes)) = (Commit::decode(&entry.commit.bytes.0), entry.changes.as_ref()) else {
-        return false;
+        return Vec::new();
     };
     if commit.kind != KIND_REPAIR {
-        return false;
+        return Vec::new();
     }
-    let Ok(changes) = chain::verify_changes(&commit, &bytes.0) else { return false };
-    let Some((says, signature)) = changes.repair() else { return false };
+    let Ok(changes) = chain::verify_changes(&commit, &bytes.0) else { return Vec::new() };
+    let Some((says, signature)) = changes.repair() else { return Vec::new() };
     let input = repair_input(setup.account, &place_of(&commit), says);
-    devices.identity().verify("repair", label::REPAIR, &input, signature).is_ok()
-        && changes.abandoned().any(|known| known == given_up)
+    match devices.identity().verify("repair", label::REPAIR, &input, signature) {
+        Ok(()) => changes.abandoned().collect(),
+        Err(_) => Vec::new(),
+    }
 }
 
 fn place_of(commit: &Commit) -> RepairPlace {

@@ -73,6 +73,17 @@ pub enum Policy {
     Overwrite,
 }
 
+/// What the commit that carries a write does to the vault's pins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pinning {
+    /// Nothing.
+    None,
+    /// It pins itself: a snapshot.
+    Pin,
+    /// It unpins an earlier commit: a snapshot is forgotten.
+    Unpin(Seq),
+}
+
 /// A local write that the server has not got yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingRow {
@@ -88,8 +99,8 @@ pub struct PendingRow {
     pub base: Base,
     /// What happens in a clash.
     pub policy: Policy,
-    /// Whether the commit that carries it pins itself.
-    pub pin: bool,
+    /// What the commit that carries it pins or unpins.
+    pub pin: Pinning,
 }
 
 /// A commit that was built and may have been sent.

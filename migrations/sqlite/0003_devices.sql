@@ -23,3 +23,11 @@ ALTER TABLE version ADD COLUMN abandoned INTEGER;
 
 -- Named by a commit, and its bytes are gone; a digest of zeros: never known here.
 ALTER TABLE object ADD COLUMN lost INTEGER NOT NULL DEFAULT 0;
+
+-- Account of a vault that was deleted: the bytes of its segments count there until they are gone.
+ALTER TABLE segment ADD COLUMN owner BLOB;
+CREATE INDEX segment_owner ON segment (owner) WHERE owner IS NOT NULL;
+
+-- Keys of deleted vaults are not given to others: requests and segments may still name them.
+CREATE TABLE vault_key (next INTEGER NOT NULL) STRICT;
+INSERT INTO vault_key (next) SELECT coalesce(max(id), 0) + 1 FROM vault;

@@ -99,6 +99,10 @@ id_type!(
     /// A backed-up root folder on one device; random, known to clients only.
     SourceId
 );
+id_type!(
+    /// A session's public name; random, and says nothing about its token.
+    SessionId
+);
 
 macro_rules! counter_type {
     ($(#[$meta:meta])* $name:ident) => {

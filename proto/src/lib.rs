@@ -28,11 +28,14 @@ pub mod label;
 pub mod limits;
 pub mod recovery;
 pub mod sign;
+pub mod size;
 pub mod state;
 pub mod vault_log;
 pub mod version;
 
 pub use cbor::{Bytes, CodecError};
 pub use hash::Digest;
-pub use id::{AccountId, BlobId, DeviceId, Epoch, OperationId, RecordId, Revision, Seq, SourceId, VaultId};
+pub use id::{
+    AccountId, BlobId, DeviceId, Epoch, OperationId, RecordId, Revision, Seq, SessionId, SourceId, VaultId,
+};
 pub use sign::{Signature, Signed};

@@ -82,6 +82,9 @@ pub const PROVISIONAL_SESSION_TTL_SECONDS: u64 = 600;
 /// Lifetime of a device session, in seconds.
 pub const DEVICE_SESSION_TTL_SECONDS: u64 = 24 * 3600;
 
+/// Sessions of one kind that an account has at once; one more ends the oldest.
+pub const SESSIONS_MAX: usize = 256;
+
 /// The limits that `/v1/server` publishes: name and value.
 pub const PUBLISHED: &[(&str, usize)] = &[
     ("envelope-bytes", ENVELOPE_BYTES_MAX),

@@ -1,6 +1,11 @@
 //! Settings: environment first, then the TOML file, then defaults that work with nothing configured.
 //! A wrong setting is one line that names it.
 
+use crate::cors::CorsOrigins;
+use crate::objects::settings::ObjectsAt;
+use crate::proxy::TrustedProxies;
+use crate::tls::TlsFiles;
+use lockstep_proto::size::parse_size;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,12 +31,20 @@ pub struct Config {
     pub data: PathBuf,
     /// SQLite file.
     pub database: PathBuf,
-    /// Folder of blob segments.
-    pub objects: PathBuf,
+    /// Where blob segments lie.
+    pub objects: ObjectsAt,
     /// Public origin (scheme, host, port); none: derived from the listening address.
     pub public_url: Option<String>,
     /// Who may register.
     pub registration: Registration,
+    /// Certificate and key; none: connections are not encrypted.
+    pub tls: Option<TlsFiles>,
+    /// Proxies whose word about their clients is taken.
+    pub trusted_proxies: TrustedProxies,
+    /// Pages of other origins that may talk to this server.
+    pub cors_origins: CorsOrigins,
+    /// Bytes that an account without a quota of its own may use; none is no limit.
+    pub quota: Option<u64>,
 }
 
 /// A wrong setting.
@@ -42,7 +55,7 @@ pub struct ConfigError {
     reason: String,
 }
 
-fn wrong(setting: impl Into<String>, reason: impl Into<String>) -> ConfigError {
+pub(crate) fn wrong(setting: impl Into<String>, reason: impl Into<String>) -> ConfigError {
     ConfigError { setting: setting.into(), reason: reason.into() }
 }
 
@@ -53,8 +66,14 @@ struct File {
     data: Option<String>,
     database_url: Option<String>,
     objects: Option<String>,
+    s3_path_style: Option<String>,
     public_url: Option<String>,
     registration: Option<String>,
+    tls_cert: Option<String>,
+    tls_key: Option<String>,
+    trusted_proxies: Option<String>,
+    cors_origins: Option<String>,
+    quota: Option<String>,
 }
 
 /// Environment variables that are read, with the key of the same setting in the file.
@@ -63,8 +82,14 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("LOCKSTEP_DATA", "data"),
     ("LOCKSTEP_DATABASE_URL", "database_url"),
     ("LOCKSTEP_OBJECTS", "objects"),
+    ("LOCKSTEP_S3_PATH_STYLE", "s3_path_style"),
     ("LOCKSTEP_PUBLIC_URL", "public_url"),
     ("LOCKSTEP_REGISTRATION", "registration"),
+    ("LOCKSTEP_TLS_CERT", "tls_cert"),
+    ("LOCKSTEP_TLS_KEY", "tls_key"),
+    ("LOCKSTEP_TRUSTED_PROXIES", "trusted_proxies"),
+    ("LOCKSTEP_CORS_ORIGINS", "cors_origins"),
+    ("LOCKSTEP_QUOTA", "quota"),
 ];
 
 impl Config {
@@ -85,21 +110,38 @@ impl Config {
             Some(text) if !text.is_empty() => (variable.to_owned(), Some(text)),
             _ => (key.to_owned(), value),
         };
-        Self::check(
+        let quota = check_quota(pick("LOCKSTEP_QUOTA", "quota", from_file.quota))?;
+        let mut config = Self::check(
             pick("LOCKSTEP_LISTEN", "listen", from_file.listen),
             pick("LOCKSTEP_DATA", "data", from_file.data),
             pick("LOCKSTEP_DATABASE_URL", "database_url", from_file.database_url),
-            pick("LOCKSTEP_OBJECTS", "objects", from_file.objects),
             pick("LOCKSTEP_PUBLIC_URL", "public_url", from_file.public_url),
             pick("LOCKSTEP_REGISTRATION", "registration", from_file.registration),
-        )
+        )?;
+        config.quota = quota;
+        if let (setting, Some(text)) = pick("LOCKSTEP_OBJECTS", "objects", from_file.objects) {
+            let path_style = pick("LOCKSTEP_S3_PATH_STYLE", "s3_path_style", from_file.s3_path_style);
+            config.objects = ObjectsAt::read(&setting, &text, path_style, &env)?;
+        }
+        config.tls = tls_files(
+            pick("LOCKSTEP_TLS_CERT", "tls_cert", from_file.tls_cert),
+            pick("LOCKSTEP_TLS_KEY", "tls_key", from_file.tls_key),
+        )?;
+        let proxies = pick("LOCKSTEP_TRUSTED_PROXIES", "trusted_proxies", from_file.trusted_proxies);
+        if let (setting, Some(text)) = proxies {
+            config.trusted_proxies = TrustedProxies::parse(&text).map_err(|reason| wrong(setting, reason))?;
+        }
+        let origins = pick("LOCKSTEP_CORS_ORIGINS", "cors_origins", from_file.cors_origins);
+        if let (setting, Some(text)) = origins {
+            config.cors_origins = CorsOrigins::parse(&text).map_err(|reason| wrong(setting, reason))?;
+        }
+        Ok(config)
     }
 
     fn check(
         listen: Setting,
         data: Setting,
         database: Setting,
-        objects: Setting,
         public_url: Setting,
         registration: Setting,
     ) -> Result<Self, ConfigError> {
@@ -121,13 +163,6 @@ impl Config {
                     ));
                 }
             },
-        };
-        let objects_folder = match objects.1 {
-            None => data_folder.join("objects"),
-            Some(text) if text.contains("://") && !text.starts_with("file://") => {
-                return Err(wrong(objects.0, "only a folder is supported by this version; S3 is not yet"));
-            }
-            Some(text) => PathBuf::from(text.trim_start_matches("file://")),
         };
         let public_url = match public_url.1 {
             None => None,
@@ -155,19 +190,42 @@ impl Config {
         }
         Ok(Self {
             listen: address,
+            objects: ObjectsAt::Folder(data_folder.join("objects")),
             data: data_folder,
             database: database_file,
-            objects: objects_folder,
             public_url,
             registration,
+            tls: None,
+            trusted_proxies: TrustedProxies::default(),
+            cors_origins: CorsOrigins::default(),
+            quota: None,
         })
+    }
+}
+
+/// A size, or `none`.
+fn check_quota(quota: Setting) -> Result<Option<u64>, ConfigError> {
+    match quota.1.as_deref() {
+        None | Some("none") => Ok(None),
+        Some(text) => parse_size(text).map(Some).map_err(|error| wrong(quota.0, format!("{error}, or none"))),
     }
 }
 
 type Setting = (String, Option<String>);
 
+/// Certificate and key belong together.
+fn tls_files(cert: Setting, key: Setting) -> Result<Option<TlsFiles>, ConfigError> {
+    match (cert, key) {
+        ((_, None), (_, None)) => Ok(None),
+        ((_, Some(cert)), (_, Some(key))) => Ok(Some(TlsFiles { cert: cert.into(), key: key.into() })),
+        ((missing, None), (given, Some(_))) | ((given, Some(_)), (missing, None)) => {
+            Err(wrong(missing, format!("{given} is set, which needs it too")))
+        }
+    }
+}
+
 /// An origin is scheme, host and port, nothing else.
-fn check_origin(text: &str) -> Result<String, String> {
+pub(crate) fn check_origin(text: &str) -> Result<String, String> {
     let trimmed = text.trim_end_matches('/');
     let rest = trimmed.strip_prefix("https://").or_else(|| trimmed.strip_prefix("http://"));
     match rest {
@@ -197,13 +255,29 @@ mod tests {
     }
 
     #[test]
+    fn a_quota_is_a_size_or_none() {
+        for (text, quota) in
+            [("none", None), ("10 GiB", Some(10 << 30)), ("500MB", Some(500_000_000)), ("0", Some(0))]
+        {
+            assert_eq!(load(&[("LOCKSTEP_QUOTA", text)]).unwrap().quota, quota, "{text}");
+        }
+        assert_eq!(load(&[]).unwrap().quota, None);
+    }
+
+    #[test]
     fn a_wrong_setting_is_named() {
         for (pairs, name) in [
             (&[("LOCKSTEP_LISTEN", "nonsense")][..], "LOCKSTEP_LISTEN"),
             (&[("LOCKSTEP_DATABASE_URL", "postgres://x")], "LOCKSTEP_DATABASE_URL"),
-            (&[("LOCKSTEP_OBJECTS", "s3://bucket")], "LOCKSTEP_OBJECTS"),
+            (&[("LOCKSTEP_OBJECTS", "gs://bucket")], "LOCKSTEP_OBJECTS"),
+            (&[("LOCKSTEP_OBJECTS", "s3://bucket"), ("AWS_REGION", "r")], "AWS_ACCESS_KEY_ID"),
             (&[("LOCKSTEP_PUBLIC_URL", "example.org")], "LOCKSTEP_PUBLIC_URL"),
             (&[("LOCKSTEP_REGISTRATION", "maybe")], "LOCKSTEP_REGISTRATION"),
+            (&[("LOCKSTEP_TLS_CERT", "cert.pem")], "tls_key"),
+            (&[("LOCKSTEP_TLS_KEY", "key.pem")], "tls_cert"),
+            (&[("LOCKSTEP_TRUSTED_PROXIES", "10.0.0.0/40")], "LOCKSTEP_TRUSTED_PROXIES"),
+            (&[("LOCKSTEP_CORS_ORIGINS", "*")], "LOCKSTEP_CORS_ORIGINS"),
+            (&[("LOCKSTEP_QUOTA", "10 G")], "LOCKSTEP_QUOTA"),
             (&[("LOCKSTEP_LISTEN", "0.0.0.0:1")], "registration"),
             (&[("LOCKSTEP_LISTEN", "0.0.0.0:1"), ("LOCKSTEP_REGISTRATION", "closed")], "LOCKSTEP_PUBLIC_URL"),
         ] {

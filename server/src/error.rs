@@ -18,12 +18,14 @@ pub struct Refusal {
     pub detail: String,
     /// Ids that the refusal is about, in text form (missing objects or envelopes).
     pub names: Vec<String>,
+    /// Bytes used and allowed, where the quota is what refuses.
+    pub quota: Option<Box<(u64, u64)>>,
 }
 
 impl Refusal {
     /// A refusal without names.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), names: Vec::new() }
+        Self { code, detail: detail.into(), names: Vec::new(), quota: None }
     }
 }
 
@@ -173,6 +175,10 @@ fn problem(status: StatusCode, refusal: &Refusal) -> Vec<u8> {
     });
     if let (Some(map), false) = (document.as_object_mut(), refusal.names.is_empty()) {
         map.insert("names".into(), refusal.names.clone().into());
+    }
+    if let (Some(map), Some((used, quota))) = (document.as_object_mut(), refusal.quota.as_deref()) {
+        map.insert("used".into(), (*used).into());
+        map.insert("quota".into(), (*quota).into());
     }
     serde_json::to_vec(&document).unwrap_or_default()
 }

@@ -3,12 +3,12 @@
 use crate::config::Config;
 use crate::domain::opaque::{Opaque, random_bytes};
 use crate::error::StoreError;
-use crate::objects::Objects;
-use crate::objects::local::LocalObjects;
+use crate::proxy::TrustedProxies;
 use crate::router::router;
 use crate::state::{App, Shared};
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
+use crate::tls::{self, Tls, TlsError};
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 const CONNECTIONS_MAX: usize = 1024;
 const HEADER_READ_TIMEOUT: Duration = Duration::from_mins(1);
@@ -29,7 +30,7 @@ const GRACE: Duration = Duration::from_secs(20);
 const BUFFER_BYTES: usize = 64 * 1024;
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
-/// Address of the other side.
+/// Address of the client.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
@@ -76,6 +77,9 @@ pub enum StartError {
         /// What this program speaks.
         spoken: String,
     },
+    /// Certificate or key can not be used.
+    #[error("no TLS with {0}")]
+    Tls(#[from] TlsError),
     /// The address can not be listened on.
     #[error("can not listen on {address}: {source}")]
     Listen {
@@ -91,6 +95,9 @@ pub struct Server {
     listener: TcpListener,
     app: App,
     store: Arc<SqliteStore>,
+    edge: Edge,
+    tls: Option<Arc<Tls>>,
+    jobs: JoinSet<()>,
     _lock: std::fs::File,
 }
 
@@ -124,7 +131,7 @@ fn create_private(folder: &std::path::Path) -> io::Result<()> {
 /// [`StartError`].
 pub async fn open_store(config: &Config) -> Result<(SqliteStore, std::fs::File), StartError> {
     let lock = lock_folder(config)?;
-    let store = SqliteStore::open(&config.database).await?;
+    let store = SqliteStore::open(&config.database).await?.with_default_quota(config.quota);
     Ok((store, lock))
 }
 
@@ -144,9 +151,12 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub async fn bind(config: &Config) -> Result<Self, StartError> {
+        let tls = config.tls.as_ref().map(Tls::open).transpose()?;
+        let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let (store, lock) = open_store(config).await?;
         let store = Arc::new(store);
-        let objects: Arc<dyn Objects> = Arc::new(LocalObjects::open(&config.objects)?);
+        let objects = crate::objects::open(&config.objects).await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
@@ -169,10 +179,21 @@ impl Server {
             names: crate::domain::throttle::Throttle::default(),
             freeze: crate::domain::freeze::Freeze::default(),
             sources: crate::domain::throttle::Throttle::default(),
-            origin: config.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
+            origin: config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}")),
+            cors: config.cors_origins.clone(),
             registration: config.registration,
         };
-        Ok(Self { listener, app: App(Arc::new(shared)), store, _lock: lock })
+        let mut jobs = JoinSet::new();
+        if let Some(tls) = &tls {
+            jobs.spawn(tls::watch(Arc::clone(tls)));
+        }
+        let edge = Edge { acceptor, proxies: Arc::new(config.trusted_proxies.clone()) };
+        Ok(Self { listener, app: App(Arc::new(shared)), store, edge, tls, jobs, _lock: lock })
+    }
+
+    /// The certificate in use, if connections are encrypted.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
     }
 
     /// The address that is listened on.
@@ -191,20 +212,26 @@ impl Server {
     }
 
     /// Serves until `stop` resolves, then lets running requests end.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
-        let collector = tokio::spawn(crate::job::collect_for_ever(
-            Arc::clone(&self.app.store),
-            Arc::clone(&self.app.objects),
-        ));
-        serve(self.listener, router(self.app.clone()), stop).await;
-        collector.abort();
-        let _ = collector.await;
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        let (store, objects) = (Arc::clone(&self.app.store), Arc::clone(&self.app.objects));
+        self.jobs.spawn(crate::job::collect_for_ever(store, objects));
+        serve(self.listener, router(self.app.clone()), self.edge, stop).await;
+        self.jobs.shutdown().await;
         self.store.close().await;
     }
 }
 
+/// What lies between a connection and its requests.
+#[derive(Clone, Default)]
+pub struct Edge {
+    /// Encrypts connections.
+    pub acceptor: Option<TlsAcceptor>,
+    /// Proxies whose word about their clients is taken.
+    pub proxies: Arc<TrustedProxies>,
+}
+
 /// Accepts connections until `stop` resolves; then waits for running requests, at most 20 seconds.
-pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, router: Router, edge: Edge, stop: impl Future<Output = ()>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let graceful = GracefulShutdown::new();
     let mut http = hyper::server::conn::http1::Builder::new();
@@ -235,14 +262,20 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
         let mut stream = tokio_io_timeout::TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_STALL));
         let stream = Box::pin(stream);
-        let router = router.clone();
+        let (router, proxies) = (router.clone(), Arc::clone(&edge.proxies));
         let service =
             hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-                request.extensions_mut().insert(Peer(peer));
+                let client = Peer(proxies.client(peer, request.headers()));
+                request.extensions_mut().insert(client);
                 tower::ServiceExt::oneshot(router.clone(), request)
             });
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let (http, watcher, acceptor) = (http.clone(), graceful.watcher(), edge.acceptor.clone());
         connections.spawn(async move {
+            let stream = match tls::accept(acceptor, stream).await {
+                Ok(stream) => stream,
+                Err(error) => return tracing::debug!(%error, "a handshake failed"),
+            };
+            let connection = watcher.watch(http.serve_connection(TokioIo::new(stream), service));
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended early");
             }

@@ -6,19 +6,23 @@
 
 #![cfg_attr(test, allow(clippy::as_conversions, clippy::indexing_slicing, clippy::panic))]
 
+pub mod admin;
 pub mod budget;
 pub mod config;
+pub mod cors;
 pub mod domain;
 pub mod error;
 pub mod extract;
 pub mod http;
 pub mod job;
 pub mod objects;
+pub mod proxy;
 pub mod route;
 pub mod router;
 pub mod state;
 pub mod store;
 pub mod time;
+pub mod tls;
 
 pub use config::Config;
 pub use http::{Server, serve};

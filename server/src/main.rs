@@ -1,7 +1,9 @@
 //! The `lockstep-server` program.
 
 use clap::{Parser, Subcommand};
+use lockstep_proto::size::size_text;
 use lockstep_server::Server;
+use lockstep_server::admin;
 use lockstep_server::config::{Config, VARIABLES};
 use lockstep_server::http::open_store;
 use lockstep_server::store::Store as _;
@@ -22,20 +24,42 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve. With nothing configured: on 127.0.0.1:8484, everything in ./lockstep-data.
-    Serve,
+    Serve {
+        /// Encrypt connections with this certificate chain (PEM); read again when it changes.
+        #[arg(long, value_name = "FILE")]
+        tls_cert: Option<PathBuf>,
+        /// Private key of the certificate (PEM).
+        #[arg(long, value_name = "FILE")]
+        tls_key: Option<PathBuf>,
+    },
     /// Bring the database's schema up to date and end.
     Migrate,
     /// Read the settings, say what they come to, and end.
     CheckConfig,
     /// Print a new invite code, good for one registration within seven days. The server must be stopped.
     Invite,
+    /// Show what an account uses and may use, or set its quota. With SQLite the server must be stopped.
+    Quota {
+        /// Account name.
+        name: String,
+        /// Its own quota from now on, such as 10 GiB or 500 MB; none (no limit); default (LOCKSTEP_QUOTA).
+        size: Option<String>,
+    },
+    /// Count anew what every account uses and name each that is off. With SQLite the server must be stopped.
+    CheckUsage {
+        /// Set what is off right.
+        #[arg(long)]
+        mend: bool,
+    },
 }
 
 fn after_help() -> String {
     let list: Vec<String> =
         VARIABLES.iter().map(|(variable, key)| format!("  {variable} (file: {key})")).collect();
     format!(
-        "Settings:\n{}\n\nLOCKSTEP_LOG sets the log filter (default: info).\n\
+        "Settings:\n{}\n\nObjects lie in a folder or in s3://BUCKET/PREFIX. A bucket needs AWS_ACCESS_KEY_ID, \
+         AWS_SECRET_ACCESS_KEY\nand AWS_REGION; AWS_SESSION_TOKEN, AWS_ENDPOINT_URL and AWS_ALLOW_HTTP are read too.\n\n\
+         LOCKSTEP_LOG sets the log filter (default: info).\n\
          Exit status: 0 done, 1 failed, 2 wrong usage or wrong setting.",
         list.join("\n")
     )
@@ -43,7 +67,7 @@ fn after_help() -> String {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let config = match Config::load(cli.config.as_deref(), |name| std::env::var(name).ok()) {
+    let config = match Config::load(cli.config.as_deref(), |name| setting(&cli.command, name)) {
         Ok(config) => config,
         Err(error) => return complain(&error.to_string(), 2),
     };
@@ -53,19 +77,31 @@ fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match cli.command {
-            Command::Serve => serve(&config).await,
+            Command::Serve { .. } => serve(&config).await,
             Command::Migrate => migrate(&config).await,
             Command::CheckConfig => {
                 check_config(&config);
                 Ok(())
             }
             Command::Invite => invite(&config).await,
+            Command::Quota { name, size } => quota(&config, &name, size.as_deref()).await,
+            Command::CheckUsage { mend } => check_usage(&config, mend).await,
         }
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&format!("{error:#}"), 1),
     }
+}
+
+/// A flag goes before the environment.
+fn setting(command: &Command, name: &str) -> Option<String> {
+    let flag = match (command, name) {
+        (Command::Serve { tls_cert, .. }, "LOCKSTEP_TLS_CERT") => tls_cert.as_ref(),
+        (Command::Serve { tls_key, .. }, "LOCKSTEP_TLS_KEY") => tls_key.as_ref(),
+        _ => None,
+    };
+    flag.map(|file| file.display().to_string()).or_else(|| std::env::var(name).ok())
 }
 
 #[expect(clippy::print_stderr, reason = "a program speaks to its user")]
@@ -132,13 +168,16 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
 
 fn check_config(config: &Config) {
     say(&format!(
-        "listen: {}\ndata: {}\ndatabase: sqlite:{}\nobjects: {}\npublic url: {}\nregistration: {:?}",
+        "listen: {}\ndata: {}\ndatabase: sqlite:{}\nobjects: {}\npublic url: {}\nregistration: {:?}\n\
+         tls: {}\nquota: {}",
         config.listen,
         config.data.display(),
         config.database.display(),
-        config.objects.display(),
+        config.objects,
         config.public_url.as_deref().unwrap_or("(the listening address)"),
         config.registration,
+        config.tls.as_ref().map_or_else(|| "no".to_owned(), |files| files.cert.display().to_string()),
+        config.quota.map_or_else(|| "none".to_owned(), size_text),
     ));
 }
 
@@ -152,5 +191,21 @@ async fn invite(config: &Config) -> anyhow::Result<()> {
     store.put_invite(Digest::of(label::LOCAL_SESSION, code.as_bytes()), expires_utc).await?;
     store.close().await;
     say(&code);
+    Ok(())
+}
+
+async fn quota(config: &Config, name: &str, size: Option<&str>) -> anyhow::Result<()> {
+    let (store, _lock) = open_store(config).await?;
+    let done = admin::quota(&store, name, size).await;
+    store.close().await;
+    say(&done?);
+    Ok(())
+}
+
+async fn check_usage(config: &Config, mend: bool) -> anyhow::Result<()> {
+    let (store, _lock) = open_store(config).await?;
+    let done = admin::check_usage(&store, mend).await;
+    store.close().await;
+    say(&done?);
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! The table of contents.
 
 use crate::error::ApiError;
-use crate::route::{account, auth, object, pull, server, vault};
+use crate::route::{account, auth, object, pull, server, session, usage, vault};
 use crate::state::App;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use lockstep_proto::api::problem::Code;
 use std::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -34,6 +34,9 @@ pub fn router(app: App) -> Router {
         .route("/v1/account/credentials", post(account::credentials))
         .route("/v1/account/delete", post(account::delete))
         .route("/v1/heal/devices", post(account::heal))
+        .route("/v1/account/usage", get(usage::usage))
+        .route("/v1/account/sessions", get(session::list))
+        .route("/v1/account/sessions/{session}", delete(session::revoke))
         .route("/v1/vaults", get(vault::list).post(vault::create))
         .route("/v1/vaults/{vault}/delete", post(account::delete_vault))
         .route("/v1/vaults/{vault}/log", get(vault::log))
@@ -55,6 +58,7 @@ pub fn router(app: App) -> Router {
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             ApiError::new(Code::Internal, "the server failed; its log says more").into_response()
         }))
+        .layer(middleware::from_fn_with_state(app.clone(), crate::cors::cors))
         .layer(middleware::from_fn(log_request))
         .with_state(app)
 }

@@ -2,6 +2,7 @@
 
 use crate::budget::Budget;
 use crate::config::Registration;
+use crate::cors::CorsOrigins;
 use crate::domain::freeze::Freeze;
 use crate::domain::opaque::Opaque;
 use crate::domain::throttle::Throttle;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub freeze: Freeze,
     /// Public origin.
     pub origin: String,
+    /// Pages of other origins that may talk to this server.
+    pub cors: CorsOrigins,
     /// Who may register.
     pub registration: Registration,
 }

@@ -31,15 +31,24 @@ fn every_command_explains_itself() {
         &["snapshots"],
         &["ls"],
         &["restore"],
+        &["history"],
+        &["diff"],
+        &["forget"],
         &["record"],
         &["record", "put"],
         &["record", "get"],
         &["record", "list"],
         &["record", "rm"],
         &["record", "history"],
+        &["record", "restore"],
+        &["session"],
+        &["session", "list"],
+        &["session", "revoke"],
         &["status"],
         &["check"],
         &["fingerprint"],
+        &["kit"],
+        &["kit", "refresh"],
     ];
     for command in commands {
         let mut arguments = command.to_vec();
@@ -80,7 +89,8 @@ fn a_wrong_setting_is_one_line() {
         ("LOCKSTEP_REGISTRATION", "maybe"),
         ("LOCKSTEP_PUBLIC_URL", "example.org"),
         ("LOCKSTEP_DATABASE_URL", "postgres://x"),
-        ("LOCKSTEP_OBJECTS", "s3://bucket"),
+        ("LOCKSTEP_OBJECTS", "gs://bucket"),
+        ("LOCKSTEP_QUOTA", "10 G"),
         ("LOCKSTEP_CONFIG", "/nowhere/server.toml"),
     ] {
         let folder = crate::world::Folder::new();

@@ -14,19 +14,25 @@
     missing_docs
 )]
 
+mod bucket;
 mod canary;
 mod crash;
 mod damage;
 mod devices;
+mod edge;
 mod fidelity;
 mod full;
+mod heal;
 mod help;
 mod history;
 mod homes;
+mod kit;
 mod life;
 mod lost;
+mod past;
 mod program;
 mod proxy;
+mod quota;
 mod records;
 mod refusals;
 mod revoke;
@@ -34,5 +40,6 @@ mod revoked_keys;
 mod rollback;
 mod safety;
 mod server;
+mod sessions;
 mod tree;
 mod world;

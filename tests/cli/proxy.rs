@@ -14,10 +14,18 @@ pub(crate) enum Cut {
     After(&'static str),
 }
 
+/// Every request from some number on is lost, before it reaches the server or after it was answered.
+#[derive(Debug, Clone, Copy)]
+struct CutOff {
+    left: u64,
+    after: bool,
+}
+
 #[derive(Default)]
 struct Shared {
     upstream: OnceLock<String>,
     cut: Mutex<Option<(Cut, u64)>>,
+    cut_off: Mutex<Option<CutOff>>,
     /// Requests that change something and still go through, and what happens to the next ones.
     nth: Mutex<Option<(u64, Cut)>>,
     cuts: Mutex<u64>,
@@ -31,6 +39,13 @@ struct Shared {
 impl Shared {
     /// What happens to a request now; counted if it is cut.
     fn cut_of(&self, line: &str) -> Option<Cut> {
+        if let Some(off) = self.cut_off.lock().unwrap().as_mut() {
+            if off.left == 0 {
+                *self.cuts.lock().unwrap() += 1;
+                return Some(if off.after { Cut::After("") } else { Cut::Before("") });
+            }
+            off.left -= 1;
+        }
         if let Some((left, what)) = self.nth.lock().unwrap().as_mut()
             && !line.starts_with("GET ")
         {
@@ -98,6 +113,11 @@ impl Proxy {
         *self.shared.cut.lock().unwrap() = Some((cut, times));
     }
 
+    /// Lets so many requests through, and loses every one after them.
+    pub(crate) fn cut_off(&self, left: u64, after: bool) {
+        *self.shared.cut_off.lock().unwrap() = Some(CutOff { left, after });
+    }
+
     /// Cuts from the nth request on that changes something (counted from 0), whichever it is.
     pub(crate) fn cut_nth(&self, nth: u64, after: bool) {
         let what = if after { Cut::After("") } else { Cut::Before("") };
@@ -117,6 +137,7 @@ impl Proxy {
 
     pub(crate) fn heal(&self) {
         *self.shared.cut.lock().unwrap() = None;
+        *self.shared.cut_off.lock().unwrap() = None;
         *self.shared.nth.lock().unwrap() = None;
         *self.shared.hold.lock().unwrap() = None;
     }

@@ -108,3 +108,49 @@ fn a_conflict_copy_can_be_read_and_removed_by_the_id_that_is_listed() {
     b.ok(&["record", "rm", "--type", "note", "--id", id]);
     assert_eq!(list(&a).len(), 1);
 }
+
+/// Longer than one answer of the server; the history is whole all the same.
+#[test]
+fn a_long_history_is_whole_and_any_version_comes_back() {
+    const VERSIONS: i64 = 12;
+    let world = World::new();
+    let a = world.signup("a");
+    let history = |device: &Device| {
+        let done = device.ok(&["--json", "record", "history", "--type", "note", "--id", "n"]).json();
+        done.as_array().unwrap().clone()
+    };
+    let filler = "x".repeat(800_000);
+    for number in 0..VERSIONS {
+        a.put("n", &format!("[{number}, \"{filler}\"]")).ok();
+    }
+    let b = world.login("b");
+    for device in [&a, &b] {
+        let found = history(device);
+        let numbers: Vec<i64> =
+            found.iter().map(|version| version["document"][0].as_i64().unwrap()).collect();
+        assert_eq!(numbers, (0..VERSIONS).rev().collect::<Vec<i64>>());
+        assert_eq!((&found[0]["revision"], &found[11]["revision"]), (&12.into(), &1.into()));
+    }
+    let restore =
+        |revision: &str| b.run(&["record", "restore", "--type", "note", "--id", "n", "--revision", revision]);
+    let done = restore("3").ok();
+    assert!(done.out.contains("revision 3 of n"), "{done:?}");
+    assert!(a.get("n").starts_with("[2,"));
+    // It is a version of its own: nothing that was there is lost.
+    let found = history(&a);
+    assert_eq!(
+        (found.len(), &found[0]["document"][0], &found[1]["document"][0]),
+        (13, &2.into(), &11.into())
+    );
+    restore("15").ends(11, &["no revision 15", "record history"]);
+    restore("0").ends(11, &["no revision 0"]);
+    restore("x").ends(2, &["x"]);
+    b.ok(&["record", "rm", "--type", "note", "--id", "n"]);
+    restore("14").ends(2, &["is a deletion"]);
+    restore("1").ok();
+    assert!(a.get("n").starts_with("[0,"));
+    b.run(&["record", "restore", "--type", "note", "--id", "x", "--revision", "1"])
+        .ends(11, &["no record \"x\""]);
+    let taken = ["record", "restore", "--type", "lockstep/snapshot", "--id", "x", "--revision", "1"];
+    b.run(&taken).ends(2, &["belong to the program"]);
+}

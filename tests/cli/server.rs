@@ -90,6 +90,13 @@ impl Server {
         Some(child.wait().unwrap())
     }
 
+    /// Tells it that its files changed.
+    pub(crate) fn hang_up(&self) {
+        let (child, _) = self.running.as_ref().unwrap();
+        let pid = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    }
+
     /// Another command of the server's program on the same data.
     pub(crate) fn run(&self, folder: &Path, arguments: &[&str]) -> crate::program::Done {
         let mut command = self.command();
@@ -102,6 +109,35 @@ impl Server {
         let connection = rusqlite::Connection::open(self.data.join("lockstep.sqlite")).unwrap();
         connection.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
         connection
+    }
+
+    /// A copy of the database and of the bucket, as a careful owner makes them: while nothing runs.
+    pub(crate) fn back_up(&mut self, to: &Path) {
+        self.stop();
+        std::fs::create_dir_all(to).unwrap();
+        crate::tree::copy(&self.data, &to.join("whole"));
+        self.restart();
+    }
+
+    /// Puts a copy of the database back, of the bucket, or of both.
+    pub(crate) fn put_back(&mut self, from: &Path, database: bool, objects: bool) {
+        self.stop();
+        let copy = from.join("whole");
+        if database {
+            for name in ["lockstep.sqlite", "lockstep.sqlite-wal", "lockstep.sqlite-shm"] {
+                let _ = std::fs::remove_file(self.data.join(name));
+                if copy.join(name).exists() {
+                    std::fs::copy(copy.join(name), self.data.join(name)).unwrap();
+                }
+            }
+        }
+        if objects {
+            std::fs::remove_dir_all(self.objects()).unwrap();
+            if copy.join("objects").exists() {
+                crate::tree::copy(&copy.join("objects"), &self.objects());
+            }
+        }
+        self.restart();
     }
 
     pub(crate) fn objects(&self) -> PathBuf {

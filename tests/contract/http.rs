@@ -2,11 +2,14 @@
 
 mod account;
 mod authority;
+mod edge;
 mod life;
 mod malformed;
 mod names;
 mod object;
+mod session;
 mod stop;
+mod usage;
 mod vault;
 
 use crate::chain::Chain;
@@ -23,12 +26,16 @@ use lockstep_proto::id::VaultId;
 use lockstep_proto::label;
 use lockstep_server::Server;
 use lockstep_server::config::{Config, Registration};
+use lockstep_server::cors::CorsOrigins;
 use lockstep_server::domain::account::{Action, check_registration};
 use lockstep_server::extract::session::open_session;
 use lockstep_server::http::Peer;
+use lockstep_server::objects::settings::ObjectsAt;
+use lockstep_server::proxy::TrustedProxies;
 use lockstep_server::state::App;
 use lockstep_server::store::{NewAccount, NewSignIn};
-use std::sync::OnceLock;
+use lockstep_server::tls::Tls;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -38,6 +45,7 @@ struct Running {
     app: App,
     origin: String,
     folder: Folder,
+    tls: Option<Arc<Tls>>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -48,23 +56,34 @@ impl Running {
     }
 
     async fn start_in(folder: Folder) -> Self {
+        Self::start_with(folder, |_| {}).await
+    }
+
+    /// With other settings.
+    async fn start_with(folder: Folder, change: impl FnOnce(&mut Config)) -> Self {
         let data = folder.path().join("data");
-        let config = Config {
+        let mut config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
             database: data.join("test.sqlite"),
-            objects: data.join("objects"),
+            objects: ObjectsAt::Folder(data.join("objects")),
             data,
             public_url: None,
             registration: Registration::Open,
+            tls: None,
+            trusted_proxies: TrustedProxies::default(),
+            cors_origins: CorsOrigins::default(),
+            quota: None,
         };
+        change(&mut config);
         let server = Server::bind(&config).await.unwrap();
         let (client, app) = (Client::new(server.address().unwrap()), server.app().clone());
         let origin = server.origin().to_owned();
+        let tls = server.tls().cloned();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
-        Self { client, app, origin, folder, stop, task }
+        Self { client, app, origin, folder, tls, stop, task }
     }
 
     /// Stops and gives the folder back.

@@ -15,6 +15,7 @@
 )]
 
 mod architecture;
+mod bucket;
 mod chain;
 mod client;
 mod folder;

@@ -4,8 +4,11 @@
 mod account;
 mod commit;
 mod life;
+mod migration;
 mod object;
 mod pull;
+mod session;
+mod usage;
 mod vault;
 
 use crate::chain::{Chain, Draft, Op};
@@ -46,7 +49,6 @@ on_back_ends! {
     account::the_first_secret_stays
     account::challenges_are_used_once_by_their_kind_and_expire
     account::of_many_takers_of_a_challenge_one_gets_it
-    account::sessions_are_found_until_they_end
     account::a_taken_name_stores_nothing
     account::a_taken_account_id_stores_nothing
     account::of_many_accounts_one_gets_a_name
@@ -86,6 +88,17 @@ on_back_ends! {
     object::abandoned_segments_are_collected
     object::commits_need_whole_objects_of_their_vault
     object::naming_and_collecting_do_not_cross
+    session::sessions_are_found_until_they_end
+    session::sessions_are_listed_and_revoked_by_their_account
+    session::the_last_use_of_a_session_only_grows
+    session::who_opens_sessions_in_a_loop_ends_the_oldest
+    usage::commits_and_staged_envelopes_count_to_the_byte
+    usage::objects_count_from_the_begin_to_the_deletion
+    usage::usage_follows_any_history
+    usage::of_many_uploads_at_once_those_that_fit_are_taken
+    usage::a_quota_is_kept_by_every_way_to_store
+    usage::at_the_quota_deleting_and_devices_go_on
+    usage::quotas_are_set_and_unset
 }
 
 /// A registered account with its keyring vault.

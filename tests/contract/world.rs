@@ -89,18 +89,18 @@ impl World {
         let mut author = Author::new(seed);
         let identity = PublicKey::from_bytes(author.keys.sign_public().as_bytes()).unwrap();
         let account = account_id(&identity.to_bytes());
-        author.log_head = fake_entry(account, &identity, &author, 0, Digest::ZERO).hash;
+        author.log_head = fake_entry(&identity, &author, 0, Digest::ZERO).hash;
         Self { account, identity, author, seed }
     }
 
     pub(crate) fn entry(&self) -> NewEntry {
-        fake_entry(self.account, &self.identity, &self.author, 0, Digest::ZERO)
+        fake_entry(&self.identity, &self.author, 0, Digest::ZERO)
     }
 
     /// A further device and the entry that enrols it after the first.
     pub(crate) fn second(&self, seed: u64) -> (Author, NewEntry) {
         let mut author = Author::new(seed);
-        let entry = fake_entry(self.account, &self.identity, &author, 1, self.author.log_head);
+        let entry = fake_entry(&self.identity, &author, 1, self.author.log_head);
         author.log_index = 1;
         author.log_head = entry.hash;
         (author, entry)
@@ -152,54 +152,61 @@ pub(crate) fn renewed(seed: u64) -> SignInChange {
     SignInChange { passphrase: Some((credential, opaque_record)), recovery: Some(recovery) }
 }
 
-/// A key header that names the identity, and for the rest holds what nobody opens.
-fn fake_header(account: AccountId, identity: &PublicKey, counter: u64, device: DeviceId) -> Vec<u8> {
-    let wrap = |role, profile| Wrap {
-        role,
-        profile,
-        salt: ByteArray([1; 16]),
-        nonce: ByteArray([2; 24]),
-        commitment: Digest::ZERO,
-        ciphertext: ByteArray([3; 48]),
-    };
-    let seal = DeviceSeal { device, encapsulated: ByteArray([4; 1120]), ciphertext: ByteArray([5; 48]) };
-    let keyring = Keyring {
-        epoch: Epoch::new(1),
-        nonce: ByteArray([6; 24]),
-        commitment: Digest::ZERO,
-        ciphertext: ByteArray([7; 48]),
-        links: Vec::new(),
-        seals: vec![seal],
-    };
-    let header = KeyHeader {
-        version: VERSION,
-        suite: SUITE,
-        account,
-        counter,
-        identity: Digest::from_bytes(identity.to_bytes()),
-        recovery: Digest::ZERO,
-        wraps: vec![wrap(ROLE_PASSPHRASE, 1), wrap(ROLE_RECOVERY, 0)],
-        keyring,
-    };
-    header.encode()
+fn fake_entry(identity: &PublicKey, author: &Author, index: u64, previous: Digest) -> NewEntry {
+    let effect = EntryEffect::Enrol { device: author.keys.id(), sign_key: author.keys.sign_public() };
+    entry_of(identity, &format!("enrol {}", author.keys.id()), index, previous, effect)
 }
 
-fn fake_entry(
-    account: AccountId,
+/// An entry that nobody signed, with a key header that decodes.
+pub(crate) fn entry_of(
     identity: &PublicKey,
-    author: &Author,
+    text: &str,
     index: u64,
     previous: Digest,
+    effect: EntryEffect,
 ) -> NewEntry {
     let signed = |bytes: Vec<u8>| Signed { bytes: bytes.into(), signature: ByteArray([7; 64]) };
-    let entry = signed(format!("entry {index} of {}", author.keys.id()).into_bytes());
+    let entry = signed(format!("entry {index}: {text}").into_bytes());
     NewEntry {
-        account,
+        account: account_id(&identity.to_bytes()),
         index,
         previous,
         hash: entry.digest(label::DEVICE_LOG_ENTRY),
         entry,
-        key_header: signed(fake_header(account, identity, index + 1, author.keys.id())),
-        effect: EntryEffect::Enrol { device: author.keys.id(), sign_key: author.keys.sign_public() },
+        key_header: signed(key_header(identity, index).encode()),
+        effect,
+    }
+}
+
+/// A store reads nothing but the identity in it.
+fn key_header(identity: &PublicKey, index: u64) -> KeyHeader {
+    let wrap = |role, profile| Wrap {
+        role,
+        profile,
+        salt: ByteArray([0; 16]),
+        nonce: ByteArray([0; 24]),
+        commitment: Digest::ZERO,
+        ciphertext: ByteArray([0; 48]),
+    };
+    KeyHeader {
+        version: VERSION,
+        suite: SUITE,
+        account: account_id(&identity.to_bytes()),
+        counter: index + 1,
+        identity: Digest::from_bytes(identity.to_bytes()),
+        recovery: Digest::ZERO,
+        wraps: vec![wrap(ROLE_PASSPHRASE, 1), wrap(ROLE_RECOVERY, 0)],
+        keyring: Keyring {
+            epoch: Epoch::new(1),
+            nonce: ByteArray([0; 24]),
+            commitment: Digest::ZERO,
+            ciphertext: ByteArray([0; 48]),
+            links: Vec::new(),
+            seals: vec![DeviceSeal {
+                device: DeviceId::ZERO,
+                encapsulated: ByteArray([0; 1120]),
+                ciphertext: ByteArray([0; 48]),
+            }],
+        },
     }
 }

@@ -8,7 +8,7 @@ use lockstep_engine::effect::{Answer, Effect, Env, Event, Failure, Input, NewRec
 use lockstep_engine::engine::VaultEngine;
 use lockstep_engine::error::EngineError;
 use lockstep_engine::read;
-use lockstep_engine::replica::Policy;
+use lockstep_engine::replica::{Pinning, Policy};
 use rand::rngs::ChaCha20Rng;
 use std::collections::VecDeque;
 
@@ -110,7 +110,7 @@ pub(crate) fn note(name: &str, document: Option<&[u8]>) -> NewRecord {
         document: document.map(<[u8]>::to_vec),
         blobs: Vec::new(),
         policy: Policy::KeepBoth,
-        pin: false,
+        pin: Pinning::None,
         expected: None,
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Fixture {
     pub(crate) devices: Vec<Arc<DeviceKeys>>,
     /// Keys that no device log knows.
     pub(crate) stranger: DeviceKeys,
+    /// The account with its root at hand, for signing repairs.
+    pub(crate) unlocked: UnlockedAccount,
     pub(crate) keys: Arc<VaultKeys>,
     /// The same with the key that is made after the revocation.
     pub(crate) later_keys: Arc<VaultKeys>,
@@ -51,6 +53,7 @@ impl Fixture {
             create: self.birth.create.clone(),
             genesis: Some(self.birth.genesis.clone()),
             next_epoch: None,
+            heals: false,
         }
     }
 
@@ -111,10 +114,12 @@ fn build() -> Fixture {
         utc: 1,
     };
     let birth = give_birth(vault, &parent, &devices[0]);
+    let (id, identity) = (account.account(), *account.identity());
     Fixture {
-        account: account.account(),
-        identity: *account.identity(),
+        account: id,
+        identity,
         stranger: DeviceKeys::generate(&mut rng).unwrap(),
+        unlocked: account,
         devices,
         keys: Arc::new(keys),
         later_keys: Arc::new(later_keys),

@@ -3,7 +3,7 @@
 use lockstep_client_crypto::content::{Content, Hlc};
 use lockstep_engine::effect::{Event, Request};
 use lockstep_engine::replica::{Base, PendingRow, Policy, WriteOp};
-use lockstep_proto::commit::Commit;
+use lockstep_proto::commit::{Change, Changes, Commit};
 use lockstep_proto::id::{DeviceId, OperationId, RecordId, Seq};
 use lockstep_proto::{Digest, cbor::Wire as _, envelope};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +47,12 @@ impl Ledger {
             match op {
                 WriteOp::AddPending(row) => self.operation(device, row)?,
                 WriteOp::StageEnvelope { .. } => self.count("staged locally"),
+                WriteOp::AddCommit { changes, .. } => {
+                    let list = Changes::decode(changes).map_err(|error| error.to_string())?;
+                    if list.0.iter().any(|change| matches!(change, Change::Unpin(_))) {
+                        self.count("unpinned");
+                    }
+                }
                 _ => {}
             }
         }

@@ -25,8 +25,10 @@ mod findings;
 mod fixture;
 mod hostile;
 mod ledger;
+mod pins;
 mod plan;
 mod planted;
+mod repair;
 mod replica;
 mod server;
 mod tamper;
@@ -62,6 +64,7 @@ const MUST_HAPPEN: &[&str] = &[
     "rotated",
     "staged at the server",
     "staged locally",
+    "unpinned",
 ];
 
 fn number(variable: &str) -> Option<u64> {

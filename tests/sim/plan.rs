@@ -7,8 +7,8 @@ use crate::fixture::{DEVICES, FIXTURE};
 use crate::world::World;
 use lockstep_engine::effect::{Input, NewRecord};
 use lockstep_engine::read;
-use lockstep_engine::replica::{Policy, Replica as _};
-use lockstep_proto::id::Revision;
+use lockstep_engine::replica::{Pinning, Policy, Replica as _};
+use lockstep_proto::id::{Revision, Seq};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -170,8 +170,18 @@ fn record(world: &mut World, dice: &mut Dice, device: usize) -> NewRecord {
         document,
         blobs: Vec::new(),
         policy,
-        pin: dice.chance(80),
+        pin: pinning(world, dice, device),
         expected,
+    }
+}
+
+/// Now and then a commit pins itself, or unpins one that the device has.
+fn pinning(world: &World, dice: &mut Dice, device: usize) -> Pinning {
+    let head = world.devices[device].replica.head.as_ref().map(|head| head.tip.seq.value());
+    match (dice.below(1000), head) {
+        (0..80, _) => Pinning::Pin,
+        (80..160, Some(head)) => Pinning::Unpin(Seq::new(dice.below(head + 1))),
+        _ => Pinning::None,
     }
 }
 
@@ -191,7 +201,7 @@ fn edit(world: &mut World, dice: &mut Dice, device: usize) -> Option<NewRecord> 
         document,
         blobs: Vec::new(),
         policy: Policy::KeepBoth,
-        pin: false,
+        pin: Pinning::None,
         expected: None,
     })
 }

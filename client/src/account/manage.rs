@@ -64,7 +64,7 @@ impl Account {
     ///
     /// # Errors
     /// [`ClientError::WrongPassphrase`].
-    pub(crate) fn unlock_held(&mut self, passphrase: &Passphrase) -> Result<Owner<'_>> {
+    pub fn unlock_held(&mut self, passphrase: &Passphrase) -> Result<Owner<'_>> {
         let (header, log) = super::stored_log(&self.db, self.id())?;
         let unlocked = UnlockedAccount::unlock(&header, Credential::Passphrase(passphrase))
             .map_err(|_| ClientError::WrongPassphrase)?;

@@ -20,7 +20,7 @@ use lockstep_engine::NewRecord;
 use lockstep_engine::files::{
     FILE_TYPE, FileDoc, SNAPSHOT_TYPE, SOURCE_TYPE, SnapshotDoc, SourceDoc, UNREADABLE_NAMED_MAX, file_name,
 };
-use lockstep_engine::replica::Policy;
+use lockstep_engine::replica::{Pinning, Policy};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::id::{BlobId, RecordId, SourceId};
@@ -175,7 +175,7 @@ fn source_of(account: &Account, vault: &Vault, root: &Path) -> Result<(Source, O
         document: Some(doc.encode()),
         blobs: Vec::new(),
         policy: Policy::Overwrite,
-        pin: false,
+        pin: Pinning::None,
         expected: None,
     };
     Ok((Source { id, doc }, Some(record)))
@@ -402,7 +402,7 @@ impl Run<'_> {
             document: Some(document),
             blobs: ready.blob.into_iter().collect(),
             policy: Policy::Overwrite,
-            pin: false,
+            pin: Pinning::None,
             expected: None,
         });
     }
@@ -440,7 +440,7 @@ impl Run<'_> {
                 document: None,
                 blobs: Vec::new(),
                 policy: Policy::Overwrite,
-                pin: false,
+                pin: Pinning::None,
                 expected: None,
             });
         }
@@ -492,7 +492,7 @@ impl Run<'_> {
             document: Some(doc.encode()),
             blobs: Vec::new(),
             policy: Policy::KeepBoth,
-            pin: true,
+            pin: Pinning::Pin,
             expected: None,
         };
         self.vault.put(vec![record]).await?;

@@ -36,8 +36,18 @@ impl Account {
     /// # Errors
     /// [`ClientError::Rollback`], [`ClientError::Fork`] and the sync's.
     pub async fn sync_keyring(&mut self) -> Result<()> {
-        self.refresh_devices().await?;
+        self.refresh_keyring().await?;
+        self.push_keyring().await
+    }
+
+    /// Pulls the keyring and checks every pin against everything that is held; nothing is pushed.
+    ///
+    /// # Errors
+    /// [`ClientError::Rollback`], [`ClientError::Fork`] and the pull's.
+    pub async fn refresh_keyring(&mut self) -> Result<()> {
         let unlisted = self.check_heads().await?;
+        // Only now: a server that is behind may show a device log that went another way, too.
+        self.refresh_devices().await?;
         self.pull_keyring().await?;
         check_log_pins(&self.keyring)?;
         self.drop_deleted(&unlisted)?;
@@ -53,8 +63,7 @@ impl Account {
                 }
             }
         }
-        self.check_late(&self.keyring)?;
-        self.push_keyring().await
+        self.check_late(&self.keyring)
     }
 
     /// Forgets vaults that the keyring calls deleted; one that is only missing at the server is a rollback.
@@ -92,12 +101,10 @@ impl Account {
                     return Err(ClientError::Rollback(format!("{back}: it does not list the keyring")));
                 }
                 None => unlisted.push(vault),
-                Some(info)
-                    if info.seq < head.tip.seq
-                        || (info.seq == head.tip.seq && info.head != head.tip.hash) =>
-                {
-                    // Unless a repair gives this very head up.
-                    self.pull_held(vault).await?;
+                // Unless a repair gives this very head up.
+                Some(info) if info.seq < head.tip.seq => self.pull_held(vault).await?,
+                Some(info) if info.seq == head.tip.seq && info.head != head.tip.hash => {
+                    self.heal_vault(vault)?.follow_repair().await?;
                 }
                 Some(_) => {}
             }

@@ -62,8 +62,11 @@ impl Account {
         Err(unsettled())
     }
 
-    /// Pushes the keyring, under a new epoch if a device was revoked.
-    pub(crate) async fn push_keyring(&mut self) -> Result<()> {
+    /// Pushes what is pending in a keyring that was pulled, under a new epoch if a device was revoked.
+    ///
+    /// # Errors
+    /// The sync's.
+    pub async fn push_keyring(&mut self) -> Result<()> {
         for _ in 0..ROUNDS_MAX {
             match self.keyring.sync().await {
                 Err(ClientError::KeysBehind(_)) => self.catch_up().await?,

@@ -2,6 +2,7 @@
 //! writes, index tags, stat cache) is sealed under a key of the device (ADR 0004).
 
 mod read;
+mod schema;
 mod shelf;
 mod write;
 
@@ -61,8 +62,9 @@ impl Db {
             let _mode: String =
                 connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
             connection.pragma_update(None, "synchronous", "FULL")?;
-            connection.execute_batch(include_str!("schema.sql"))?;
+            schema::migrate(&connection, path)?;
         } else {
+            schema::check(&connection, path)?;
             connection.pragma_update(None, "query_only", true)?;
         }
         connection.pragma_update(None, "cache_size", -16384)?;

@@ -5,7 +5,8 @@ use crate::error::Result as ClientResult;
 use lockstep_client_crypto::content::Hlc;
 use lockstep_engine::EngineError;
 use lockstep_engine::replica::{
-    Base, Head, InFlight, PendingRow, Policy, RecordRow, Replica, Result, SealedOperation, VersionRow,
+    Base, Head, InFlight, PendingRow, Pinning, Policy, RecordRow, Replica, Result, SealedOperation,
+    VersionRow,
 };
 use lockstep_proto::cbor::{Bytes, decode_local, encode};
 use lockstep_proto::chain::Tip;
@@ -99,7 +100,8 @@ pub(super) fn pending_place(vault: VaultId, operation: OperationId) -> Vec<u8> {
     place
 }
 
-const PENDING_COLUMNS: &str = "operation, record, kind, base_revision, base_operation, policy, pin, content";
+const PENDING_COLUMNS: &str =
+    "operation, record, kind, base_revision, base_operation, policy, pin, content, unpin_seq";
 
 impl VaultReplica {
     fn records(&self, condition: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<RecordRow>> {
@@ -135,6 +137,13 @@ impl VaultReplica {
             2 => Policy::Overwrite,
             _ => return Err(damaged("a pending write")),
         };
+        let pin =
+            match (row.get::<_, bool>(6).map_err(failed)?, row.get::<_, Option<i64>>(8).map_err(failed)?) {
+                (false, None) => Pinning::None,
+                (true, None) => Pinning::Pin,
+                (false, Some(seq)) => Pinning::Unpin(Seq::new(number(seq))),
+                (true, Some(_)) => return Err(damaged("a pending write")),
+            };
         let sealed: Vec<u8> = row.get(7).map_err(failed)?;
         let content = self.db.keys().open_row(&pending_place(self.vault, operation), &sealed);
         Ok(PendingRow {
@@ -144,7 +153,7 @@ impl VaultReplica {
             content: content.map_err(|_| damaged("a pending write"))?.to_vec(),
             base,
             policy,
-            pin: row.get(6).map_err(failed)?,
+            pin,
         })
     }
 

@@ -3,7 +3,9 @@
 use super::VaultReplica;
 use super::read::{encode_in_flight, encode_tip, pending_place, sql};
 use crate::error::Result;
-use lockstep_engine::replica::{Base, EnvelopeSource, IndexInfo, PendingRow, Policy, RecordRow, WriteOp};
+use lockstep_engine::replica::{
+    Base, EnvelopeSource, IndexInfo, PendingRow, Pinning, Policy, RecordRow, WriteOp,
+};
 use lockstep_proto::id::OperationId;
 use rusqlite::{Transaction, params};
 
@@ -151,14 +153,14 @@ impl VaultReplica {
 
     fn add_pending(&self, t: &Transaction<'_>, row: &PendingRow) -> Result<()> {
         let text = "INSERT INTO pending
-            (vault, operation, record, kind, base_revision, base_operation, policy, pin, content)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+            (vault, operation, record, kind, base_revision, base_operation, policy, pin, content, unpin_seq)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
         self.bind_pending(t, text, row.operation, row)
     }
 
     fn replace_pending(&self, t: &Transaction<'_>, operation: OperationId, row: &PendingRow) -> Result<()> {
         let text = "UPDATE pending SET record = ?3, kind = ?4, base_revision = ?5, base_operation = ?6,
-            policy = ?7, pin = ?8, content = ?9 WHERE vault = ?1 AND operation = ?2";
+            policy = ?7, pin = ?8, content = ?9, unpin_seq = ?10 WHERE vault = ?1 AND operation = ?2";
         self.bind_pending(t, text, operation, row)
     }
 
@@ -178,6 +180,11 @@ impl VaultReplica {
             Policy::AdoptCommitted => 1,
             Policy::Overwrite => 2,
         };
+        let (pin, unpin_seq) = match row.pin {
+            Pinning::None => (false, None),
+            Pinning::Pin => (true, None),
+            Pinning::Unpin(seq) => (false, Some(sql(seq.value()))),
+        };
         let place = pending_place(self.vault, operation);
         let content = self.db.keys().seal_row(&place, &row.content, &mut crate::rng::system());
         let values = params![
@@ -188,8 +195,9 @@ impl VaultReplica {
             revision,
             base,
             policy,
-            row.pin,
-            content
+            pin,
+            content,
+            unpin_seq
         ];
         t.prepare_cached(text)?.execute(values)?;
         Ok(())

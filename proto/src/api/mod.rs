@@ -5,6 +5,8 @@ pub mod auth;
 pub mod object;
 pub mod problem;
 pub mod server;
+pub mod session;
+pub mod usage;
 pub mod vault;
 
 /// Media type of every body but problem documents and raw objects.

@@ -42,6 +42,8 @@ pub enum Code {
     Mismatch,
     /// A limit of the account is reached.
     LimitReached,
+    /// The account's quota is used up.
+    QuotaExceeded,
     /// Registration is closed, or the invite is wrong.
     RegistrationClosed,
     /// Too many tries.
@@ -79,6 +81,7 @@ impl Code {
         (Self::MissingEnvelope, "missing_envelope", 422),
         (Self::Mismatch, "mismatch", 422),
         (Self::LimitReached, "limit_reached", 403),
+        (Self::QuotaExceeded, "quota_exceeded", 403),
         (Self::RegistrationClosed, "registration_closed", 403),
         (Self::Throttled, "throttled", 429),
         (Self::Busy, "busy", 503),

@@ -151,8 +151,8 @@ impl Known {
         Ok((new_entry, new.header().recovery))
     }
 
-    /// Verifies entries that follow the stored ones and the key header that the last of them names. Gives them and
-    /// the recovery sign-in key.
+    /// Verifies entries that follow the stored ones and the key header that the last of them names; entries that
+    /// are stored already may come before them. Gives what is new and the recovery sign-in key.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -165,9 +165,19 @@ impl Known {
         let new = VerifiedKeyHeader::verify(account, key_header).map_err(|error| header_refusal(&error))?;
         let mut found = Vec::with_capacity(entries.len());
         for entry in entries {
+            let claimed = DeviceLogEntry::decode(&entry.bytes.0)
+                .map_err(|error| Refusal::new(Code::Malformed, error.to_string()))?;
+            if let Some(held) = self.log.hash_at(claimed.index) {
+                if held != entry.digest(label::DEVICE_LOG_ENTRY) {
+                    return Err(Refusal::new(Code::LogMoved, "the device log parted from these entries"));
+                }
+                continue;
+            }
             found.push(append_entry(&mut self.log, key_header, entry)?);
         }
-        self.log.check_key_header(&new).map_err(|error| log_refusal(&error))?;
+        if !found.is_empty() {
+            self.log.check_key_header(&new).map_err(|error| log_refusal(&error))?;
+        }
         Ok((found, new.header().recovery))
     }
 }

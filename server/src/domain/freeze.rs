@@ -27,6 +27,11 @@ impl Freeze {
         }
     }
 
+    /// Lets a device's writes go: it is revoked, and there are none.
+    pub fn release(&self, account: AccountId, device: DeviceId) {
+        self.until_utc.lock().unwrap_or_else(PoisonError::into_inner).remove(&(account, device));
+    }
+
     /// Whether a device's writes wait.
     pub fn holds(&self, account: AccountId, device: DeviceId, now_utc: u64) -> bool {
         let until = self.until_utc.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,6 +52,8 @@ mod tests {
         assert!(!freeze.holds(account, device, 100 + FREEZE_SECONDS));
         assert!(!freeze.holds(account, DeviceId::from_bytes([3; 16]), 100));
         assert!(!freeze.holds(AccountId::from_bytes([3; 16]), device, 100));
+        freeze.release(account, device);
+        assert!(!freeze.holds(account, device, 100));
     }
 
     #[test]

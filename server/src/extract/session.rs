@@ -11,10 +11,12 @@ use axum::http::request::Parts;
 use base64ct::{Base64UrlUnpadded, Encoding};
 use lockstep_proto::api::auth::{SESSION_DEVICE, SESSION_PROVISIONAL, Session};
 use lockstep_proto::api::problem::Code;
-use lockstep_proto::id::{AccountId, DeviceId, VaultId};
+use lockstep_proto::id::{AccountId, DeviceId, SessionId, VaultId};
 use lockstep_proto::{Digest, label, limits};
 
 const TOKEN_BYTES: usize = 32;
+/// The last use of a session is written down at most so often.
+const TOUCH_SECONDS: u64 = 3600;
 
 /// Any session: of a device, or provisional.
 pub struct AnySession(pub SessionRow);
@@ -39,8 +41,15 @@ impl FromRequestParts<App> for AnySession {
             return Err(ApiError::unauthenticated());
         }
         let hash = Digest::of(label::LOCAL_SESSION, decoded);
-        let session = app.store.session(hash, now_utc()).await?;
-        session.map(Self).ok_or_else(ApiError::unauthenticated)
+        let now = now_utc();
+        let session = app.store.session(hash, now).await?.ok_or_else(ApiError::unauthenticated)?;
+        if now.saturating_sub(session.used_utc) >= TOUCH_SECONDS
+            && let Err(error) = app.store.touch_session(hash, now).await
+        {
+            // Reading goes on when nothing can be written.
+            tracing::warn!(%error, "the last use of a session could not be written down");
+        }
+        Ok(Self(session))
     }
 }
 
@@ -97,12 +106,16 @@ async fn open(
     ttl_seconds: u64,
 ) -> Result<Session, ApiError> {
     let token: [u8; TOKEN_BYTES] = random_bytes();
+    let now = now_utc();
     let row = SessionRow {
         token_hash: Digest::of(label::LOCAL_SESSION, &token),
+        id: SessionId::from_bytes(random_bytes()),
         account,
         device,
         kind,
-        expires_utc: now_utc().saturating_add(ttl_seconds),
+        created_utc: now,
+        used_utc: now,
+        expires_utc: now.saturating_add(ttl_seconds),
     };
     app.store.put_session(row).await?;
     Ok(Session {

@@ -1,5 +1,6 @@
 //! Segments in a local folder, through `object_store` with fsync on.
 
+use super::segments::{MISSING, Segments};
 use super::{Objects, SegmentWriter};
 use crate::error::StoreError;
 use crate::store::SegmentId;
@@ -14,7 +15,7 @@ const CHUNK_BYTES: usize = 512 * 1024;
 
 /// Segments in a folder.
 pub struct LocalObjects {
-    store: Arc<LocalFileSystem>,
+    segments: Segments<LocalFileSystem>,
 }
 
 fn failed(error: Error) -> StoreError {
@@ -30,12 +31,6 @@ fn failed(error: Error) -> StoreError {
     StoreError::Unavailable(Arc::new(error))
 }
 
-fn place(segment: SegmentId) -> Path {
-    let name = lockstep_proto::BlobId::from_bytes(segment.0).to_string();
-    let folder: String = name.chars().take(2).collect();
-    Path::from(format!("{folder}/{name}"))
-}
-
 impl LocalObjects {
     /// Opens a folder, which is created if needed.
     ///
@@ -44,7 +39,7 @@ impl LocalObjects {
     pub fn open(folder: &std::path::Path) -> Result<Self, StoreError> {
         std::fs::create_dir_all(folder).map_err(|error| StoreError::Unavailable(Arc::new(error)))?;
         let store = LocalFileSystem::new_with_prefix(folder).map_err(failed)?.with_fsync(true);
-        Ok(Self { store: Arc::new(store) })
+        Ok(Self { segments: Segments::new(store, Path::default(), failed) })
     }
 }
 
@@ -75,42 +70,21 @@ impl SegmentWriter for LocalWriter {
 #[async_trait]
 impl Objects for LocalObjects {
     async fn create(&self, segment: SegmentId) -> Result<Box<dyn SegmentWriter>, StoreError> {
-        let upload = self.store.put_multipart(&place(segment)).await.map_err(failed)?;
+        let upload =
+            self.segments.store().put_multipart(&self.segments.place(segment)).await.map_err(failed)?;
         Ok(Box::new(LocalWriter { upload: WriteMultipart::new_with_chunk_size(upload, CHUNK_BYTES) }))
     }
 
     async fn read(&self, segment: SegmentId, start: u64, size: u64) -> Result<Bytes, StoreError> {
-        let end =
-            start.checked_add(size).ok_or(StoreError::Corrupt("a part lies beyond the end of numbers"))?;
-        let bytes = match self.store.get_range(&place(segment), start..end).await {
-            Ok(bytes) => bytes,
-            Err(Error::NotFound { .. }) => return Err(StoreError::Corrupt("a segment is missing")),
-            // What begins beyond the end is told by no kind of its own.
-            Err(Error::Generic { .. }) => {
-                return Err(StoreError::Corrupt("a segment can not be read at a part's place"));
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        if u64::try_from(bytes.len()) == Ok(size) {
-            Ok(bytes)
-        } else {
-            Err(StoreError::Corrupt("a segment is shorter than its parts"))
-        }
+        self.segments.read(segment, start, size).await?.ok_or(MISSING)
     }
 
     async fn size(&self, segment: SegmentId) -> Result<Option<u64>, StoreError> {
-        match self.store.head(&place(segment)).await {
-            Ok(found) => Ok(Some(found.size)),
-            Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(failed(error)),
-        }
+        self.segments.size(segment).await
     }
 
     async fn delete(&self, segment: SegmentId) -> Result<(), StoreError> {
-        match self.store.delete(&place(segment)).await {
-            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(failed(error)),
-        }
+        self.segments.delete(segment).await
     }
 
     fn writer_bytes(&self) -> usize {

@@ -2,13 +2,19 @@
 //! row names it.
 
 pub mod local;
+pub mod s3;
+mod segments;
+pub mod settings;
 
 use crate::error::StoreError;
 use crate::store::SegmentId;
 use async_trait::async_trait;
 use bytes::Bytes;
+use settings::ObjectsAt;
+use std::sync::Arc;
 
-/// A segment being written; nothing of it is visible before [`SegmentWriter::finish`].
+/// A segment being written; nothing of it is visible before [`SegmentWriter::finish`]. One that is dropped
+/// is given up.
 #[async_trait]
 pub trait SegmentWriter: Send {
     /// Appends bytes.
@@ -24,12 +30,34 @@ pub trait SegmentWriter: Send {
 pub trait Objects: Send + Sync + 'static {
     /// Begins a segment.
     async fn create(&self, segment: SegmentId) -> Result<Box<dyn SegmentWriter>, StoreError>;
+    /// Writes a whole segment whose bytes the caller holds anyway.
+    async fn put(&self, segment: SegmentId, bytes: Bytes) -> Result<(), StoreError> {
+        let mut writer = self.create(segment).await?;
+        match writer.write(bytes).await {
+            Ok(()) => writer.finish().await,
+            Err(error) => {
+                writer.abort().await;
+                Err(error)
+            }
+        }
+    }
     /// Reads exactly `size` bytes from `start`; fewer are an error.
     async fn read(&self, segment: SegmentId, start: u64, size: u64) -> Result<Bytes, StoreError>;
-    /// Size of a segment; none if it is not there.
+    /// Bytes of a segment; none: it is not there.
     async fn size(&self, segment: SegmentId) -> Result<Option<u64>, StoreError>;
     /// Deletes a segment; one that is not there is fine.
     async fn delete(&self, segment: SegmentId) -> Result<(), StoreError>;
     /// Bytes that one writer holds in memory at most.
     fn writer_bytes(&self) -> usize;
+}
+
+/// Opens what the settings name.
+///
+/// # Errors
+/// [`StoreError`]: the folder can not be used, or the bucket does not answer.
+pub async fn open(at: &ObjectsAt) -> Result<Arc<dyn Objects>, StoreError> {
+    Ok(match at {
+        ObjectsAt::Folder(folder) => Arc::new(local::LocalObjects::open(folder)?),
+        ObjectsAt::S3(settings) => Arc::new(s3::S3Objects::open(settings).await?),
+    })
 }

@@ -122,10 +122,12 @@ pub(crate) async fn revoke(
         _ => None,
     };
     let added = app.store.add_entry(entry, SignInChange::default()).await;
-    if let (Err(StoreError::Refused(refusal)), Some(device)) = (&added, revoked)
-        && refusal.code == Code::HeadMoved
-    {
-        app.freeze.hold(session.account, device, now_utc());
+    match (&added, revoked) {
+        (Ok(()), Some(device)) => app.freeze.release(session.account, device),
+        (Err(StoreError::Refused(refusal)), Some(device)) if refusal.code == Code::HeadMoved => {
+            app.freeze.hold(session.account, device, now_utc());
+        }
+        _ => {}
     }
     added?;
     Ok(nothing())

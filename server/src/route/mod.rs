@@ -5,16 +5,21 @@ pub(crate) mod auth;
 pub(crate) mod object;
 pub(crate) mod pull;
 pub(crate) mod server;
+pub(crate) mod session;
+pub(crate) mod usage;
 pub(crate) mod vault;
 
 use crate::budget::Reserved;
+use crate::error::ApiError;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
 use lockstep_proto::api::MEDIA_TYPE;
+use lockstep_proto::api::problem::Code;
 use lockstep_proto::cbor::Wire;
 use std::convert::Infallible;
+use std::future::Future;
 
 /// 200 with a CBOR body.
 pub(crate) fn cbor<T: Wire>(value: &T) -> Response {
@@ -41,6 +46,14 @@ pub(crate) fn reserved_body(bytes: Vec<u8>, reserved: Reserved) -> Response {
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     response.headers_mut().insert(header::CONTENT_LENGTH, length);
     response
+}
+
+/// Runs a handler to its end even if the client hangs up: what it began to store is recorded or taken back.
+pub(crate) async fn to_the_end(
+    work: impl Future<Output = Result<Response, ApiError>> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let failed = || ApiError::new(Code::Internal, "the server failed; its log says more");
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(failed()))
 }
 
 const SEND_BYTES: usize = 256 * 1024;

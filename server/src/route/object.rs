@@ -1,6 +1,7 @@
 //! Objects: framed uploads, parts, downloads with ranges (PROTOCOL.md section 9).
 
-use super::{cbor, nothing};
+use super::{cbor, nothing, to_the_end};
+use crate::budget::Reserved;
 use crate::domain::opaque::random_bytes;
 use crate::error::{ApiError, StoreError};
 use crate::extract::body::{Cbor, deadline, drain, next_chunk, read};
@@ -8,9 +9,9 @@ use crate::extract::session::{DeviceSession, vault_of};
 use crate::extract::{Place, parse_id};
 use crate::objects::SegmentWriter;
 use crate::state::App;
-use crate::store::{FramedObject, PartRow, SegmentId};
+use crate::store::{FramedObject, PartRow, SegmentId, VaultKey};
 use crate::time::now_utc;
-use axum::body::{Body, BodyDataStream};
+use axum::body::{Body, BodyDataStream, HttpBody as _};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -28,6 +29,9 @@ use std::collections::BTreeMap;
 
 type Answer = Result<Response, ApiError>;
 
+/// Memory of a segment's writer comes in blocks of at most this size.
+const WRITER_BLOCK_BYTES: usize = 256 * 1024;
+
 /// `POST /v1/vaults/{v}/objects`: many small objects become one segment in one write.
 pub(crate) async fn framed(
     State(app): State<App>,
@@ -36,26 +40,75 @@ pub(crate) async fn framed(
     body: Body,
 ) -> Answer {
     let vault = vault_of(&app, &session, &vault).await?;
-    let _reserved = app.budget.reserve(app.objects.writer_bytes()).await?;
+    let declared = body.size_hint().exact();
+    // A writer never holds more than the body, but for the last block of its memory.
+    let most = declared.and_then(|size| usize::try_from(size).ok());
+    let most = most.map_or(usize::MAX, |size| size.saturating_add(WRITER_BLOCK_BYTES));
+    let reserved = app.budget.reserve(app.objects.writer_bytes().min(most)).await?;
+    to_the_end(store_frames(app, vault.key, body, reserved)).await
+}
+
+async fn store_frames(app: App, vault: VaultKey, body: Body, _reserved: Reserved) -> Answer {
+    let bytes_max = u64::try_from(limits::FRAMES_BODY_BYTES_MAX).unwrap_or(u64::MAX);
+    let declared = body.size_hint().exact().unwrap_or(bytes_max).min(bytes_max);
     let segment = SegmentId(random_bytes());
-    app.store.begin_segment(vault.key, segment, now_utc()).await?;
-    let mut writer = app.objects.create(segment).await?;
     let mut stream = body.into_data_stream();
+    if let Err(error) = app.store.begin_segment(vault, segment, declared, now_utc()).await {
+        drain(&mut stream).await;
+        return Err(error.into());
+    }
+    let done = match app.objects.create(segment).await {
+        Ok(writer) => write_frames(&app, vault, segment, writer, &mut stream).await,
+        Err(error) => Err(error.into()),
+    };
+    match done {
+        Ok((ids, true)) => Ok(cbor(&Stored(ids))),
+        Ok((ids, false)) => {
+            discard(&app, segment).await;
+            Ok(cbor(&Stored(ids)))
+        }
+        Err(error) => {
+            discard(&app, segment).await;
+            drain(&mut stream).await;
+            Err(error)
+        }
+    }
+}
+
+/// Writes and records what comes; false if nothing of it was new.
+async fn write_frames(
+    app: &App,
+    vault: VaultKey,
+    segment: SegmentId,
+    mut writer: Box<dyn SegmentWriter>,
+    stream: &mut BodyDataStream,
+) -> Result<(Vec<BlobId>, bool), ApiError> {
     let taken =
-        tokio::time::timeout(deadline(limits::FRAMES_BODY_BYTES_MAX), take_frames(&mut stream, &mut *writer));
+        tokio::time::timeout(deadline(limits::FRAMES_BODY_BYTES_MAX), take_frames(stream, &mut *writer));
     let too_slow = || ApiError::new(Code::Timeout, "the body came too slowly");
     let objects = match taken.await.unwrap_or_else(|_| Err(too_slow())) {
         Ok(objects) => objects,
         Err(error) => {
             writer.abort().await;
-            drain(&mut stream).await;
             return Err(error);
         }
     };
     writer.finish().await?;
     let ids = objects.iter().map(|object| object.blob).collect();
-    app.store.put_framed(vault.key, segment, objects, now_utc()).await?;
-    Ok(cbor(&Stored(ids)))
+    let is_used = app.store.put_framed(vault, segment, objects, now_utc()).await?;
+    Ok((ids, is_used))
+}
+
+/// Deletes a segment that no row names. What can not be done now is done by the collection.
+async fn discard(app: &App, segment: SegmentId) {
+    let done = async {
+        app.store.drop_segment(segment).await?;
+        app.objects.delete(segment).await?;
+        app.store.forget_segment(segment).await
+    };
+    if let Err(error) = done.await {
+        tracing::warn!(%error, "a segment could not be deleted; it is tried again");
+    }
 }
 
 /// Takes frames apart as they come: bytes go to the segment, digests are made on the way.
@@ -241,7 +294,11 @@ pub(crate) async fn put_part(
 ) -> Answer {
     let vault = vault_of(&app, &session, &vault).await?;
     let blob: BlobId = parse_id(&blob)?;
-    let found = app.store.object(vault.key, blob).await?;
+    to_the_end(store_part(app, vault.key, blob, index, body)).await
+}
+
+async fn store_part(app: App, vault: VaultKey, blob: BlobId, index: u64, body: Body) -> Answer {
+    let found = app.store.object(vault, blob).await?;
     let (object, _) =
         found.ok_or_else(|| ApiError::new(Code::NotFound, "this upload was not begun, or it expired"))?;
     let expected = part_len(object.size, index)
@@ -254,15 +311,21 @@ pub(crate) async fn put_part(
             format!("part {index} has {expected} bytes, {size} were sent"),
         ));
     }
-    let digest = part_digest(&bytes);
-    let segment = SegmentId(random_bytes());
-    app.store.begin_segment(vault.key, segment, now_utc()).await?;
-    let mut writer = app.objects.create(segment).await?;
-    writer.write(bytes).await?;
-    writer.finish().await?;
-    app.store
-        .put_part(vault.key, blob, PartRow { index, digest, segment, start: 0, size }, now_utc())
-        .await?;
+    if object.complete {
+        return Ok(nothing());
+    }
+    let part =
+        PartRow { index, digest: part_digest(&bytes), segment: SegmentId(random_bytes()), start: 0, size };
+    app.store.begin_segment(vault, part.segment, 0, now_utc()).await?;
+    let stored = async {
+        app.objects.put(part.segment, bytes).await?;
+        app.store.put_part(vault, blob, part, now_utc()).await
+    };
+    let stored = stored.await;
+    if !matches!(stored, Ok(true)) {
+        discard(&app, part.segment).await;
+    }
+    stored?;
     Ok(nothing())
 }
 

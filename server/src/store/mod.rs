@@ -4,13 +4,15 @@
 pub mod sqlite;
 
 use crate::domain::commit::PreparedCommit;
+use crate::domain::quota::QuotaSetting;
 use crate::error::StoreError;
 use async_trait::async_trait;
 use lockstep_proto::api::account::Devices;
+use lockstep_proto::api::usage::Usage;
 use lockstep_proto::api::vault::{CommitEntry, Entry, VaultInfo};
 use lockstep_proto::chain::Tip;
 use lockstep_proto::device_log::Pin;
-use lockstep_proto::id::{AccountId, BlobId, DeviceId, RecordId, Seq, VaultId};
+use lockstep_proto::id::{AccountId, BlobId, DeviceId, RecordId, Seq, SessionId, VaultId};
 use lockstep_proto::{Digest, Signed};
 
 /// Result of an operation.
@@ -73,14 +75,33 @@ pub const CHALLENGE_RECOVERY: u8 = 4;
 pub struct SessionRow {
     /// Hash of the token.
     pub token_hash: Digest,
+    /// Its public name, random.
+    pub id: SessionId,
     /// Account.
     pub account: AccountId,
     /// Device; zero in a provisional session.
     pub device: DeviceId,
     /// `SESSION_PROVISIONAL` or `SESSION_DEVICE`.
     pub kind: u8,
+    /// Begin.
+    pub created_utc: u64,
+    /// Last use, as far as it was written down.
+    pub used_utc: u64,
     /// End.
     pub expires_utc: u64,
+}
+
+/// A number that is not what its rows say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsageFault {
+    /// Name of the account.
+    pub name: String,
+    /// The vault; none is the whole account.
+    pub vault: Option<VaultId>,
+    /// Bytes, and objects of a vault, as they are kept.
+    pub kept: (u64, u64),
+    /// The same as they were counted anew.
+    pub counted: (u64, u64),
 }
 
 /// A verified device-log entry with its key header, to be appended.
@@ -257,12 +278,18 @@ pub trait Store: Send + Sync + 'static {
     async fn put_challenge(&self, challenge: Challenge) -> Result<()>;
     /// Uses a challenge up: none if there is none of this kind, or it expired.
     async fn take_challenge(&self, id: Digest, kind: u8, now_utc: u64) -> Result<Option<Challenge>>;
-    /// Keeps a session.
+    /// Keeps a session; beyond [`lockstep_proto::limits::SESSIONS_MAX`] of a kind the account's oldest end.
     async fn put_session(&self, session: SessionRow) -> Result<()>;
     /// Finds a live session.
     async fn session(&self, token_hash: Digest, now_utc: u64) -> Result<Option<SessionRow>>;
     /// Ends a session.
     async fn end_session(&self, token_hash: Digest) -> Result<()>;
+    /// Writes down that a session was used.
+    async fn touch_session(&self, token_hash: Digest, now_utc: u64) -> Result<()>;
+    /// The account's live sessions, oldest first.
+    async fn sessions(&self, account: AccountId, now_utc: u64) -> Result<Vec<SessionRow>>;
+    /// Ends a session of the account by its public name; false if there is none.
+    async fn revoke_session(&self, account: AccountId, id: SessionId) -> Result<bool>;
     /// Keeps an invite.
     async fn put_invite(&self, code_hash: Digest, expires_utc: u64) -> Result<()>;
 
@@ -285,6 +312,15 @@ pub trait Store: Send + Sync + 'static {
     async fn heal_log(&self, entries: Vec<NewEntry>, recovery: Digest) -> Result<()>;
     /// Removes everything of an account; its segments are collected.
     async fn delete_account(&self, account: AccountId) -> Result<()>;
+
+    /// What an account uses.
+    async fn usage(&self, account: AccountId) -> Result<Option<Usage>>;
+    /// The account's own quota; none if there is no such account.
+    async fn quota(&self, account: AccountId) -> Result<Option<QuotaSetting>>;
+    /// Sets it; false if there is no such account.
+    async fn set_quota(&self, account: AccountId, quota: QuotaSetting) -> Result<bool>;
+    /// Counts everything anew and gives what is off: nothing, unless there is a fault. With `mend`, sets it right.
+    async fn check_usage(&self, mend: bool) -> Result<Vec<UsageFault>>;
 
     /// The account's vaults.
     async fn vaults(&self, account: AccountId) -> Result<Vec<VaultInfo>>;
@@ -316,18 +352,28 @@ pub trait Store: Send + Sync + 'static {
     /// Versions of a record, newest first.
     async fn history(&self, vault: VaultKey, record: RecordId) -> Result<Vec<Entry>>;
 
-    /// Announces a segment before its bytes are written.
-    async fn begin_segment(&self, vault: VaultKey, segment: SegmentId, now_utc: u64) -> Result<()>;
+    /// Announces a segment before its bytes are written. `bytes` of it count from now on; none of a part, which the
+    /// begun upload counts.
+    async fn begin_segment(
+        &self,
+        vault: VaultKey,
+        segment: SegmentId,
+        bytes: u64,
+        now_utc: u64,
+    ) -> Result<()>;
+    /// Gives a segment up that no row names yet; its bytes count until it is forgotten.
+    async fn drop_segment(&self, segment: SegmentId) -> Result<()>;
     /// Records the objects of a framed upload whose segment is durable. Objects that exist with the same
-    /// digest are left as they are; with another one, nothing is stored.
+    /// digest are left as they are; with another one, nothing is stored. False if nothing of it was new: the
+    /// segment is not needed then.
     async fn put_framed(
         &self,
         vault: VaultKey,
         segment: SegmentId,
         objects: Vec<FramedObject>,
         now_utc: u64,
-    ) -> Result<()>;
-    /// Begins or resumes an upload; gives the object and the parts held.
+    ) -> Result<bool>;
+    /// Begins or resumes an upload; gives the object and the parts held. A new one counts in full.
     async fn begin_object(
         &self,
         vault: VaultKey,
@@ -336,8 +382,8 @@ pub trait Store: Send + Sync + 'static {
         digest: Digest,
         now_utc: u64,
     ) -> Result<(ObjectRow, Vec<PartRow>)>;
-    /// Records a part whose segment is durable.
-    async fn put_part(&self, vault: VaultKey, blob: BlobId, part: PartRow, now_utc: u64) -> Result<()>;
+    /// Records a part whose segment is durable; false if it was there already, and the segment is not needed.
+    async fn put_part(&self, vault: VaultKey, blob: BlobId, part: PartRow, now_utc: u64) -> Result<bool>;
     /// Marks an object complete if its parts are all there and give its digest.
     async fn complete_object(&self, vault: VaultKey, blob: BlobId) -> Result<()>;
     /// An object whose bytes are gone from blob storage: it has to be uploaded again, and stays named.

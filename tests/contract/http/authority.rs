@@ -7,7 +7,7 @@ use crate::world::{World, rng};
 use lockstep_proto::api::auth::{SESSION_DEVICE, Session};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{Page, VaultLog, Vaults};
-use lockstep_proto::id::VaultId;
+use lockstep_proto::id::{SessionId, VaultId};
 use lockstep_proto::{Digest, label};
 use lockstep_server::extract::session::open_session;
 use lockstep_server::store::SessionRow;
@@ -24,7 +24,7 @@ pub(super) enum Needs {
 
 use Needs::{AnySession, AnySessionOfVault, Device, Nothing};
 
-/// Every route; `{v}` a vault, `{b}` an object, `{r}` a record.
+/// Every route; `{v}` a vault, `{b}` an object, `{r}` a record, `{s}` a session.
 pub(super) const ROUTES: &[(&str, &str, Needs)] = &[
     ("GET", "/healthz", Nothing),
     ("GET", "/readyz", Nothing),
@@ -46,6 +46,9 @@ pub(super) const ROUTES: &[(&str, &str, Needs)] = &[
     ("POST", "/v1/account/credentials", Device),
     ("POST", "/v1/account/delete", Device),
     ("POST", "/v1/heal/devices", Nothing),
+    ("GET", "/v1/account/usage", Device),
+    ("GET", "/v1/account/sessions", Device),
+    ("DELETE", "/v1/account/sessions/{s}", Device),
     ("GET", "/v1/vaults", AnySession),
     ("POST", "/v1/vaults", Device),
     ("POST", "/v1/vaults/{v}/delete", Device),
@@ -68,7 +71,7 @@ pub(super) const ROUTES: &[(&str, &str, Needs)] = &[
 const ID: &str = "0b0b0b0b-0b0b-0b0b-0b0b-0b0b0b0b0b0b";
 
 pub(super) fn fill(path: &str, vault: VaultId) -> String {
-    path.replace("{v}", &vault.to_string()).replace("{b}", ID).replace("{r}", ID)
+    path.replace("{v}", &vault.to_string()).replace("{b}", ID).replace("{r}", ID).replace("{s}", ID)
 }
 
 async fn ask(client: &Client, method: &str, path: &str) -> Answer {
@@ -86,6 +89,9 @@ async fn without_a_session_nothing_is_served() {
         account: seeded.world.account,
         device: seeded.world.author.keys.id(),
         kind: SESSION_DEVICE,
+        id: SessionId::from_bytes([9; 16]),
+        created_utc: 0,
+        used_utc: 0,
         expires_utc: 1,
     };
     running.app.store.put_session(expired).await.unwrap();
@@ -131,7 +137,7 @@ async fn a_provisional_session_sees_the_keyring_and_no_more() {
     let vault = VaultId::from_bytes([0x21; 16]);
     running.app.store.create_vault(seeded.world.account, seeded.world.birth(vault, 2)).await.unwrap();
     let client = &seeded.provisional;
-    for (method, path, needs) in ROUTES.iter().filter(|(method, ..)| *method != "DELETE") {
+    for (method, path, needs) in ROUTES.iter().filter(|(_, path, _)| *path != "/v1/session") {
         for (vault, is_keyring) in [(seeded.keyring, true), (vault, false), (VaultId::ZERO, false)] {
             let answer = ask(client, method, &fill(path, vault)).await;
             let refused = match needs {
@@ -237,7 +243,7 @@ fn spoilt_paths(seeded: &Seeded) -> Vec<String> {
     ];
     for (method, path, _) in ROUTES {
         for bad in &bad {
-            for place in ["{v}", "{b}", "{r}"] {
+            for place in ["{v}", "{b}", "{r}", "{s}"] {
                 if path.contains(place) {
                     let filled = fill(&path.replace(place, bad), seeded.keyring);
                     paths.push(format!("{method} {filled}"));

@@ -10,11 +10,11 @@ use lockstep_proto::blob::{object_digest, part_digest};
 use lockstep_proto::id::BlobId;
 use lockstep_proto::limits;
 
-fn blob(number: u8) -> BlobId {
+pub(super) fn blob(number: u8) -> BlobId {
     BlobId::from_bytes([number; 16])
 }
 
-fn frames(objects: &[(BlobId, &[u8])]) -> Vec<u8> {
+pub(super) fn frames(objects: &[(BlobId, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (blob, bytes) in objects {
         body.extend_from_slice(&frame_header(*blob, bytes.len() as u32));
@@ -28,19 +28,19 @@ impl Seeded {
         self.path(&format!("objects/{blob}"))
     }
 
-    async fn upload(&self, body: &[u8]) -> Answer {
+    pub(super) async fn upload(&self, body: &[u8]) -> Answer {
         self.client.send("POST", &self.path("objects"), "", body).await
     }
 
-    async fn begin(&self, blob: BlobId, size: u64, digest: Digest) -> Answer {
+    pub(super) async fn begin(&self, blob: BlobId, size: u64, digest: Digest) -> Answer {
         self.client.post(&self.path("uploads"), &BeginUpload { blob, size, digest }).await
     }
 
-    async fn part(&self, blob: BlobId, index: u64, bytes: &[u8]) -> Answer {
+    pub(super) async fn part(&self, blob: BlobId, index: u64, bytes: &[u8]) -> Answer {
         self.client.send("PUT", &self.path(&format!("uploads/{blob}/parts/{index}")), "", bytes).await
     }
 
-    async fn complete(&self, blob: BlobId) -> Answer {
+    pub(super) async fn complete(&self, blob: BlobId) -> Answer {
         self.client.send("POST", &self.path(&format!("uploads/{blob}/complete")), "", b"").await
     }
 }

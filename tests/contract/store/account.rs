@@ -1,12 +1,13 @@
-//! Secrets, challenges, sessions, accounts, device logs.
+//! Secrets, challenges, accounts, device logs.
 
+use super::session::session;
 use super::{AnyStore, at_once, refused};
 use crate::world::{World, digest, renewed, rng, sign_in};
 use lockstep_proto::Digest;
 use lockstep_proto::api::auth::{SESSION_DEVICE, SESSION_PROVISIONAL};
 use lockstep_proto::api::problem::Code;
-use lockstep_proto::id::{AccountId, DeviceId};
-use lockstep_server::store::{CHALLENGE_DEVICE, CHALLENGE_LOGIN, Challenge, SessionRow, SignInChange};
+use lockstep_proto::id::AccountId;
+use lockstep_server::store::{CHALLENGE_DEVICE, CHALLENGE_LOGIN, Challenge, SignInChange};
 use std::sync::Arc;
 
 pub(super) async fn the_first_secret_stays(store: AnyStore) {
@@ -52,32 +53,6 @@ pub(super) async fn of_many_takers_of_a_challenge_one_gets_it(store: AnyStore) {
     });
     let won = at_once(take.collect()).await;
     assert_eq!(won.iter().filter(|won| **won).count(), 1);
-}
-
-fn session(number: u8, kind: u8) -> SessionRow {
-    SessionRow {
-        token_hash: Digest::from_bytes([number; 32]),
-        account: AccountId::from_bytes([1; 16]),
-        device: DeviceId::from_bytes([number; 16]),
-        kind,
-        expires_utc: 100,
-    }
-}
-
-pub(super) async fn sessions_are_found_until_they_end(store: AnyStore) {
-    for number in 1..=2 {
-        store.put_session(session(number, SESSION_DEVICE)).await.unwrap();
-    }
-    let (one, two) = (session(1, SESSION_DEVICE), session(2, SESSION_DEVICE));
-    assert_eq!(store.session(one.token_hash, 99).await.unwrap(), Some(one));
-    assert_eq!(store.session(one.token_hash, 101).await.unwrap(), None, "expired");
-    assert_eq!(store.session(Digest::ZERO, 50).await.unwrap(), None, "unknown");
-    store.end_session(one.token_hash).await.unwrap();
-    store.end_session(one.token_hash).await.unwrap();
-    assert_eq!(store.session(one.token_hash, 50).await.unwrap(), None);
-    assert_eq!(store.session(two.token_hash, 50).await.unwrap(), Some(two), "the other goes on");
-    store.collect(101, 10).await.unwrap();
-    assert_eq!(store.session(two.token_hash, 50).await.unwrap(), None, "collected");
 }
 
 /// Nothing of a refused registration is there.

@@ -6,7 +6,7 @@ use crate::world::{Author, World, digest, rng, sign_in};
 use lockstep_proto::api::auth::SESSION_DEVICE;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::device_log::Pin;
-use lockstep_proto::id::{BlobId, DeviceId, Seq, VaultId};
+use lockstep_proto::id::{BlobId, DeviceId, Seq, SessionId, VaultId};
 use lockstep_proto::{Digest, label};
 use lockstep_server::store::{EntryEffect, FramedObject, NewEntry, SegmentId, SessionRow, SignInChange};
 
@@ -25,6 +25,9 @@ fn session_of(world: &World, device: DeviceId, number: u8) -> SessionRow {
         account: world.account,
         device,
         kind: SESSION_DEVICE,
+        id: SessionId::from_bytes([number; 16]),
+        created_utc: 1,
+        used_utc: 1,
         expires_utc: 100,
     }
 }
@@ -133,7 +136,7 @@ pub(super) async fn commits_that_do_not_know_of_a_revocation_are_refused(store: 
 /// Puts an object into a vault that a commit does not name.
 async fn put_object(home: &Home, number: u8) -> SegmentId {
     let segment = SegmentId([number; 16]);
-    home.store.begin_segment(home.key, segment, 1).await.unwrap();
+    home.store.begin_segment(home.key, segment, 9, 1).await.unwrap();
     let object = FramedObject {
         blob: BlobId::from_bytes([number; 16]),
         digest: Digest::from_bytes([number; 32]),

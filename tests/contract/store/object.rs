@@ -28,8 +28,9 @@ fn framed(number: u8, content: u8, start: u64) -> FramedObject {
 
 impl Home {
     async fn frames(&self, at: SegmentId, objects: Vec<FramedObject>, now: u64) -> Result<(), StoreError> {
-        self.store.begin_segment(self.key, at, now).await.unwrap();
-        self.store.put_framed(self.key, at, objects, now).await
+        let bytes = objects.iter().map(|object| object.size + 20).sum();
+        self.store.begin_segment(self.key, at, bytes, now).await.unwrap();
+        self.store.put_framed(self.key, at, objects, now).await.map(drop)
     }
 
     async fn is_there(&self, number: u8) -> bool {
@@ -37,10 +38,10 @@ impl Home {
     }
 
     async fn part(&self, number: u8, index: u64, content: u8, at: SegmentId) -> Result<(), StoreError> {
-        self.store.begin_segment(self.key, at, 10).await.unwrap();
+        self.store.begin_segment(self.key, at, 0, 10).await.unwrap();
         let digest = Digest::from_bytes([content; 32]);
         let part = PartRow { index, digest, segment: at, start: 0, size: 10 };
-        self.store.put_part(self.key, blob(number), part, 10).await
+        self.store.put_part(self.key, blob(number), part, 10).await.map(drop)
     }
 }
 
@@ -166,7 +167,7 @@ pub(super) async fn what_nobody_names_is_collected(store: AnyStore) {
 
 pub(super) async fn abandoned_segments_are_collected(store: AnyStore) {
     let home = Home::new(&store, 1).await;
-    store.begin_segment(home.key, segment(1), 1000).await.unwrap();
+    store.begin_segment(home.key, segment(1), 10, 1000).await.unwrap();
     home.frames(segment(2), vec![framed(1, 1, 0)], 2000).await.unwrap();
     home.frames(segment(3), vec![framed(1, 1, 0)], 1000).await.expect("nothing new in it");
     assert!(store.collect(1000 + GRACE, GRACE).await.unwrap().is_empty());

@@ -45,7 +45,7 @@ async fn objects(home: &Home, count: usize) -> Vec<BlobId> {
         digest: Digest::ZERO,
         start: 0,
     });
-    home.store.begin_segment(home.key, segment, 1).await.unwrap();
+    home.store.begin_segment(home.key, segment, 1, 1).await.unwrap();
     home.store.put_framed(home.key, segment, framed.collect(), 1).await.unwrap();
     blobs
 }

@@ -1,9 +1,9 @@
 //! Accounts, devices, sessions, challenges.
 
-use super::row::{byte, bytes, digest, id16, number, signed, sql};
+use super::row::{bytes, digest, id16, number, signed, sql};
 use super::{entry, failed, vault};
 use crate::error::StoreError;
-use crate::store::{Challenge, NewAccount, Result, SessionRow, SignIn, SignInChange};
+use crate::store::{Challenge, NewAccount, Result, SignIn, SignInChange};
 use lockstep_proto::Digest;
 use lockstep_proto::api::account::Devices;
 use lockstep_proto::api::problem::Code;
@@ -58,55 +58,6 @@ pub(super) async fn take_challenge(
     }
     let account = AccountId::from_bytes(id16(&row, 0)?);
     Ok(Some(Challenge { id, kind, account, data: bytes(&row, 1)?, expires_utc }))
-}
-
-pub(super) async fn put_session(c: &mut SqliteConnection, session: SessionRow) -> Result<()> {
-    sqlx::query(
-        "INSERT INTO session (token_hash, account, device, kind, expires_utc) VALUES (?, ?, ?, ?, ?)",
-    )
-    .bind(&session.token_hash.as_bytes()[..])
-    .bind(&session.account.as_bytes()[..])
-    .bind(&session.device.as_bytes()[..])
-    .bind(i64::from(session.kind))
-    .bind(sql(session.expires_utc)?)
-    .execute(c)
-    .await
-    .map_err(failed)?;
-    Ok(())
-}
-
-pub(super) async fn session(
-    pool: &SqlitePool,
-    token_hash: Digest,
-    now_utc: u64,
-) -> Result<Option<SessionRow>> {
-    let row = sqlx::query(
-        "SELECT account, device, kind, expires_utc FROM session WHERE token_hash = ? AND expires_utc > ?",
-    )
-    .bind(&token_hash.as_bytes()[..])
-    .bind(sql(now_utc)?)
-    .fetch_optional(pool)
-    .await
-    .map_err(failed)?;
-    row.map(|row| {
-        Ok(SessionRow {
-            token_hash,
-            account: AccountId::from_bytes(id16(&row, 0)?),
-            device: DeviceId::from_bytes(id16(&row, 1)?),
-            kind: byte(&row, 2)?,
-            expires_utc: number(&row, 3)?,
-        })
-    })
-    .transpose()
-}
-
-pub(super) async fn end_session(c: &mut SqliteConnection, token_hash: Digest) -> Result<()> {
-    sqlx::query("DELETE FROM session WHERE token_hash = ?")
-        .bind(&token_hash.as_bytes()[..])
-        .execute(c)
-        .await
-        .map_err(failed)?;
-    Ok(())
 }
 
 pub(super) async fn put_invite(c: &mut SqliteConnection, code_hash: Digest, expires_utc: u64) -> Result<()> {
@@ -202,7 +153,7 @@ pub(super) async fn register(c: &mut SqliteConnection, account: NewAccount) -> R
     }
     let id = entry.account;
     entry::add(c, entry, SignInChange::default()).await?;
-    vault::create(c, id, account.keyring).await
+    vault::create(c, id, account.keyring, None).await
 }
 
 pub(super) async fn devices(
@@ -236,6 +187,7 @@ pub(super) async fn delete(c: &mut SqliteConnection, account: AccountId) -> Resu
         vault::delete(c, key).await?;
     }
     for statement in [
+        "UPDATE segment SET owner = NULL, counted_bytes = 0 WHERE owner = ?",
         "DELETE FROM device_pin WHERE account = ?",
         "DELETE FROM device WHERE account = ?",
         "DELETE FROM device_log WHERE account = ?",

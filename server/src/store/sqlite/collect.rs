@@ -1,8 +1,10 @@
 //! Collection: what expired, and objects that no commit names after the grace period. It runs in the
 //! writer's transaction, so that no commit can come to name an object while it is being collected.
 
-use super::failed;
-use super::row::{id16, sql};
+use super::row::{id16, number, sql};
+use super::usage::{self, Charge};
+use super::{DefaultQuota, failed};
+use crate::domain::quota::{Allowance, ROW_BYTES};
 use crate::store::{Result, SegmentId, VaultKey};
 use lockstep_proto::id::BlobId;
 use sqlx::SqliteConnection;
@@ -20,10 +22,10 @@ pub(super) async fn collect(
         "DELETE FROM session WHERE expires_utc < ?",
         "DELETE FROM challenge WHERE expires_utc < ?",
         "DELETE FROM invite WHERE expires_utc < ?",
-        "DELETE FROM staged WHERE expires_utc < ?",
     ] {
         sqlx::query(statement).bind(now).execute(&mut *c).await.map_err(failed)?;
     }
+    expire_staged(c, now).await?;
     let cutoff = sql(now_utc.saturating_sub(grace_seconds))?;
     let unnamed = sqlx::query("SELECT vault, blob FROM object WHERE named = 0 AND created_utc < ? LIMIT ?")
         .bind(cutoff)
@@ -48,11 +50,20 @@ pub(super) async fn collect(
     dead.iter().map(|row| Ok(SegmentId(id16(row, 0)?))).collect()
 }
 
-pub(super) async fn forget_segment(c: &mut SqliteConnection, segment: SegmentId) -> Result<()> {
-    sqlx::query("DELETE FROM segment WHERE id = ? AND state = 3")
-        .bind(&segment.0[..])
-        .execute(c)
-        .await
-        .map_err(failed)?;
+async fn expire_staged(c: &mut SqliteConnection, now: i64) -> Result<()> {
+    let expired = sqlx::query(
+        "SELECT vault, count(*), sum(length(envelope)) FROM staged WHERE expires_utc < ? GROUP BY vault",
+    )
+    .bind(now)
+    .fetch_all(&mut *c)
+    .await
+    .map_err(failed)?;
+    for row in &expired {
+        let vault: i64 = sqlx::Row::try_get(row, 0).map_err(failed)?;
+        let freed = number(row, 1)?.saturating_mul(ROW_BYTES).saturating_add(number(row, 2)?);
+        let charge = Charge { freed, ..Charge::default() };
+        usage::charge(c, VaultKey(vault), DefaultQuota(None), charge, Allowance::Always).await?;
+    }
+    sqlx::query("DELETE FROM staged WHERE expires_utc < ?").bind(now).execute(c).await.map_err(failed)?;
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! Applying commits: everything is read, judged and written in the writer's transaction.
 
 use super::row::{digest, id16, maybe, number, sql};
-use super::{failed, repair};
+use super::usage::{self, Charge, row_bytes};
+use super::{DefaultQuota, ROWS_A_STATEMENT, failed, heal, no_vault, repair, stage};
 use crate::domain::commit::{Judged, Live, PreparedCommit, VaultState, judge};
+use crate::domain::quota::{ROW_BYTES, allowance_of};
 use crate::error::{Refusal, StoreError};
 use crate::store::{Pushed, Result, VaultKey};
 use lockstep_proto::Digest;
@@ -18,32 +20,11 @@ use lockstep_proto::state::StateDigest;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use std::collections::BTreeMap;
 
-/// Rows a statement: enough to amortise it, far below SQLite's limit of variables.
-const ROWS_A_STATEMENT: usize = 100;
-
-pub(super) async fn stage(
-    c: &mut SqliteConnection,
-    key: VaultKey,
-    envelopes: Vec<(Digest, Vec<u8>)>,
-    expires_utc: u64,
-) -> Result<()> {
-    let expires = sql(expires_utc)?;
-    for rows in envelopes.chunks(ROWS_A_STATEMENT) {
-        let mut query =
-            QueryBuilder::<Sqlite>::new("INSERT INTO staged (vault, digest, envelope, expires_utc) ");
-        query.push_values(rows, |mut row, (digest, bytes)| {
-            row.push_bind(key.0).push_bind(&digest.as_bytes()[..]).push_bind(bytes).push_bind(expires);
-        });
-        query.push(" ON CONFLICT (vault, digest) DO UPDATE SET expires_utc = excluded.expires_utc");
-        query.build().execute(&mut *c).await.map_err(failed)?;
-    }
-    Ok(())
-}
-
 pub(super) async fn apply(
     c: &mut SqliteConnection,
     account: AccountId,
     key: VaultKey,
+    quota: DefaultQuota,
     mut push: PreparedCommit,
 ) -> Result<Pushed> {
     let (end, state, records) = vault(c, key).await?;
@@ -51,7 +32,7 @@ pub(super) async fn apply(
     if seq <= end.seq {
         let same = commit_hash(c, key, seq).await? == Some(push.hash);
         if same && push.heals {
-            fill(c, key, &push).await?;
+            heal::fill(c, key, quota, &push).await?;
         }
         return Ok(if same { Pushed::Applied { seq, head: push.hash } } else { Pushed::HeadMoved });
     }
@@ -62,8 +43,8 @@ pub(super) async fn apply(
         Some(to) => repair::at(c, key, to, (end, state, records)).await?,
         None => (end, state, records),
     };
-    let staged = take_staged(c, key, &mut push).await?;
-    check_objects(c, key, &push).await?;
+    let staged = stage::take(c, key, &mut push).await?;
+    let lost = check_objects(c, key, &push).await?;
     let skip = commit_hash(c, key, seq.skip_target()).await?;
     let skip = skip.ok_or(StoreError::Corrupt("a commit of the chain is missing"))?;
     let live = live(c, key, &push.records()).await?;
@@ -71,31 +52,31 @@ pub(super) async fn apply(
     let identity = if push.commit.kind == KIND_CHANGE { None } else { identity(c, account).await? };
     let vault = VaultState { account, identity, tip, skip, state, records, live };
     let judged = judge(&push, &vault, &authors)?;
+    let mut charge = charge_of(&push, &staged, lost);
     if let Some(to) = push.changes.goes_back_to() {
-        repair::write(c, key, to, seq, judged.tip.vault_log_index).await?;
+        let log_bytes = repair::write(c, key, to, seq, judged.tip.vault_log_index).await?;
+        charge.freed = charge.freed.saturating_add(log_bytes);
     }
+    usage::charge(c, key, quota, charge, allowance_of(&push.changes)).await?;
     write(c, key, &push, &vault.live, &judged).await?;
-    drop_staged(c, key, &staged).await?;
+    stage::forget(c, key, &staged).await?;
     Ok(Pushed::Applied { seq, head: push.hash })
 }
 
-/// Envelopes that were not at hand when a commit was given back, and are now.
-async fn fill(c: &mut SqliteConnection, key: VaultKey, push: &PreparedCommit) -> Result<()> {
-    for change in &push.changes.0 {
-        let Some((record, _, digest)) = change.version() else { continue };
-        let Some(envelope) = push.envelopes.get(&digest) else { continue };
-        sqlx::query(
-            "UPDATE version SET envelope = ? WHERE vault = ? AND seq = ? AND record = ? AND length(envelope) = 0",
-        )
-        .bind(envelope.as_slice())
-        .bind(key.0)
-        .bind(sql(push.commit.seq.value())?)
-        .bind(&record.as_bytes()[..])
-        .execute(&mut *c)
-        .await
-        .map_err(failed)?;
+/// What a commit adds: header, change list, envelopes, the vault log's entry, objects that are `lost`. Envelopes that
+/// were staged count once; those that are missing count their rows.
+fn charge_of(push: &PreparedCommit, staged: &[Digest], lost: u64) -> Charge {
+    let size = |digest: &Digest| push.envelopes.get(digest).map_or(ROW_BYTES, |bytes| row_bytes(bytes));
+    let header = usage::signed_bytes(&push.signed).saturating_add(usage::length(&push.change_bytes));
+    let log = push.changes.rotation().map_or(0, usage::signed_bytes);
+    let rows = header.saturating_add(log).saturating_add(lost.saturating_mul(ROW_BYTES));
+    let versions = push.changes.0.iter().filter_map(Change::version);
+    Charge {
+        added: versions.fold(rows, |sum, (_, _, digest)| sum.saturating_add(size(&digest))),
+        freed: staged.iter().fold(0, |sum, digest| sum.saturating_add(size(digest))),
+        objects_added: lost,
+        objects_freed: 0,
     }
-    Ok(())
 }
 
 /// The account's identity key.
@@ -116,9 +97,10 @@ async fn vault(c: &mut SqliteConnection, key: VaultKey) -> Result<(Tip, StateDig
          FROM vault WHERE id = ?",
     )
     .bind(key.0)
-    .fetch_one(c)
+    .fetch_optional(c)
     .await
-    .map_err(failed)?;
+    .map_err(failed)?
+    .ok_or_else(no_vault)?;
     let state: &[u8] = row.try_get(7).map_err(failed)?;
     let state =
         StateDigest::from_bytes(state).ok_or(StoreError::Corrupt("a state digest has another length"))?;
@@ -146,47 +128,9 @@ async fn commit_hash(c: &mut SqliteConnection, key: VaultKey, seq: Seq) -> Resul
     row.map(|row| digest(&row, 0)).transpose()
 }
 
-/// Adds staged envelopes that the push names; gives their digests.
-async fn take_staged(
-    c: &mut SqliteConnection,
-    key: VaultKey,
-    push: &mut PreparedCommit,
-) -> Result<Vec<Digest>> {
-    let missing = push.missing();
-    let mut found = Vec::new();
-    for digests in missing.chunks(ROWS_A_STATEMENT) {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT digest, envelope FROM staged WHERE vault = ");
-        query.push_bind(key.0).push(" AND digest IN (");
-        let mut list = query.separated(", ");
-        for digest in digests {
-            list.push_bind(&digest.as_bytes()[..]);
-        }
-        query.push(")");
-        for row in query.build().fetch_all(&mut *c).await.map_err(failed)? {
-            let digest = digest(&row, 0)?;
-            push.envelopes.insert(digest, row.try_get(1).map_err(failed)?);
-            found.push(digest);
-        }
-    }
-    Ok(found)
-}
-
-async fn drop_staged(c: &mut SqliteConnection, key: VaultKey, digests: &[Digest]) -> Result<()> {
-    for digests in digests.chunks(ROWS_A_STATEMENT) {
-        let mut query = QueryBuilder::<Sqlite>::new("DELETE FROM staged WHERE vault = ");
-        query.push_bind(key.0).push(" AND digest IN (");
-        let mut list = query.separated(", ");
-        for digest in digests {
-            list.push_bind(&digest.as_bytes()[..]);
-        }
-        query.push(")");
-        query.build().execute(&mut *c).await.map_err(failed)?;
-    }
-    Ok(())
-}
-
-/// Every object that the push names is complete in this vault; from here on none of them is collected.
-async fn check_objects(c: &mut SqliteConnection, key: VaultKey, push: &PreparedCommit) -> Result<()> {
+/// Every object that the push names is complete in this vault; from here on none of them is collected. When a store is
+/// healed they may be missing: gives how many are new as lost ones.
+async fn check_objects(c: &mut SqliteConnection, key: VaultKey, push: &PreparedCommit) -> Result<u64> {
     let mut missing = push.blobs();
     let named: Vec<_> = missing.iter().copied().collect();
     for blobs in named.chunks(ROWS_A_STATEMENT) {
@@ -203,32 +147,15 @@ async fn check_objects(c: &mut SqliteConnection, key: VaultKey, push: &PreparedC
         }
     }
     if push.heals {
-        return lose(c, key, missing.into_iter().collect()).await;
+        return heal::lose(c, key, missing).await;
     }
     if missing.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let mut refusal =
         Refusal::new(Code::MissingObject, "objects that the commit names are not there; upload them again");
     refusal.names = missing.iter().map(ToString::to_string).collect();
     Err(refusal.into())
-}
-
-/// Remembers objects that a commit names and that are not here: whoever has the contents uploads them again.
-async fn lose(c: &mut SqliteConnection, key: VaultKey, blobs: Vec<BlobId>) -> Result<()> {
-    for blob in blobs {
-        sqlx::query(
-            "INSERT INTO object (vault, blob, size, digest, complete, named, created_utc, lost)
-             VALUES (?, ?, 0, ?, 0, 1, 0, 1) ON CONFLICT (vault, blob) DO UPDATE SET named = 1",
-        )
-        .bind(key.0)
-        .bind(&blob.as_bytes()[..])
-        .bind(&Digest::ZERO.as_bytes()[..])
-        .execute(&mut *c)
-        .await
-        .map_err(failed)?;
-    }
-    Ok(())
 }
 
 async fn live(

@@ -1,7 +1,7 @@
 //! Appending to the device log, and everything that changes with an entry.
 
-use super::failed;
 use super::row::{bytes, digest, number, sql};
+use super::{failed, usage};
 use crate::error::StoreError;
 use crate::store::{EntryEffect, NewEntry, Result, SignInChange};
 use lockstep_proto::api::problem::Code;
@@ -69,6 +69,7 @@ async fn append(c: &mut SqliteConnection, entry: &NewEntry) -> Result<()> {
         .execute(&mut *c)
         .await
         .map_err(failed)?;
+    usage::count_log_entry(c, entry.account, &entry.entry).await?;
     match &entry.effect {
         EntryEffect::Enrol { device, sign_key } => {
             sqlx::query("INSERT INTO device (account, device, sign_key, enrolled_at) VALUES (?, ?, ?, ?)")

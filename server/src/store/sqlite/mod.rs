@@ -5,24 +5,32 @@ mod account;
 mod collect;
 mod commit;
 mod entry;
+mod heal;
 mod object;
 mod pull;
 mod repair;
 mod row;
 mod schema;
+mod segment;
+mod session;
+mod stage;
+mod usage;
 mod vault;
 mod writer;
 
 use super::{
     Challenge, EntryQuery, FramedObject, NewAccount, NewEntry, NewVault, ObjectRow, PartRow, Pushed, Result,
-    SegmentId, SessionRow, SignIn, SignInChange, Store, VaultKey, VaultRow,
+    SegmentId, SessionRow, SignIn, SignInChange, Store, UsageFault, VaultKey, VaultRow,
 };
 use crate::domain::commit::PreparedCommit;
+use crate::domain::quota::QuotaSetting;
 use crate::error::StoreError;
 use async_trait::async_trait;
 use lockstep_proto::api::account::Devices;
+use lockstep_proto::api::problem::Code;
+use lockstep_proto::api::usage::Usage;
 use lockstep_proto::api::vault::{CommitEntry, Entry, VaultInfo};
-use lockstep_proto::id::{AccountId, BlobId, DeviceId, RecordId, Seq, VaultId};
+use lockstep_proto::id::{AccountId, BlobId, DeviceId, RecordId, Seq, SessionId, VaultId};
 use lockstep_proto::{Digest, Signed};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, SqliteConnection, SqlitePool};
@@ -33,11 +41,19 @@ use writer::Writer;
 
 const READERS_MAX: u32 = 4;
 
+/// Rows a statement: enough to amortise it, far below SQLite's limit of variables.
+const ROWS_A_STATEMENT: usize = 100;
+
 /// The SQLite back end.
 pub struct SqliteStore {
     writer: Writer,
     readers: SqlitePool,
+    quota: DefaultQuota,
 }
+
+/// What an account without a quota of its own may use; none is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct DefaultQuota(Option<u64>);
 
 /// Turns a database error into ours; a full disk is told apart.
 pub(super) fn failed(error: sqlx::Error) -> StoreError {
@@ -46,6 +62,11 @@ pub(super) fn failed(error: sqlx::Error) -> StoreError {
         Some("13") => StoreError::Full,
         _ => StoreError::Unavailable(Arc::new(error)),
     }
+}
+
+/// The vault was deleted since the request found it.
+fn no_vault() -> StoreError {
+    StoreError::refused(Code::NotFound, "there is no such vault; it may have been deleted")
 }
 
 impl SqliteStore {
@@ -88,7 +109,14 @@ impl SqliteStore {
             .connect_with(reading)
             .await
             .map_err(failed)?;
-        Ok(Self { writer: Writer::start(connection, options), readers })
+        Ok(Self { writer: Writer::start(connection, options), readers, quota: DefaultQuota(None) })
+    }
+
+    /// Sets what an account without a quota of its own may use; none is no limit.
+    #[must_use]
+    pub fn with_default_quota(mut self, bytes: Option<u64>) -> Self {
+        self.quota = DefaultQuota(bytes);
+        self
     }
 
     /// Waits for the writer's queue and closes all connections; the writer's last, because only that one may bring
@@ -119,15 +147,27 @@ impl Store for SqliteStore {
     }
 
     async fn put_session(&self, session: SessionRow) -> Result<()> {
-        self.writer.run(move |c| Box::pin(account::put_session(c, session))).await
+        self.writer.run(move |c| Box::pin(session::put(c, session))).await
     }
 
     async fn session(&self, token_hash: Digest, now_utc: u64) -> Result<Option<SessionRow>> {
-        account::session(&self.readers, token_hash, now_utc).await
+        session::find(&self.readers, token_hash, now_utc).await
     }
 
     async fn end_session(&self, token_hash: Digest) -> Result<()> {
-        self.writer.run(move |c| Box::pin(account::end_session(c, token_hash))).await
+        self.writer.run(move |c| Box::pin(session::end(c, token_hash))).await
+    }
+
+    async fn touch_session(&self, token_hash: Digest, now_utc: u64) -> Result<()> {
+        self.writer.run(move |c| Box::pin(session::touch(c, token_hash, now_utc))).await
+    }
+
+    async fn sessions(&self, account: AccountId, now_utc: u64) -> Result<Vec<SessionRow>> {
+        session::list(&self.readers, account, now_utc).await
+    }
+
+    async fn revoke_session(&self, account: AccountId, id: SessionId) -> Result<bool> {
+        self.writer.run(move |c| Box::pin(session::revoke(c, account, id))).await
     }
 
     async fn put_invite(&self, code_hash: Digest, expires_utc: u64) -> Result<()> {
@@ -171,6 +211,22 @@ impl Store for SqliteStore {
         self.writer.run(move |c| Box::pin(account::delete(c, account))).await
     }
 
+    async fn usage(&self, account: AccountId) -> Result<Option<Usage>> {
+        usage::of(&self.readers, account, self.quota).await
+    }
+
+    async fn quota(&self, account: AccountId) -> Result<Option<QuotaSetting>> {
+        usage::quota(&self.readers, account).await
+    }
+
+    async fn set_quota(&self, account: AccountId, quota: QuotaSetting) -> Result<bool> {
+        self.writer.run(move |c| Box::pin(usage::set_quota(c, account, quota))).await
+    }
+
+    async fn check_usage(&self, mend: bool) -> Result<Vec<UsageFault>> {
+        self.writer.run(move |c| Box::pin(usage::check(c, mend))).await
+    }
+
     async fn vaults(&self, account: AccountId) -> Result<Vec<VaultInfo>> {
         vault::list(&self.readers, account).await
     }
@@ -180,7 +236,8 @@ impl Store for SqliteStore {
     }
 
     async fn create_vault(&self, account: AccountId, new: NewVault) -> Result<()> {
-        self.writer.run(move |c| Box::pin(vault::create(c, account, new))).await
+        let quota = self.quota;
+        self.writer.run(move |c| Box::pin(vault::create(c, account, new, Some(quota)))).await
     }
 
     async fn delete_vault(&self, key: VaultKey) -> Result<()> {
@@ -192,11 +249,13 @@ impl Store for SqliteStore {
     }
 
     async fn stage(&self, key: VaultKey, envelopes: Vec<(Digest, Vec<u8>)>, expires_utc: u64) -> Result<()> {
-        self.writer.run(move |c| Box::pin(commit::stage(c, key, envelopes, expires_utc))).await
+        let quota = self.quota;
+        self.writer.run(move |c| Box::pin(stage::put(c, key, quota, envelopes, expires_utc))).await
     }
 
     async fn apply_commit(&self, account: AccountId, key: VaultKey, push: PreparedCommit) -> Result<Pushed> {
-        self.writer.run(move |c| Box::pin(commit::apply(c, account, key, push))).await
+        let quota = self.quota;
+        self.writer.run(move |c| Box::pin(commit::apply(c, account, key, quota, push))).await
     }
 
     async fn commits(&self, key: VaultKey, after: Option<Seq>) -> Result<(Seq, Vec<CommitEntry>, bool)> {
@@ -219,8 +278,13 @@ impl Store for SqliteStore {
         pull::history(&mut transaction, key, record).await
     }
 
-    async fn begin_segment(&self, key: VaultKey, segment: SegmentId, now_utc: u64) -> Result<()> {
-        self.writer.run(move |c| Box::pin(object::begin_segment(c, key, segment, now_utc))).await
+    async fn begin_segment(&self, key: VaultKey, segment: SegmentId, bytes: u64, now_utc: u64) -> Result<()> {
+        let quota = self.quota;
+        self.writer.run(move |c| Box::pin(segment::begin(c, key, quota, segment, bytes, now_utc))).await
+    }
+
+    async fn drop_segment(&self, segment: SegmentId) -> Result<()> {
+        self.writer.run(move |c| Box::pin(segment::give_up(c, segment))).await
     }
 
     async fn put_framed(
@@ -229,8 +293,9 @@ impl Store for SqliteStore {
         segment: SegmentId,
         objects: Vec<FramedObject>,
         now_utc: u64,
-    ) -> Result<()> {
-        self.writer.run(move |c| Box::pin(object::put_framed(c, key, segment, objects, now_utc))).await
+    ) -> Result<bool> {
+        let quota = self.quota;
+        self.writer.run(move |c| Box::pin(object::put_framed(c, key, quota, segment, objects, now_utc))).await
     }
 
     async fn begin_object(
@@ -241,11 +306,13 @@ impl Store for SqliteStore {
         digest: Digest,
         now_utc: u64,
     ) -> Result<(ObjectRow, Vec<PartRow>)> {
-        self.writer.run(move |c| Box::pin(object::begin(c, key, blob, size, digest, now_utc))).await
+        let (quota, object) = (self.quota, ObjectRow { size, digest, complete: false });
+        self.writer.run(move |c| Box::pin(object::begin(c, key, quota, blob, object, now_utc))).await
     }
 
-    async fn put_part(&self, key: VaultKey, blob: BlobId, part: PartRow, now_utc: u64) -> Result<()> {
-        self.writer.run(move |c| Box::pin(object::put_part(c, key, blob, part, now_utc))).await
+    async fn put_part(&self, key: VaultKey, blob: BlobId, part: PartRow, now_utc: u64) -> Result<bool> {
+        let quota = self.quota;
+        self.writer.run(move |c| Box::pin(object::put_part(c, key, quota, blob, part, now_utc))).await
     }
 
     async fn complete_object(&self, key: VaultKey, blob: BlobId) -> Result<()> {
@@ -266,6 +333,6 @@ impl Store for SqliteStore {
     }
 
     async fn forget_segment(&self, segment: SegmentId) -> Result<()> {
-        self.writer.run(move |c| Box::pin(collect::forget_segment(c, segment))).await
+        self.writer.run(move |c| Box::pin(segment::forget(c, segment))).await
     }
 }

@@ -1,7 +1,9 @@
 //! Objects, parts and segments: where blob bytes lie, not the bytes.
 
-use super::failed;
 use super::row::{digest, id16, number, sql};
+use super::usage::{self, Charge};
+use super::{DefaultQuota, ROWS_A_STATEMENT, failed, segment as segments};
+use crate::domain::quota::{Allowance, ROW_BYTES};
 use crate::error::StoreError;
 use crate::store::{FramedObject, ObjectRow, PartRow, Result, SegmentId, VaultKey};
 use lockstep_proto::Digest;
@@ -11,62 +13,52 @@ use lockstep_proto::id::BlobId;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use std::collections::BTreeMap;
 
-const ROWS_A_STATEMENT: usize = 100;
-
-pub(super) async fn begin_segment(
-    c: &mut SqliteConnection,
-    key: VaultKey,
-    segment: SegmentId,
-    now_utc: u64,
-) -> Result<()> {
-    sqlx::query("INSERT INTO segment (id, vault, state, created_utc) VALUES (?, ?, 1, ?)")
-        .bind(&segment.0[..])
-        .bind(key.0)
-        .bind(sql(now_utc)?)
-        .execute(c)
-        .await
-        .map_err(failed)?;
-    Ok(())
-}
-
-async fn use_segment(c: &mut SqliteConnection, segment: SegmentId) -> Result<()> {
-    let used = sqlx::query("UPDATE segment SET state = 2 WHERE id = ? AND state = 1")
-        .bind(&segment.0[..])
-        .execute(c)
-        .await
-        .map_err(failed)?;
-    if used.rows_affected() == 1 {
-        Ok(())
-    } else {
-        Err(StoreError::refused(Code::Expired, "the upload took too long; send it again"))
-    }
-}
-
 pub(super) async fn put_framed(
     c: &mut SqliteConnection,
     key: VaultKey,
+    quota: DefaultQuota,
     segment: SegmentId,
     objects: Vec<FramedObject>,
     now_utc: u64,
-) -> Result<()> {
+) -> Result<bool> {
     let known = known(c, key, &objects).await?;
     let mut fresh = Vec::new();
+    let mut count = 0_u64;
     for object in &objects {
         match known.get(&object.blob) {
-            None => fresh.push(object),
+            None => {
+                fresh.push(object);
+                count = count.saturating_add(1);
+            }
             Some(known) if known.differs(object.digest) => return Err(differs(object.blob)),
             Some(Known { complete: true, .. }) => touch(c, key, object.blob, now_utc).await?,
             Some(_) => {
-                drop_parts(c, key, object.blob).await?;
+                empty(c, key, object.blob).await?;
                 fresh.push(object);
             }
         }
     }
-    // A segment that holds nothing new stays "being written" and is collected.
+    // A segment that holds nothing new stays "being written": it is given up, or collected.
     if fresh.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
-    use_segment(c, segment).await?;
+    // All of its bytes count, those of objects that were known before too: they lie there as long as the others.
+    let bytes = objects.iter().fold(0_u64, |sum, object| sum.saturating_add(object.size));
+    let freed = segments::take(c, segment, bytes).await?;
+    let added = bytes.saturating_add(count.saturating_mul(ROW_BYTES));
+    let charge = Charge { added, freed, objects_added: count, objects_freed: 0 };
+    usage::charge(c, key, quota, charge, Allowance::Quota).await?;
+    insert_framed(c, key, segment, &fresh, now_utc).await?;
+    Ok(true)
+}
+
+async fn insert_framed(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    segment: SegmentId,
+    fresh: &[&FramedObject],
+    now_utc: u64,
+) -> Result<()> {
     let now = sql(now_utc)?;
     for rows in fresh.chunks(ROWS_A_STATEMENT) {
         let mut query = QueryBuilder::<Sqlite>::new(
@@ -160,19 +152,25 @@ fn differs(blob: BlobId) -> StoreError {
 
 /// Drops an object and its parts.
 pub(super) async fn forget(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<()> {
-    drop_parts(c, key, blob).await?;
-    sqlx::query("DELETE FROM object WHERE vault = ? AND blob = ?")
+    let added = drop_parts(c, key, blob).await?;
+    let gone = sqlx::query("DELETE FROM object WHERE vault = ? AND blob = ? RETURNING reserved_bytes")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
-        .execute(c)
+        .fetch_optional(&mut *c)
         .await
         .map_err(failed)?;
-    Ok(())
+    let mut charge = Charge { added, ..Charge::default() };
+    if let Some(row) = gone {
+        charge.freed = number(&row, 0)?.saturating_add(ROW_BYTES);
+        charge.objects_freed = 1;
+    }
+    // The parts held are never more than was reserved for the whole.
+    usage::charge(c, key, DefaultQuota(None), charge, Allowance::Always).await
 }
 
 /// An object whose bytes are gone: its parts are forgotten, it is not complete, and it may be uploaded again.
 pub(super) async fn lose(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<()> {
-    drop_parts(c, key, blob).await?;
+    empty(c, key, blob).await?;
     sqlx::query("UPDATE object SET complete = 0, lost = 1 WHERE vault = ? AND blob = ?")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
@@ -182,101 +180,122 @@ pub(super) async fn lose(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) 
     Ok(())
 }
 
-/// Drops an object's parts; segments that hold nothing else are marked for deletion.
-async fn drop_parts(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<()> {
-    let segments = sqlx::query("DELETE FROM part WHERE vault = ? AND blob = ? RETURNING segment")
+/// Drops an object's parts and what is reserved for them; its row stays.
+async fn empty(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<()> {
+    let reserved: Option<i64> =
+        sqlx::query_scalar("SELECT reserved_bytes FROM object WHERE vault = ? AND blob = ?")
+            .bind(key.0)
+            .bind(&blob.as_bytes()[..])
+            .fetch_optional(&mut *c)
+            .await
+            .map_err(failed)?;
+    let added = drop_parts(c, key, blob).await?;
+    sqlx::query("UPDATE object SET reserved_bytes = 0 WHERE vault = ? AND blob = ?")
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .execute(&mut *c)
+        .await
+        .map_err(failed)?;
+    let freed = reserved.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
+    let charge = Charge { added, freed, ..Charge::default() };
+    usage::charge(c, key, DefaultQuota(None), charge, Allowance::Always).await
+}
+
+/// Drops an object's parts; segments that hold nothing else are marked for deletion, and count until then. Gives the
+/// bytes that count anew.
+async fn drop_parts(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<u64> {
+    let parts = sqlx::query("DELETE FROM part WHERE vault = ? AND blob = ? RETURNING segment, size")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
         .fetch_all(&mut *c)
         .await
         .map_err(failed)?;
-    for row in &segments {
-        release(c, SegmentId(id16(row, 0)?)).await?;
+    let mut added = 0_u64;
+    for row in &parts {
+        let counted = segments::release(c, SegmentId(id16(row, 0)?), number(row, 1)?).await?;
+        added = added.saturating_add(counted);
     }
-    Ok(())
-}
-
-/// Marks a segment for deletion if no part lies in it any more.
-async fn release(c: &mut SqliteConnection, segment: SegmentId) -> Result<()> {
-    sqlx::query(
-        "UPDATE segment SET state = 3 WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM part WHERE part.segment = ?1)",
-    )
-    .bind(&segment.0[..])
-    .execute(c)
-    .await
-    .map_err(failed)?;
-    Ok(())
+    Ok(added)
 }
 
 pub(super) async fn begin(
     c: &mut SqliteConnection,
     key: VaultKey,
+    quota: DefaultQuota,
     blob: BlobId,
-    size: u64,
-    digest: Digest,
+    new: ObjectRow,
     now_utc: u64,
 ) -> Result<(ObjectRow, Vec<PartRow>)> {
-    if let Some((row, parts)) = find(c, key, blob).await? {
-        touch(c, key, blob, now_utc).await?;
-        if row.digest == Digest::ZERO && !row.complete {
-            // Named while its contents were not here: what it is, is told now.
-            sqlx::query("UPDATE object SET size = ?, digest = ? WHERE vault = ? AND blob = ?")
-                .bind(sql(size)?)
-                .bind(&digest.as_bytes()[..])
-                .bind(key.0)
-                .bind(&blob.as_bytes()[..])
-                .execute(c)
-                .await
-                .map_err(failed)?;
-            return Ok((ObjectRow { size, digest, complete: false }, Vec::new()));
-        }
-        return if row.size == size && row.digest == digest { Ok((row, parts)) } else { Err(differs(blob)) };
+    let Some((row, parts)) = find(c, key, blob).await? else {
+        sqlx::query(
+            "INSERT INTO object (vault, blob, size, digest, complete, named, created_utc, reserved_bytes)
+             VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?3)",
+        )
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .bind(sql(new.size)?)
+        .bind(&new.digest.as_bytes()[..])
+        .bind(sql(now_utc)?)
+        .execute(&mut *c)
+        .await
+        .map_err(failed)?;
+        let added = new.size.saturating_add(ROW_BYTES);
+        let charge = Charge { added, objects_added: 1, ..Charge::default() };
+        usage::charge(c, key, quota, charge, Allowance::Quota).await?;
+        return Ok((new, Vec::new()));
+    };
+    touch(c, key, blob, now_utc).await?;
+    let is_unknown = row.digest == Digest::ZERO && !row.complete;
+    if !is_unknown && (row.size != new.size || row.digest != new.digest) {
+        return Err(differs(blob));
     }
-    sqlx::query(
-        "INSERT INTO object (vault, blob, size, digest, complete, named, created_utc) VALUES (?, ?, ?, ?, 0, 0, ?)",
+    if row.complete {
+        return Ok((row, parts));
+    }
+    // One that was lost takes its place again; what it is, is told now if its contents were never here.
+    let again = sqlx::query(
+        "UPDATE object SET size = ?1, digest = ?2, reserved_bytes = ?1
+         WHERE vault = ?3 AND blob = ?4 AND reserved_bytes = 0",
     )
+    .bind(sql(new.size)?)
+    .bind(&new.digest.as_bytes()[..])
     .bind(key.0)
     .bind(&blob.as_bytes()[..])
-    .bind(sql(size)?)
-    .bind(&digest.as_bytes()[..])
-    .bind(sql(now_utc)?)
-    .execute(c)
+    .execute(&mut *c)
     .await
     .map_err(failed)?;
-    Ok((ObjectRow { size, digest, complete: false }, Vec::new()))
+    if again.rows_affected() == 1 {
+        let charge = Charge { added: new.size, ..Charge::default() };
+        usage::charge(c, key, quota, charge, Allowance::Quota).await?;
+    }
+    Ok((new, parts))
 }
 
 pub(super) async fn put_part(
     c: &mut SqliteConnection,
     key: VaultKey,
+    quota: DefaultQuota,
     blob: BlobId,
     part: PartRow,
     now_utc: u64,
-) -> Result<()> {
-    let begun = sqlx::query("SELECT complete FROM object WHERE vault = ? AND blob = ?")
+) -> Result<bool> {
+    let begun = sqlx::query("SELECT complete, reserved_bytes FROM object WHERE vault = ? AND blob = ?")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
         .fetch_optional(&mut *c)
         .await
         .map_err(failed)?;
+    // One that was lost is begun again first.
     match begun {
-        None => return Err(StoreError::refused(Code::NotFound, "this upload was not begun, or it expired")),
-        Some(row) if number(&row, 0)? == 1 => return Ok(()),
-        Some(_) => {}
+        Some(row) if number(&row, 0)? == 1 => return Ok(false),
+        Some(row) if number(&row, 1)? > 0 => {}
+        _ => return Err(StoreError::refused(Code::NotFound, "this upload was not begun, or it expired")),
     }
-    use_segment(c, part.segment).await?;
     touch(c, key, blob, now_utc).await?;
-    let before =
-        sqlx::query("DELETE FROM part WHERE vault = ? AND blob = ? AND position = ? RETURNING segment")
-            .bind(key.0)
-            .bind(&blob.as_bytes()[..])
-            .bind(sql(part.index)?)
-            .fetch_optional(&mut *c)
-            .await
-            .map_err(failed)?;
-    if let Some(row) = before {
-        release(c, SegmentId(id16(&row, 0)?)).await?;
+    if !replace_part(c, key, quota, blob, &part).await? {
+        return Ok(false);
     }
+    segments::take(c, part.segment, 0).await?;
     sqlx::query(
         "INSERT INTO part (vault, blob, position, digest, segment, start, size) VALUES (?, ?, ?, ?, ?, ?, ?)",
     )
@@ -290,7 +309,39 @@ pub(super) async fn put_part(
     .execute(c)
     .await
     .map_err(failed)?;
-    Ok(())
+    Ok(true)
+}
+
+/// Makes place for a part; false if the same bytes are held. Other bytes count until they are deleted.
+async fn replace_part(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    quota: DefaultQuota,
+    blob: BlobId,
+    part: &PartRow,
+) -> Result<bool> {
+    let held =
+        sqlx::query("SELECT digest, segment, size FROM part WHERE vault = ? AND blob = ? AND position = ?")
+            .bind(key.0)
+            .bind(&blob.as_bytes()[..])
+            .bind(sql(part.index)?)
+            .fetch_optional(&mut *c)
+            .await
+            .map_err(failed)?;
+    let Some(held) = held else { return Ok(true) };
+    if digest(&held, 0)? == part.digest {
+        return Ok(false);
+    }
+    sqlx::query("DELETE FROM part WHERE vault = ? AND blob = ? AND position = ?")
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .bind(sql(part.index)?)
+        .execute(&mut *c)
+        .await
+        .map_err(failed)?;
+    let added = segments::release(c, SegmentId(id16(&held, 1)?), number(&held, 2)?).await?;
+    usage::charge(c, key, quota, Charge { added, ..Charge::default() }, Allowance::Quota).await?;
+    Ok(true)
 }
 
 pub(super) async fn complete(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<()> {

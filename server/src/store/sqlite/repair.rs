@@ -1,7 +1,7 @@
 //! A repair that goes back: which state holds afterwards, and what is written for it.
 
-use super::failed;
-use super::row::{bytes, digest, id16, number, sql};
+use super::row::{bytes, digest, id16, number, signed, sql};
+use super::{failed, usage};
 use crate::domain::commit::Live;
 use crate::error::StoreError;
 use crate::store::{Result, VaultKey};
@@ -89,14 +89,15 @@ fn version(row: &SqliteRow) -> Result<(RecordId, Live)> {
     Ok((RecordId::from_bytes(id16(row, 0)?), live))
 }
 
-/// Makes what was after an earlier commit the newest again; `by` is the repair.
+/// Makes what was after an earlier commit the newest again; `by` is the repair. Gives the bytes that count no more:
+/// entries of the vault log. What is abandoned stays, and counts.
 pub(super) async fn write(
     c: &mut SqliteConnection,
     key: VaultKey,
     to: Seq,
     by: Seq,
     vault_log_index: u64,
-) -> Result<()> {
+) -> Result<u64> {
     let (to, by) = (sql(to.value())?, sql(by.value())?);
     for statement in [
         "UPDATE version SET abandoned = ?3 WHERE vault = ?1 AND seq > ?2 AND abandoned IS NULL",
@@ -111,11 +112,16 @@ pub(super) async fn write(
     ] {
         sqlx::query(statement).bind(key.0).bind(to).bind(by).execute(&mut *c).await.map_err(failed)?;
     }
-    sqlx::query("DELETE FROM vault_log WHERE vault = ? AND position > ?")
-        .bind(key.0)
-        .bind(sql(vault_log_index)?)
-        .execute(c)
-        .await
-        .map_err(failed)?;
-    Ok(())
+    let rows =
+        sqlx::query("DELETE FROM vault_log WHERE vault = ? AND position > ? RETURNING bytes, signature")
+            .bind(key.0)
+            .bind(sql(vault_log_index)?)
+            .fetch_all(c)
+            .await
+            .map_err(failed)?;
+    let mut freed = 0_u64;
+    for row in &rows {
+        freed = freed.saturating_add(usage::signed_bytes(&signed(row, 0, 1)?));
+    }
+    Ok(freed)
 }

@@ -19,7 +19,7 @@ macro_rules! migration {
 pub(super) fn migrator() -> Migrator {
     Migrator::with_migrations(vec![
         migration!(1, "0001_init"),
+        migration!(2, "0002_usage"),
         migration!(3, "0003_devices"),
-        migration!(6, "0006_vault_keys"),
     ])
 }

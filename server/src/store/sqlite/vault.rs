@@ -1,7 +1,9 @@
 //! Vaults and their logs.
 
-use super::failed;
 use super::row::{digest, id16, number, signed, sql};
+use super::usage::{self, Charge};
+use super::{DefaultQuota, failed};
+use crate::domain::quota::{self, Allowance};
 use crate::error::StoreError;
 use crate::store::{NewVault, Result, VaultKey, VaultRow};
 use lockstep_proto::Signed;
@@ -46,7 +48,13 @@ pub(super) async fn find(pool: &SqlitePool, account: AccountId, vault: VaultId) 
     .transpose()
 }
 
-pub(super) async fn create(c: &mut SqliteConnection, account: AccountId, new: NewVault) -> Result<()> {
+/// Stores a birth. Without a quota it is the keyring's, which comes with the account.
+pub(super) async fn create(
+    c: &mut SqliteConnection,
+    account: AccountId,
+    new: NewVault,
+    quota: Option<DefaultQuota>,
+) -> Result<()> {
     let tip = &new.tip;
     let known = sqlx::query(
         "SELECT h.hash, l.bytes FROM vault v
@@ -77,14 +85,15 @@ pub(super) async fn create(c: &mut SqliteConnection, account: AccountId, new: Ne
             "the account has 1,024 vaults and can not have more",
         ));
     }
-    let key: i64 = sqlx::query_scalar("UPDATE vault_key SET last = last + 1 RETURNING last")
+    let changes = Changes::default().encode();
+    let key: i64 = sqlx::query_scalar("UPDATE vault_key SET next = next + 1 RETURNING next - 1")
         .fetch_one(&mut *c)
         .await
         .map_err(failed)?;
     sqlx::query(
-        "INSERT INTO vault (id, account, vault, seq, head, epoch, device_log_index, log_index, log_head, state,
-                            records, rotated_at)
-         VALUES (?, ?, ?, 0, ?, ?, ?, 0, ?, ?, 0, ?)",
+        "INSERT INTO vault (id, account, vault, seq, head, epoch, device_log_index, log_index, log_head, state, records,
+                            is_keyring, rotated_at)
+         VALUES (?, ?, ?, 0, ?, ?, ?, 0, ?, ?, 0, ?, ?)",
     )
     .bind(key)
     .bind(&account.as_bytes()[..])
@@ -94,6 +103,7 @@ pub(super) async fn create(c: &mut SqliteConnection, account: AccountId, new: Ne
     .bind(sql(tip.device_log_index)?)
     .bind(&tip.vault_log_head.as_bytes()[..])
     .bind(StateDigest::default().to_bytes())
+    .bind(quota.is_none())
     .bind(sql(tip.rotated_at)?)
     .execute(&mut *c)
     .await
@@ -112,11 +122,16 @@ pub(super) async fn create(c: &mut SqliteConnection, account: AccountId, new: Ne
     .bind(&tip.hash.as_bytes()[..])
     .bind(&new.genesis.bytes.0)
     .bind(&new.genesis.signature.0[..])
-    .bind(Changes::default().encode())
-    .execute(c)
+    .bind(&changes)
+    .execute(&mut *c)
     .await
     .map_err(failed)?;
-    Ok(())
+    let log = usage::signed_bytes(&new.create);
+    let genesis = usage::signed_bytes(&new.genesis).saturating_add(usage::length(&changes));
+    let added = quota::VAULT_BYTES.saturating_add(log).saturating_add(genesis);
+    let (quota, allowance) =
+        quota.map_or((DefaultQuota(None), Allowance::Always), |quota| (quota, Allowance::Quota));
+    usage::charge(c, VaultKey(key), quota, Charge { added, ..Charge::default() }, allowance).await
 }
 
 pub(super) async fn log(pool: &SqlitePool, key: VaultKey) -> Result<Vec<Signed>> {
@@ -128,10 +143,17 @@ pub(super) async fn log(pool: &SqlitePool, key: VaultKey) -> Result<Vec<Signed>>
     rows.iter().map(|row| signed(row, 0, 1)).collect()
 }
 
-/// Removes everything of a vault; its segments are marked for deletion.
+/// Removes everything of a vault; its segments are marked for deletion, and count for the account until then.
 pub(super) async fn delete(c: &mut SqliteConnection, key: VaultKey) -> Result<()> {
     for statement in [
-        "UPDATE segment SET state = 3 WHERE vault = ?",
+        // An upload counted its parts; it is gone with the vault.
+        "UPDATE segment SET counted_bytes = (SELECT coalesce(sum(size), 0) FROM part WHERE part.segment = segment.id)
+         WHERE vault = ? AND counted_bytes = 0",
+        "UPDATE account SET used_bytes = used_bytes - v.used_bytes
+             + (SELECT coalesce(sum(counted_bytes), 0) FROM segment WHERE segment.vault = v.id)
+         FROM vault v WHERE v.id = ? AND account.id = v.account",
+        "UPDATE segment SET state = 3, vault = 0, owner = v.account FROM vault v
+         WHERE v.id = ? AND segment.vault = v.id",
         "DELETE FROM part WHERE vault = ?",
         "DELETE FROM object WHERE vault = ?",
         "DELETE FROM staged WHERE vault = ?",

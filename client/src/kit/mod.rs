@@ -1,4 +1,7 @@
-//! The recovery kit: a text file for paper (PROTOCOL.md section 2.3).
+//! The recovery kit: a text file, or a page to print with the same lines in it (PROTOCOL.md section 2.3).
+
+pub mod page;
+mod refresh;
 
 use crate::error::{ClientError, Result};
 use lockstep_client_crypto::recovery::RecoveryKey;
@@ -41,14 +44,19 @@ pub struct Kit {
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// Reads a kit file or a bare recovery key.
+/// The value of one of a kit's lines.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.trim().strip_prefix(name).and_then(|rest| rest.strip_prefix(':')))
+}
+
+/// Reads a kit, lines or page, or a bare recovery key.
 ///
 /// # Errors
 /// [`ClientError::Usage`] names the mistyped place.
 pub fn parse(text: &str) -> Result<Kit> {
-    let field = |name: &str| {
-        text.lines().find_map(|line| line.trim().strip_prefix(name).and_then(|rest| rest.strip_prefix(':')))
-    };
+    let lines = if page::is_page(text) { Some(page::lines(text)?) } else { None };
+    let text = lines.as_ref().map_or(text, |lines| lines.as_str());
+    let field = |name: &str| field(text, name);
     let usage = |error: &dyn std::fmt::Display| {
         ClientError::Usage(format!("the recovery key can not be used: {error}"))
     };
@@ -86,11 +94,35 @@ mod tests {
             keyring_head: Digest::ZERO,
         };
         let written = text("http://localhost", "ada", &[3; 32], &recovery, &checkpoint);
-        let read = parse(&written).unwrap();
-        assert_eq!(read.checkpoint, Some(checkpoint));
-        assert_eq!(read.recovery.to_text(), recovery.to_text());
+        let page = page::page(&written).unwrap();
+        assert_eq!(page::lines(&page).unwrap(), written);
+        for kit in [&written, &page] {
+            let read = parse(kit).unwrap();
+            assert_eq!(read.checkpoint.as_ref(), Some(&checkpoint));
+            assert_eq!(read.account, Some(checkpoint.account));
+            assert_eq!(read.recovery.to_text(), recovery.to_text());
+        }
+        assert!(parse("<!doctype html><p>hello</p>").is_err() && page::page("nonsense").is_err());
         let bare = parse(&recovery.to_text()).unwrap();
         assert!(bare.checkpoint.is_none());
         assert!(parse("nonsense").is_err());
+    }
+
+    #[test]
+    fn what_a_server_calls_itself_is_text_in_the_page_and_nothing_else() {
+        let recovery = RecoveryKey::generate(&mut crate::rng::system());
+        let checkpoint = Checkpoint {
+            version: lockstep_proto::version::VERSION,
+            account: AccountId::from_bytes([7; 16]),
+            device_log_index: 0,
+            device_log_head: Digest::ZERO,
+            keyring_seq: Seq::new(0),
+            keyring_head: Digest::ZERO,
+        };
+        let name = "</pre><script>alert(\"&amp;\")</script>";
+        let written = text("http://localhost", name, &[3; 32], &recovery, &checkpoint);
+        let page = page::page(&written).unwrap();
+        assert!(!page.contains("<script") && page.matches("</pre>").count() == 1);
+        assert_eq!(page::lines(&page).unwrap(), written);
     }
 }
