@@ -177,6 +177,7 @@ impl Server {
             budget: crate::budget::Budget::default(),
             open_budget: crate::budget::Budget::for_open_routes(),
             names: crate::domain::throttle::Throttle::default(),
+            freeze: crate::domain::freeze::Freeze::default(),
             sources: crate::domain::throttle::Throttle::default(),
             origin: config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}")),
             cors: config.cors_origins.clone(),

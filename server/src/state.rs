@@ -3,12 +3,16 @@
 use crate::budget::Budget;
 use crate::config::Registration;
 use crate::cors::CorsOrigins;
+use crate::domain::freeze::Freeze;
 use crate::domain::opaque::Opaque;
 use crate::domain::throttle::Throttle;
+use crate::error::ApiError;
 use crate::objects::Objects;
 use crate::store::Store;
+use crate::time::now_utc;
 use lockstep_proto::Digest;
-use lockstep_proto::id::AccountId;
+use lockstep_proto::api::problem::Code;
+use lockstep_proto::id::{AccountId, DeviceId};
 use std::sync::Arc;
 
 /// Shared state; cheap to clone.
@@ -33,6 +37,8 @@ pub struct Shared {
     pub names: Throttle,
     /// Tries by source address.
     pub sources: Throttle,
+    /// Devices whose writes wait while they are being revoked.
+    pub freeze: Freeze,
     /// Public origin.
     pub origin: String,
     /// Pages of other origins that may talk to this server.
@@ -50,6 +56,18 @@ impl std::ops::Deref for App {
 }
 
 impl Shared {
+    /// Refuses a write of a device that is being revoked, for a moment.
+    ///
+    /// # Errors
+    /// 503.
+    pub fn check_not_held(&self, account: AccountId, device: DeviceId) -> Result<(), ApiError> {
+        if self.freeze.holds(account, device, now_utc()) {
+            let text = "this device's writes are held back for a moment: its owner is revoking it";
+            return Err(ApiError::new(Code::Busy, text).retry_after(5));
+        }
+        Ok(())
+    }
+
     /// Account id and credential identifier of a name that does not exist: the same from call to call.
     pub fn fake_account(&self, name: &str) -> (AccountId, Vec<u8>) {
         let mut hasher = blake3::Hasher::new_keyed(&self.fake_key);

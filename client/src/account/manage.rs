@@ -121,6 +121,16 @@ impl Owner<'_> {
         Ok(())
     }
 
+    /// The same for new credentials, which are not tried again by themselves.
+    async fn enter_credentials(&mut self, body: &Authorised, entry: &Signed) -> Result<()> {
+        match self.enter("/v1/account/credentials", body, entry).await {
+            Err(error) if error.code() == Some(Code::LogMoved) => {
+                Err(ClientError::Busy("the account's devices changed meanwhile".into()))
+            }
+            other => other,
+        }
+    }
+
     async fn opaque_record(&self, passphrase: &Passphrase) -> Result<NewRecord> {
         let mut generator = rng::system();
         let (registration, request) = Registration::start(passphrase, &mut generator)?;
@@ -143,7 +153,7 @@ impl Owner<'_> {
         let request =
             ChangeCredentials { record: Some(record), key_header: new.key_header, entry: new.entry }.encode();
         let body = self.authorised(ACTION_CREDENTIALS, request);
-        self.enter("/v1/account/credentials", &body, &entry).await
+        self.enter_credentials(&body, &entry).await
     }
 
     /// Changes the recovery key; the passphrase stays. The kit is delivered before anything is sent.
@@ -170,7 +180,7 @@ impl Owner<'_> {
         let request =
             ChangeCredentials { record: None, key_header: new.key_header, entry: new.entry }.encode();
         let body = self.authorised(ACTION_CREDENTIALS, request);
-        self.enter("/v1/account/credentials", &body, &entry).await?;
+        self.enter_credentials(&body, &entry).await?;
         self.account.db.drop_meta(RECOVERY_BEGUN)
     }
 

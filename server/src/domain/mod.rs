@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod commit;
+pub mod freeze;
 pub mod opaque;
 pub mod quota;
 pub mod throttle;

@@ -4,7 +4,7 @@ use super::auth::{take_record, throttled};
 use super::{cbor, cbor_reserved, nothing};
 use crate::domain::account::{Action, HeaderChange, Known};
 use crate::domain::opaque::Opaque;
-use crate::error::ApiError;
+use crate::error::{ApiError, StoreError};
 use crate::extract::body::Cbor;
 use crate::extract::session::{
     AnySession, DeviceSession, SESSION_RECOVERY, keyring_of, open_session, vault_of,
@@ -117,7 +117,19 @@ pub(crate) async fn revoke(
     let action = action(ACTION_REVOKE, &body.value);
     let known = known(&app, session.account).await?;
     let (entry, _) = known.check_next(&action, &request.key_header, &request.entry, HeaderChange::Revoke)?;
-    app.store.add_entry(entry, SignInChange::default()).await?;
+    let revoked = match &entry.effect {
+        EntryEffect::Revoke { device, .. } => Some(*device),
+        _ => None,
+    };
+    let added = app.store.add_entry(entry, SignInChange::default()).await;
+    match (&added, revoked) {
+        (Ok(()), Some(device)) => app.freeze.release(session.account, device),
+        (Err(StoreError::Refused(refusal)), Some(device)) if refusal.code == Code::HeadMoved => {
+            app.freeze.hold(session.account, device, now_utc());
+        }
+        _ => {}
+    }
+    added?;
     Ok(nothing())
 }
 

@@ -35,6 +35,7 @@ pub(crate) async fn create(
     DeviceSession(session): DeviceSession,
     body: Cbor<CreateVault>,
 ) -> Answer {
+    app.check_not_held(session.account, session.device)?;
     let CreateVault { create, genesis } = body.value;
     let entry = VaultLogEntry::decode(&create.bytes.0)?;
     let limit = usize::try_from(limits::DEVICE_LOG_ENTRIES_MAX).unwrap_or(usize::MAX);
@@ -99,6 +100,7 @@ pub(crate) async fn push(
     if prepared.commit.vault.to_string() != vault || !is_own {
         return Err(ApiError::new(Code::InvalidChain, "the commit belongs to another vault or device"));
     }
+    app.check_not_held(session.account, session.device)?;
     let after = prepared.commit.seq.previous();
     match app.store.apply_commit(session.account, row.key, prepared).await? {
         Pushed::Applied { seq, head } => Ok(cbor(&PushedBody { seq, head })),

@@ -128,6 +128,12 @@ async fn commits_after_a_revocation_name_it_and_are_under_a_new_epoch() {
     chain.follow(&draft.prepare(&old));
     let new = revocation(&mut owner, &at, second.id(), pins_before);
     first.post(REVOKE, &signed_by(&owner, ACTION_REVOKE, &new, &at.1)).await.refused(Code::HeadMoved);
+    // Its writes wait from here on: it can not outrun its revocation.
+    let draft = chain.draft(&old, &[put(3)]);
+    its.post(&path, &draft.push(&old)).await.refused(Code::Busy);
+    let birth = give_birth(VaultId::from_bytes([0x61; 16]), &parent_at(&owner, &at.1), &second);
+    let birth = CreateVault { create: birth.create, genesis: birth.genesis };
+    its.post("/v1/vaults", &birth).await.refused(Code::Busy);
     let pins = vec![Pin { vault, seq: chain.tip.seq, head: chain.tip.hash }];
     let new = revocation(&mut owner, &at, second.id(), pins);
     first.post(REVOKE, &signed_by(&owner, ACTION_REVOKE, &new, &at.1)).await.nothing();
@@ -159,6 +165,16 @@ async fn commits_after_a_revocation_name_it_and_are_under_a_new_epoch() {
     let draft = chain.draft(&author, &[put(2)]);
     first.post(&path, &draft.push(&author)).await.ok::<Pushed>();
     running.stop().await;
+}
+
+fn parent_at<'a>(owner: &'a Owner, log: &DeviceLog) -> Parent<'a> {
+    Parent {
+        account: owner.unlocked.account(),
+        identity: owner.unlocked.identity(),
+        device_log_index: log.next_index() - 1,
+        device_log_head: log.head(),
+        utc: 1,
+    }
 }
 
 async fn record(owner: &mut Owner, client: &Client, passphrase: &Passphrase) -> NewRecord {
@@ -249,14 +265,7 @@ async fn deletions_are_for_what_they_name() {
     let account = owner.unlocked.account();
     let keyring = keyring_vault_id(&owner.unlocked.identity().to_bytes());
     let vault = VaultId::from_bytes([0x61; 16]);
-    let parent = Parent {
-        account,
-        identity: owner.unlocked.identity(),
-        device_log_index: 0,
-        device_log_head: log.head(),
-        utc: 1,
-    };
-    let birth = give_birth(vault, &parent, &owner.device);
+    let birth = give_birth(vault, &parent_at(&owner, &log), &owner.device);
     client.post("/v1/vaults", &CreateVault { create: birth.create, genesis: birth.genesis }).await.nothing();
     let of = |vault: VaultId| format!("/v1/vaults/{vault}/delete");
     let delete = |action: u8, vault: VaultId| owner.authorised(action, DeleteVault { vault }.encode(), &log);

@@ -6,7 +6,7 @@ use crate::world::{Author, World, digest, rng, sign_in};
 use lockstep_proto::api::auth::SESSION_DEVICE;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::device_log::Pin;
-use lockstep_proto::id::{BlobId, DeviceId, Seq, VaultId};
+use lockstep_proto::id::{BlobId, DeviceId, Seq, SessionId, VaultId};
 use lockstep_proto::{Digest, label};
 use lockstep_server::store::{EntryEffect, FramedObject, NewEntry, SegmentId, SessionRow, SignInChange};
 
@@ -20,8 +20,16 @@ fn revocation(world: &World, after: &NewEntry, device: DeviceId, pins: Vec<Pin>)
 }
 
 fn session_of(world: &World, device: DeviceId, number: u8) -> SessionRow {
-    let row = super::session::session(u16::from(number), SESSION_DEVICE);
-    SessionRow { account: world.account, device, expires_utc: 100, ..row }
+    SessionRow {
+        token_hash: Digest::from_bytes([number; 32]),
+        account: world.account,
+        device,
+        kind: SESSION_DEVICE,
+        id: SessionId::from_bytes([number; 16]),
+        created_utc: 1,
+        used_utc: 1,
+        expires_utc: 100,
+    }
 }
 
 /// A home with a second device and a second vault.
@@ -156,6 +164,14 @@ pub(super) async fn a_deleted_vault_is_gone_and_others_stay(store: AnyStore) {
     assert!(store.object(one.key, BlobId::from_bytes([7; 16])).await.unwrap().is_none());
     assert_eq!(two.seen().await, before);
     assert!(store.object(two.key, BlobId::from_bytes([8; 16])).await.unwrap().is_some());
+    // Who still holds the deleted vault's key comes upon nothing, whatever is made next.
+    let next = Home::new(&store, 3).await;
+    store.create_vault(account, one.world.birth(VaultId::from_bytes([0x34; 16]), 2)).await.unwrap();
+    assert_ne!(next.key, one.key);
+    store.delete_vault(next.key).await.unwrap();
+    let last = Home::new(&store, 4).await;
+    assert_ne!(last.key, next.key);
+    assert!(store.vault_log(next.key).await.unwrap().is_empty());
     let dead = store.collect(2, 1000).await.unwrap();
     assert!(dead.contains(&segment) && !dead.contains(&other));
 }
