@@ -1,6 +1,6 @@
 //! Starting, accepting connections, stopping.
 
-use crate::config::Config;
+use crate::config::{Config, Database};
 use crate::domain::opaque::{Opaque, random_bytes};
 use crate::error::StoreError;
 use crate::objects::Objects;
@@ -8,6 +8,7 @@ use crate::objects::local::LocalObjects;
 use crate::router::router;
 use crate::state::{App, Shared};
 use crate::store::Store;
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -48,8 +49,8 @@ impl Peer {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The data folder can not be used.
-    #[error("the data folder {folder} can not be used: {source}")]
+    /// A folder can not be used.
+    #[error("the folder {folder} can not be used: {source}")]
     Folder {
         /// Which.
         folder: String,
@@ -79,18 +80,22 @@ pub enum StartError {
 pub struct Server {
     listener: TcpListener,
     app: App,
-    store: Arc<SqliteStore>,
-    _lock: std::fs::File,
+    _lock: Option<FolderLock>,
+}
+
+/// Keeps other processes from the data folder of the embedded default until it is dropped.
+pub struct FolderLock {
+    _file: std::fs::File,
 }
 
 /// Opens (and creates) the data folder, for this process alone.
-fn lock_folder(config: &Config) -> Result<std::fs::File, StartError> {
+fn lock_folder(config: &Config) -> Result<FolderLock, StartError> {
     let folder = config.data.display().to_string();
     let failed = |source| StartError::Folder { folder: folder.clone(), source };
     create_private(&config.data).map_err(failed)?;
     let lock = std::fs::File::create(config.data.join("lock")).map_err(failed)?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(FolderLock { _file: lock }),
         Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked { folder }),
         Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
     }
@@ -107,14 +112,21 @@ fn create_private(folder: &std::path::Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)
 }
 
-/// Opens the database and brings its schema up to date.
+/// Opens the database and brings its schema up to date. A PostgreSQL database may have many servers; the
+/// embedded default has one, which holds the lock of its folder.
 ///
 /// # Errors
 /// [`StartError`].
-pub async fn open_store(config: &Config) -> Result<(SqliteStore, std::fs::File), StartError> {
-    let lock = lock_folder(config)?;
-    let store = SqliteStore::open(&config.database).await?;
-    Ok((store, lock))
+pub async fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Option<FolderLock>), StartError> {
+    match &config.database {
+        Database::Sqlite(path) => {
+            let lock = lock_folder(config)?;
+            Ok((Arc::new(SqliteStore::open(path).await?), Some(lock)))
+        }
+        Database::Postgres(url) => {
+            Ok((Arc::new(PostgresStore::open(url, config.database_connections).await?), None))
+        }
+    }
 }
 
 impl Server {
@@ -124,7 +136,8 @@ impl Server {
     /// [`StartError`].
     pub async fn bind(config: &Config) -> Result<Self, StartError> {
         let (store, lock) = open_store(config).await?;
-        let store = Arc::new(store);
+        create_private(&config.objects)
+            .map_err(|source| StartError::Folder { folder: config.objects.display().to_string(), source })?;
         let objects: Arc<dyn Objects> = Arc::new(LocalObjects::open(&config.objects)?);
         let listener = TcpListener::bind(config.listen)
             .await
@@ -136,9 +149,8 @@ impl Server {
         let fake_key = store.secret("fake", fake.to_vec()).await?;
         let fake_key =
             fake_key.try_into().map_err(|_| StoreError::Corrupt("the key of fake answers is damaged"))?;
-        let shared_store: Arc<dyn Store> = store.clone();
         let shared = Shared {
-            store: shared_store,
+            store,
             objects,
             opaque,
             fake_key,
@@ -149,7 +161,7 @@ impl Server {
             origin: config.public_url.clone().unwrap_or_else(|| format!("http://{address}")),
             registration: config.registration,
         };
-        Ok(Self { listener, app: App(Arc::new(shared)), store, _lock: lock })
+        Ok(Self { listener, app: App(Arc::new(shared)), _lock: lock })
     }
 
     /// The address that is listened on.
@@ -176,7 +188,7 @@ impl Server {
         serve(self.listener, router(self.app.clone()), stop).await;
         collector.abort();
         let _ = collector.await;
-        self.store.close().await;
+        self.app.store.close().await;
     }
 }
 

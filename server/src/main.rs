@@ -4,7 +4,6 @@ use clap::{Parser, Subcommand};
 use lockstep_server::Server;
 use lockstep_server::config::{Config, VARIABLES};
 use lockstep_server::http::open_store;
-use lockstep_server::store::Store as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,7 +26,7 @@ enum Command {
     Migrate,
     /// Read the settings, say what they come to, and end.
     CheckConfig,
-    /// Print a new invite code, good for one registration within seven days. The server must be stopped.
+    /// Print a new invite code, good for one registration within seven days. With SQLite the server must be stopped.
     Invite,
 }
 
@@ -132,10 +131,10 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
 
 fn check_config(config: &Config) {
     say(&format!(
-        "listen: {}\ndata: {}\ndatabase: sqlite:{}\nobjects: {}\npublic url: {}\nregistration: {:?}",
+        "listen: {}\ndata: {}\ndatabase: {}\nobjects: {}\npublic url: {}\nregistration: {:?}",
         config.listen,
         config.data.display(),
-        config.database.display(),
+        config.database,
         config.objects.display(),
         config.public_url.as_deref().unwrap_or("(the listening address)"),
         config.registration,

@@ -21,7 +21,7 @@ use lockstep_proto::api::auth::{ACTION_REGISTER, Session};
 use lockstep_proto::id::VaultId;
 use lockstep_proto::label;
 use lockstep_server::Server;
-use lockstep_server::config::{Config, Registration};
+use lockstep_server::config::{Config, Database, Registration};
 use lockstep_server::domain::account::{Action, check_registration};
 use lockstep_server::extract::session::open_session;
 use lockstep_server::http::Peer;
@@ -50,7 +50,8 @@ impl Running {
         let data = folder.path().join("data");
         let config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
-            database: data.join("test.sqlite"),
+            database: Database::Sqlite(data.join("test.sqlite")),
+            database_connections: 16,
             objects: data.join("objects"),
             data,
             public_url: None,

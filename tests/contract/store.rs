@@ -1,5 +1,4 @@
 //! The contract of a store: functions over `Arc<dyn Store>`, and the back ends that they run on.
-//! A further back end adds one line of [`suite`] and a way to open an empty store.
 
 mod account;
 mod commit;
@@ -14,8 +13,10 @@ use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{CommitEntry, Entry, VaultInfo};
 use lockstep_proto::id::{RecordId, Seq, VaultId};
 use lockstep_server::error::StoreError;
+use lockstep_server::store::postgres::{PostgresStore, PostgresUrl};
 use lockstep_server::store::sqlite::SqliteStore;
 use lockstep_server::store::{EntryQuery, Pushed, Store, VaultKey};
+use lockstep_tests::postgres::Cluster;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -24,6 +25,13 @@ type AnyStore = Arc<dyn Store>;
 async fn on_sqlite<F: Future<Output = ()>>(test: impl FnOnce(AnyStore) -> F) {
     let folder = Folder::new();
     let store = Arc::new(SqliteStore::open(&folder.path().join("test.sqlite")).await.unwrap());
+    test(store.clone()).await;
+    store.close().await;
+}
+
+async fn on_postgres<F: Future<Output = ()>>(test: impl FnOnce(AnyStore) -> F) {
+    let url = PostgresUrl::parse(&Cluster::shared().database()).unwrap();
+    let store = Arc::new(PostgresStore::open(&url, 16).await.unwrap());
     test(store.clone()).await;
     store.close().await;
 }
@@ -38,7 +46,10 @@ macro_rules! suite {
 }
 
 macro_rules! on_back_ends {
-    ($($room:ident::$name:ident)+) => { suite!(sqlite, super::on_sqlite, $($room::$name)+); };
+    ($($room:ident::$name:ident)+) => {
+        suite!(sqlite, super::on_sqlite, $($room::$name)+);
+        suite!(postgres, super::on_postgres, $($room::$name)+);
+    };
 }
 
 on_back_ends! {

@@ -1,6 +1,7 @@
 //! The store: everything but blob bytes, behind one trait that speaks in operations. Transactions never
 //! escape it, and all SQL is in its back ends.
 
+pub mod postgres;
 pub mod sqlite;
 
 use crate::domain::commit::PreparedCommit;
@@ -223,6 +224,8 @@ pub trait Store: Send + Sync + 'static {
     async fn secret(&self, name: &'static str, fresh: Vec<u8>) -> Result<Vec<u8>>;
     /// Whether the store answers.
     async fn ping(&self) -> Result<()>;
+    /// Lets what runs end and closes all connections.
+    async fn close(&self);
 
     /// Keeps a challenge.
     async fn put_challenge(&self, challenge: Challenge) -> Result<()>;

@@ -86,12 +86,6 @@ impl SqliteStore {
             .map_err(failed)?;
         Ok(Self { writer: Writer::start(connection, options), readers })
     }
-
-    /// Waits for the writer's queue and closes all connections.
-    pub async fn close(&self) {
-        self.writer.stop().await;
-        self.readers.close().await;
-    }
 }
 
 #[async_trait]
@@ -103,6 +97,11 @@ impl Store for SqliteStore {
     async fn ping(&self) -> Result<()> {
         sqlx::query("SELECT 1").execute(&self.readers).await.map_err(failed)?;
         self.writer.run(|_| Box::pin(async { Ok(()) })).await
+    }
+
+    async fn close(&self) {
+        self.writer.stop().await;
+        self.readers.close().await;
     }
 
     async fn put_challenge(&self, challenge: Challenge) -> Result<()> {
