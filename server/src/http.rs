@@ -63,6 +63,14 @@ pub enum StartError {
         /// Which.
         folder: String,
     },
+    /// The PostgreSQL database can not be used.
+    #[error("the database {database} can not be opened; check LOCKSTEP_DATABASE_URL")]
+    Database {
+        /// Which.
+        database: String,
+        /// Why.
+        source: StoreError,
+    },
     /// The database or blob storage failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -124,7 +132,10 @@ pub async fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Option<Folde
             Ok((Arc::new(SqliteStore::open(path).await?), Some(lock)))
         }
         Database::Postgres(url) => {
-            Ok((Arc::new(PostgresStore::open(url, config.database_connections).await?), None))
+            let store = PostgresStore::open(url, config.database_connections)
+                .await
+                .map_err(|source| StartError::Database { database: url.to_string(), source })?;
+            Ok((Arc::new(store), None))
         }
     }
 }

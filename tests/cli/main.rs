@@ -24,6 +24,7 @@ mod help;
 mod history;
 mod homes;
 mod lost;
+mod postgres;
 mod program;
 mod proxy;
 mod records;

@@ -20,7 +20,7 @@ stop() {
     "$bin/pg_ctl" -D "$home/data" -w -t 60 -m "$1" stop >>"$home/ctl" 2>&1
 }
 answer() {
-    if "$@"; then echo done; else echo failed; cat "$home/ctl" "$home/log" 2>/dev/null | tail -n 20 >&2; fi
+    if "$@"; then echo done; else echo failed; fi
 }
 make() {
     "$bin/initdb" -D "$home/data" --username=postgres --auth=trust --encoding=UTF8 --locale=C --no-sync \
@@ -60,17 +60,18 @@ struct Keeper {
 
 impl Keeper {
     #[track_caller]
-    fn answered(&mut self, what: &str) {
+    fn answered(&mut self, what: &str, home: &Path) {
         let mut line = String::new();
         self.answers.read_line(&mut line).unwrap();
-        assert_eq!(line.trim(), "done", "PostgreSQL: {what} failed; what it said is on standard error");
+        let said = |name| std::fs::read_to_string(home.join(name)).unwrap_or_default();
+        assert_eq!(line.trim(), "done", "PostgreSQL: {what} failed: {}{}", said("ctl"), said("log"));
     }
 
     #[track_caller]
-    fn order(&mut self, order: &str) {
+    fn order(&mut self, order: &str, home: &Path) {
         let orders = self.orders.as_mut().expect("the cluster runs");
         writeln!(orders, "{order}").unwrap();
-        self.answered(order);
+        self.answered(order, home);
     }
 }
 
@@ -130,12 +131,13 @@ impl Cluster {
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
             .expect("a shell");
         let orders = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().unwrap());
         let mut keeper = Keeper { child, orders, answers };
-        keeper.answered("making a cluster");
+        keeper.answered("making a cluster", &home);
         Self { home, programs, keeper: Mutex::new(keeper) }
     }
 
@@ -179,7 +181,7 @@ impl Cluster {
     /// # Panics
     /// If it does not stop.
     pub fn stop(&self, mode: &str) {
-        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).order(&format!("stop {mode}"));
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).order(&format!("stop {mode}"), &self.home);
     }
 
     /// Starts it again on the same data.
@@ -187,7 +189,7 @@ impl Cluster {
     /// # Panics
     /// If it does not start.
     pub fn start_again(&self) {
-        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).order("start");
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner).order("start", &self.home);
     }
 
     /// Where it lives; gone when it is dropped.

@@ -8,12 +8,16 @@ use crate::store::Result;
 use sqlx::{Connection as _, PgConnection};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Tries of one operation: with the pauses between them enough for a server to be restarted.
 const TRIES_MAX: u32 = 7;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A try that takes longer hangs: the network swallows what is sent.
+const TRY: Duration = Duration::from_mins(1);
 
 pub(super) type Boxed<'c, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'c>>;
 
@@ -67,6 +71,10 @@ fn lost(error: &StoreError) -> Lost {
     }
 }
 
+fn hangs() -> StoreError {
+    StoreError::Unavailable(Arc::new(std::io::Error::other("the database did not answer for a minute")))
+}
+
 /// Full jitter: between nothing and twice as long as the last bound.
 async fn pause(tries: u32) {
     let bound = PAUSE_MIN.saturating_mul(2_u32.saturating_pow(tries)).min(PAUSE_MAX);
@@ -85,7 +93,8 @@ impl PostgresStore {
         let mut tries = 0;
         loop {
             let mut committing = false;
-            let error = match self.try_once(how, &mut arguments, &work, &mut committing).await {
+            let trying = self.try_once(how, &mut arguments, &work, &mut committing);
+            let error = match tokio::time::timeout(TRY, trying).await.unwrap_or_else(|_| Err(hangs())) {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
@@ -131,7 +140,6 @@ impl PostgresStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     #[test]
     fn only_what_may_help_is_tried_again() {
@@ -144,5 +152,6 @@ mod tests {
         assert_eq!(lost(&StoreError::Corrupt("x")), Lost::Final);
         let other = StoreError::Unavailable(Arc::new(std::io::Error::other("x")));
         assert_eq!(lost(&other), Lost::Final);
+        assert_eq!(lost(&hangs()), Lost::Final);
     }
 }
