@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// What the shell does: `$1` is the programs' folder, `$2` the cluster's. It answers every order with one line.
 const KEEPER: &str = r#"
-trap '' INT TERM HUP
+trap '' INT TERM HUP PIPE
 bin=$1 home=$2
 umask 077
 start() {
