@@ -29,6 +29,7 @@ mod homes;
 mod kit;
 mod lost;
 mod past;
+mod postgres;
 mod program;
 mod proxy;
 mod quota;
