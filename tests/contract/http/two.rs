@@ -95,7 +95,7 @@ fn post(client: &Client, path: &str, push: &PushCommit) -> tokio::task::JoinHand
 }
 
 const WRITES_PIN: &str = "INSERT INTO pin";
-const LOCKS_VAULT: &str = "SELECT vault, seq, head, epoch";
+const LOCKS_ACCOUNT: &str = "SELECT 1 FROM account WHERE id =";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn either_server_will_do() {
@@ -179,9 +179,9 @@ async fn a_server_that_dies_in_mid_commit_loses_nothing() {
     let first = two.waiting(WRITES_PIN, "");
     two.one.task.abort();
     cut.abort();
-    // What the dead server began still holds the vault; its connection goes as those of dead processes do.
+    // What the dead server began still holds the account; its connection goes as those of dead processes do.
     let answer = post(&two.there, &path, &push);
-    two.waiting(LOCKS_VAULT, "");
+    two.waiting(LOCKS_ACCOUNT, "");
     two.sql(&format!("SELECT pg_terminate_backend({first})"));
     two.waiting(WRITES_PIN, &first);
     holder.close().await.unwrap();
