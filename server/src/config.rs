@@ -4,9 +4,11 @@
 use crate::cors::CorsOrigins;
 use crate::objects::settings::ObjectsAt;
 use crate::proxy::TrustedProxies;
+use crate::store::postgres::PostgresUrl;
 use crate::tls::TlsFiles;
 use lockstep_proto::size::parse_size;
 use serde::Deserialize;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +24,28 @@ pub enum Registration {
     Closed,
 }
 
+/// Where everything but blob bytes is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Database {
+    /// The embedded default: one file, one server.
+    Sqlite(PathBuf),
+    /// Any number of servers.
+    Postgres(PostgresUrl),
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(url) => url.fmt(f),
+        }
+    }
+}
+
+/// Connections that one server holds to PostgreSQL.
+const CONNECTIONS_DEFAULT: u32 = 16;
+const CONNECTIONS_MAX: u32 = 1000;
+
 /// Settings after checking.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -29,8 +53,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Folder of the embedded default.
     pub data: PathBuf,
-    /// SQLite file.
-    pub database: PathBuf,
+    /// Database.
+    pub database: Database,
+    /// Most connections to PostgreSQL.
+    pub database_connections: u32,
     /// Where blob segments lie.
     pub objects: ObjectsAt,
     /// Public origin (scheme, host, port); none: derived from the listening address.
@@ -65,6 +91,7 @@ struct File {
     listen: Option<String>,
     data: Option<String>,
     database_url: Option<String>,
+    database_connections: Option<u32>,
     objects: Option<String>,
     s3_path_style: Option<String>,
     public_url: Option<String>,
@@ -81,6 +108,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("LOCKSTEP_LISTEN", "listen"),
     ("LOCKSTEP_DATA", "data"),
     ("LOCKSTEP_DATABASE_URL", "database_url"),
+    ("LOCKSTEP_DATABASE_CONNECTIONS", "database_connections"),
     ("LOCKSTEP_OBJECTS", "objects"),
     ("LOCKSTEP_S3_PATH_STYLE", "s3_path_style"),
     ("LOCKSTEP_PUBLIC_URL", "public_url"),
@@ -115,6 +143,11 @@ impl Config {
             pick("LOCKSTEP_LISTEN", "listen", from_file.listen),
             pick("LOCKSTEP_DATA", "data", from_file.data),
             pick("LOCKSTEP_DATABASE_URL", "database_url", from_file.database_url),
+            pick(
+                "LOCKSTEP_DATABASE_CONNECTIONS",
+                "database_connections",
+                from_file.database_connections.map(|count| count.to_string()),
+            ),
             pick("LOCKSTEP_PUBLIC_URL", "public_url", from_file.public_url),
             pick("LOCKSTEP_REGISTRATION", "registration", from_file.registration),
         )?;
@@ -142,6 +175,7 @@ impl Config {
         listen: Setting,
         data: Setting,
         database: Setting,
+        connections: Setting,
         public_url: Setting,
         registration: Setting,
     ) -> Result<Self, ConfigError> {
@@ -152,18 +186,8 @@ impl Config {
             })?,
         };
         let data_folder = data.1.map_or_else(|| PathBuf::from("lockstep-data"), PathBuf::from);
-        let database_file = match database.1 {
-            None => data_folder.join("lockstep.sqlite"),
-            Some(url) => match url.strip_prefix("sqlite:") {
-                Some(path) if !path.is_empty() => PathBuf::from(path.trim_start_matches("//")),
-                _ => {
-                    return Err(wrong(
-                        database.0,
-                        "only sqlite:PATH is supported by this version; PostgreSQL is not yet",
-                    ));
-                }
-            },
-        };
+        let database = check_database(database, &data_folder)?;
+        let database_connections = check_connections(connections)?;
         let public_url = match public_url.1 {
             None => None,
             Some(text) => Some(check_origin(&text).map_err(|reason| wrong(public_url.0, reason))?),
@@ -192,7 +216,8 @@ impl Config {
             listen: address,
             objects: ObjectsAt::Folder(data_folder.join("objects")),
             data: data_folder,
-            database: database_file,
+            database,
+            database_connections,
             public_url,
             registration,
             tls: None,
@@ -224,6 +249,27 @@ fn tls_files(cert: Setting, key: Setting) -> Result<Option<TlsFiles>, ConfigErro
     }
 }
 
+fn check_database((name, url): Setting, data_folder: &Path) -> Result<Database, ConfigError> {
+    let Some(url) = url else { return Ok(Database::Sqlite(data_folder.join("lockstep.sqlite"))) };
+    match url.strip_prefix("sqlite:") {
+        Some(path) if !path.is_empty() => Ok(Database::Sqlite(PathBuf::from(path.trim_start_matches("//")))),
+        Some(_) => Err(wrong(name, "the path is missing, as in sqlite:/var/lib/lockstep/lockstep.sqlite")),
+        None if url.starts_with("postgres") => {
+            Ok(Database::Postgres(PostgresUrl::parse(&url).map_err(|reason| wrong(name, reason))?))
+        }
+        // What stands there may be a password.
+        None => Err(wrong(name, "say sqlite:PATH or postgres://user:password@host:5432/database")),
+    }
+}
+
+fn check_connections((name, count): Setting) -> Result<u32, ConfigError> {
+    let Some(text) = count else { return Ok(CONNECTIONS_DEFAULT) };
+    match text.parse() {
+        Ok(count @ 1..=CONNECTIONS_MAX) => Ok(count),
+        _ => Err(wrong(name, format!("\"{text}\" is no number between 1 and {CONNECTIONS_MAX}"))),
+    }
+}
+
 /// An origin is scheme, host and port, nothing else.
 pub(crate) fn check_origin(text: &str) -> Result<String, String> {
     let trimmed = text.trim_end_matches('/');
@@ -251,7 +297,8 @@ mod tests {
         let config = load(&[]).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8484");
         assert_eq!(config.registration, Registration::Open);
-        assert_eq!(config.database, PathBuf::from("lockstep-data/lockstep.sqlite"));
+        assert_eq!(config.database, Database::Sqlite("lockstep-data/lockstep.sqlite".into()));
+        assert_eq!(config.database_connections, CONNECTIONS_DEFAULT);
     }
 
     #[test]
@@ -268,7 +315,10 @@ mod tests {
     fn a_wrong_setting_is_named() {
         for (pairs, name) in [
             (&[("LOCKSTEP_LISTEN", "nonsense")][..], "LOCKSTEP_LISTEN"),
-            (&[("LOCKSTEP_DATABASE_URL", "postgres://x")], "LOCKSTEP_DATABASE_URL"),
+            (&[("LOCKSTEP_DATABASE_URL", "mysql://x")], "LOCKSTEP_DATABASE_URL"),
+            (&[("LOCKSTEP_DATABASE_URL", "sqlite:")], "LOCKSTEP_DATABASE_URL"),
+            (&[("LOCKSTEP_DATABASE_URL", "postgres://x:port/y")], "LOCKSTEP_DATABASE_URL"),
+            (&[("LOCKSTEP_DATABASE_CONNECTIONS", "0")], "LOCKSTEP_DATABASE_CONNECTIONS"),
             (&[("LOCKSTEP_OBJECTS", "gs://bucket")], "LOCKSTEP_OBJECTS"),
             (&[("LOCKSTEP_OBJECTS", "s3://bucket"), ("AWS_REGION", "r")], "AWS_ACCESS_KEY_ID"),
             (&[("LOCKSTEP_PUBLIC_URL", "example.org")], "LOCKSTEP_PUBLIC_URL"),
@@ -284,6 +334,18 @@ mod tests {
             let error = load(pairs).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{name}: ")), "{error}");
             assert!(!error.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn the_password_of_the_database_is_shown_nowhere() {
+        let url = "postgres://ada:s3cret@db.example.org/lockstep";
+        let config = load(&[("LOCKSTEP_DATABASE_URL", url)]).unwrap();
+        assert_eq!(config.database.to_string(), "postgres://ada@db.example.org:5432/lockstep");
+        assert!(!format!("{config:?}").contains("s3cret"));
+        for url in ["postgres://ada:s3cret@db.example.org:x/y", "pg://ada:s3cret@db.example.org/lockstep"] {
+            let error = load(&[("LOCKSTEP_DATABASE_URL", url)]).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("s3cret"));
         }
     }
 

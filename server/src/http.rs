@@ -1,12 +1,14 @@
 //! Starting, accepting connections, stopping.
 
-use crate::config::Config;
+use crate::config::{Config, Database};
 use crate::domain::opaque::{Opaque, random_bytes};
 use crate::error::StoreError;
+use crate::objects::settings::ObjectsAt;
 use crate::proxy::TrustedProxies;
 use crate::router::router;
 use crate::state::{App, Shared};
 use crate::store::Store;
+use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::tls::{self, Tls, TlsError};
 use axum::Router;
@@ -50,8 +52,8 @@ impl Peer {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The data folder can not be used.
-    #[error("the data folder {folder} can not be used: {source}")]
+    /// A folder can not be used.
+    #[error("the folder {folder} can not be used: {source}")]
     Folder {
         /// Which.
         folder: String,
@@ -63,6 +65,14 @@ pub enum StartError {
     Locked {
         /// Which.
         folder: String,
+    },
+    /// The PostgreSQL database can not be used.
+    #[error("the database {database} can not be opened; check LOCKSTEP_DATABASE_URL")]
+    Database {
+        /// Which.
+        database: String,
+        /// Why.
+        source: StoreError,
     },
     /// The database or blob storage failed.
     #[error(transparent)]
@@ -94,21 +104,25 @@ pub enum StartError {
 pub struct Server {
     listener: TcpListener,
     app: App,
-    store: Arc<SqliteStore>,
     edge: Edge,
     tls: Option<Arc<Tls>>,
     jobs: JoinSet<()>,
-    _lock: std::fs::File,
+    _lock: Option<FolderLock>,
+}
+
+/// Keeps other processes from the data folder of the embedded default until it is dropped.
+pub struct FolderLock {
+    _file: std::fs::File,
 }
 
 /// Opens (and creates) the data folder, for this process alone.
-fn lock_folder(config: &Config) -> Result<std::fs::File, StartError> {
+fn lock_folder(config: &Config) -> Result<FolderLock, StartError> {
     let folder = config.data.display().to_string();
     let failed = |source| StartError::Folder { folder: folder.clone(), source };
     create_private(&config.data).map_err(failed)?;
     let lock = std::fs::File::create(config.data.join("lock")).map_err(failed)?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(FolderLock { _file: lock }),
         Err(std::fs::TryLockError::WouldBlock) => Err(StartError::Locked { folder }),
         Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
     }
@@ -125,14 +139,25 @@ fn create_private(folder: &std::path::Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)
 }
 
-/// Opens the database and brings its schema up to date.
+/// Opens the database and brings its schema up to date. A PostgreSQL database may have many servers; the
+/// embedded default has one, which holds the lock of its folder.
 ///
 /// # Errors
 /// [`StartError`].
-pub async fn open_store(config: &Config) -> Result<(SqliteStore, std::fs::File), StartError> {
-    let lock = lock_folder(config)?;
-    let store = SqliteStore::open(&config.database).await?.with_default_quota(config.quota);
-    Ok((store, lock))
+pub async fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Option<FolderLock>), StartError> {
+    match &config.database {
+        Database::Sqlite(path) => {
+            let lock = lock_folder(config)?;
+            let store = SqliteStore::open(path).await?.with_default_quota(config.quota);
+            Ok((Arc::new(store), Some(lock)))
+        }
+        Database::Postgres(url) => {
+            let store = PostgresStore::open(url, config.database_connections)
+                .await
+                .map_err(|source| StartError::Database { database: url.to_string(), source })?;
+            Ok((Arc::new(store.with_default_quota(config.quota)), None))
+        }
+    }
 }
 
 /// Refuses data of another draft of the protocol by naming it.
@@ -155,7 +180,10 @@ impl Server {
         let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (store, lock) = open_store(config).await?;
-        let store = Arc::new(store);
+        if let ObjectsAt::Folder(folder) = &config.objects {
+            create_private(folder)
+                .map_err(|source| StartError::Folder { folder: folder.display().to_string(), source })?;
+        }
         let objects = crate::objects::open(&config.objects).await?;
         let listener = TcpListener::bind(config.listen)
             .await
@@ -168,9 +196,8 @@ impl Server {
         let fake_key = store.secret("fake", fake.to_vec()).await?;
         let fake_key =
             fake_key.try_into().map_err(|_| StoreError::Corrupt("the key of fake answers is damaged"))?;
-        let shared_store: Arc<dyn Store> = store.clone();
         let shared = Shared {
-            store: shared_store,
+            store,
             objects,
             opaque,
             fake_key,
@@ -188,7 +215,7 @@ impl Server {
             jobs.spawn(tls::watch(Arc::clone(tls)));
         }
         let edge = Edge { acceptor, proxies: Arc::new(config.trusted_proxies.clone()) };
-        Ok(Self { listener, app: App(Arc::new(shared)), store, edge, tls, jobs, _lock: lock })
+        Ok(Self { listener, app: App(Arc::new(shared)), edge, tls, jobs, _lock: lock })
     }
 
     /// The certificate in use, if connections are encrypted.
@@ -217,7 +244,7 @@ impl Server {
         self.jobs.spawn(crate::job::collect_for_ever(store, objects));
         serve(self.listener, router(self.app.clone()), self.edge, stop).await;
         self.jobs.shutdown().await;
-        self.store.close().await;
+        self.app.store.close().await;
     }
 }
 

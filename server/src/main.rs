@@ -6,7 +6,6 @@ use lockstep_server::Server;
 use lockstep_server::admin;
 use lockstep_server::config::{Config, VARIABLES};
 use lockstep_server::http::open_store;
-use lockstep_server::store::Store as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -36,7 +35,7 @@ enum Command {
     Migrate,
     /// Read the settings, say what they come to, and end.
     CheckConfig,
-    /// Print a new invite code, good for one registration within seven days. The server must be stopped.
+    /// Print a new invite code, good for one registration within seven days. With SQLite the server must be stopped.
     Invite,
     /// Show what an account uses and may use, or set its quota. With SQLite the server must be stopped.
     Quota {
@@ -168,11 +167,11 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
 
 fn check_config(config: &Config) {
     say(&format!(
-        "listen: {}\ndata: {}\ndatabase: sqlite:{}\nobjects: {}\npublic url: {}\nregistration: {:?}\n\
+        "listen: {}\ndata: {}\ndatabase: {}\nobjects: {}\npublic url: {}\nregistration: {:?}\n\
          tls: {}\nquota: {}",
         config.listen,
         config.data.display(),
-        config.database.display(),
+        config.database,
         config.objects,
         config.public_url.as_deref().unwrap_or("(the listening address)"),
         config.registration,
@@ -196,7 +195,7 @@ async fn invite(config: &Config) -> anyhow::Result<()> {
 
 async fn quota(config: &Config, name: &str, size: Option<&str>) -> anyhow::Result<()> {
     let (store, _lock) = open_store(config).await?;
-    let done = admin::quota(&store, name, size).await;
+    let done = admin::quota(&*store, name, size).await;
     store.close().await;
     say(&done?);
     Ok(())
@@ -204,7 +203,7 @@ async fn quota(config: &Config, name: &str, size: Option<&str>) -> anyhow::Resul
 
 async fn check_usage(config: &Config, mend: bool) -> anyhow::Result<()> {
     let (store, _lock) = open_store(config).await?;
-    let done = admin::check_usage(&store, mend).await;
+    let done = admin::check_usage(&*store, mend).await;
     store.close().await;
     say(&done?);
     Ok(())

@@ -88,7 +88,8 @@ fn a_wrong_setting_is_one_line() {
     for (setting, value) in [
         ("LOCKSTEP_REGISTRATION", "maybe"),
         ("LOCKSTEP_PUBLIC_URL", "example.org"),
-        ("LOCKSTEP_DATABASE_URL", "postgres://x"),
+        ("LOCKSTEP_DATABASE_URL", "mysql://x"),
+        ("LOCKSTEP_DATABASE_CONNECTIONS", "none"),
         ("LOCKSTEP_OBJECTS", "gs://bucket"),
         ("LOCKSTEP_QUOTA", "10 G"),
         ("LOCKSTEP_CONFIG", "/nowhere/server.toml"),

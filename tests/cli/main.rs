@@ -30,6 +30,7 @@ mod kit;
 mod life;
 mod lost;
 mod past;
+mod postgres;
 mod program;
 mod proxy;
 mod quota;

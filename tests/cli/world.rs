@@ -96,7 +96,7 @@ impl World {
 pub(crate) struct Device {
     pub(crate) home: PathBuf,
     pub(crate) folder: PathBuf,
-    server: String,
+    pub(crate) server: String,
 }
 
 impl Device {

@@ -1,4 +1,4 @@
-//! The real server on loopback, asked over real connections.
+//! The real server on loopback, asked over real connections, once on every back end.
 
 mod account;
 mod authority;
@@ -9,6 +9,7 @@ mod names;
 mod object;
 mod session;
 mod stop;
+mod two;
 mod usage;
 mod vault;
 
@@ -25,7 +26,7 @@ use lockstep_proto::api::auth::{ACTION_REGISTER, Session};
 use lockstep_proto::id::VaultId;
 use lockstep_proto::label;
 use lockstep_server::Server;
-use lockstep_server::config::{Config, Registration};
+use lockstep_server::config::{Config, Database, Registration};
 use lockstep_server::cors::CorsOrigins;
 use lockstep_server::domain::account::{Action, check_registration};
 use lockstep_server::extract::session::open_session;
@@ -33,38 +34,113 @@ use lockstep_server::http::Peer;
 use lockstep_server::objects::settings::ObjectsAt;
 use lockstep_server::proxy::TrustedProxies;
 use lockstep_server::state::App;
+use lockstep_server::store::postgres::PostgresUrl;
 use lockstep_server::store::{NewAccount, NewSignIn};
 use lockstep_server::tls::Tls;
+use lockstep_tests::postgres::Cluster;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// A server that serves.
-struct Running {
-    client: Client,
-    app: App,
-    origin: String,
-    folder: Folder,
-    tls: Option<Arc<Tls>>,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+/// What a server keeps its rows in.
+#[derive(Debug, Clone, Copy)]
+enum BackEnd {
+    Sqlite,
+    Postgres,
 }
 
-impl Running {
-    async fn start() -> Self {
-        Self::start_in(Folder::new()).await
-    }
+macro_rules! suite {
+    ($back_end:ident, $on:expr, $($room:ident::$name:ident)+) => {
+        mod $back_end {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$room::$name($on).await })+
+        }
+    };
+}
 
-    async fn start_in(folder: Folder) -> Self {
-        Self::start_with(folder, |_| {}).await
+macro_rules! on_back_ends {
+    ($($room:ident::$name:ident)+) => {
+        suite!(sqlite, super::BackEnd::Sqlite, $($room::$name)+);
+        suite!(postgres, super::BackEnd::Postgres, $($room::$name)+);
+    };
+}
+
+on_back_ends! {
+    life::a_revocation_counts_once_and_only_as_one
+    life::commits_after_a_revocation_name_it_and_are_under_a_new_epoch
+    life::new_credentials_are_what_the_request_says
+    life::deletions_are_for_what_they_name
+    account::registration_and_three_ways_to_sign_in
+    account::statements_for_others_are_refused
+    account::a_second_device_joins_once
+    account::a_recovery_replaces_both_credentials
+    account::a_recovery_takes_a_recovery_sign_in
+    account::a_lost_race_for_the_log_is_told_as_such
+    authority::without_a_session_nothing_is_served
+    authority::a_provisional_session_sees_the_keyring_and_no_more
+    authority::another_account_finds_nothing
+    authority::unknown_routes_and_methods_are_told_apart
+    authority::bad_places_are_refused
+    malformed::bytes_that_are_no_structure_are_malformed
+    malformed::cut_and_flipped_bodies_are_told_apart_from_faults
+    malformed::bodies_beyond_their_limit_are_too_large
+    malformed::raw_routes_refuse_nonsense
+    names::unknown_names_look_like_wrong_passphrases
+    names::guessing_is_slowed_down_for_any_name
+    names::names_that_can_not_exist_are_malformed
+    object::framed_objects_come_back
+    object::ranges_are_cut_out
+    object::uploads_resume_where_they_stopped
+    object::spoilt_frames_store_nothing
+    object::an_upload_that_is_cut_off_stores_nothing
+    object::who_is_refused_while_sending_sees_why
+    session::a_revoked_session_is_dead_at_once
+    session::nobody_sees_or_ends_another_accounts_sessions
+    session::names_of_sessions_are_of_no_use
+    session::the_last_use_is_written_down_now_and_then
+    stop::a_running_request_ends_and_nothing_new_begins
+    stop::what_was_answered_is_there_after_a_restart
+    usage::the_servers_quota_is_everybodys
+    usage::what_is_refused_leaves_nothing_behind
+    usage::what_is_sent_twice_is_stored_and_counted_once
+    usage::of_many_uploads_at_once_those_that_fit_are_taken
+    vault::the_server_says_what_it_is
+    vault::vaults_are_born_once
+    vault::commits_are_pushed_staged_and_pulled
+    vault::a_lost_race_brings_the_page
+    vault::commits_of_others_are_refused
+}
+
+/// What outlives a server, and what several may share: a folder, and settings that name the database.
+#[derive(Clone)]
+struct Place {
+    folder: Arc<Folder>,
+    config: Config,
+}
+
+impl Place {
+    fn new(on: BackEnd) -> Self {
+        let folder = Folder::new();
+        let data = folder.path().join("data");
+        let database = match on {
+            BackEnd::Sqlite => Database::Sqlite(data.join("test.sqlite")),
+            BackEnd::Postgres => postgres(&Cluster::shared().database()),
+        };
+        Self::at(folder, database)
     }
 
     /// With other settings.
-    async fn start_with(folder: Folder, change: impl FnOnce(&mut Config)) -> Self {
+    fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    fn at(folder: Folder, database: Database) -> Self {
         let data = folder.path().join("data");
-        let mut config = Config {
+        let config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
-            database: data.join("test.sqlite"),
+            database,
+            database_connections: 16,
             objects: ObjectsAt::Folder(data.join("objects")),
             data,
             public_url: None,
@@ -74,8 +150,32 @@ impl Running {
             cors_origins: CorsOrigins::default(),
             quota: None,
         };
-        change(&mut config);
-        let server = Server::bind(&config).await.unwrap();
+        Self { folder: Arc::new(folder), config }
+    }
+}
+
+fn postgres(url: &str) -> Database {
+    Database::Postgres(PostgresUrl::parse(url).unwrap())
+}
+
+/// A server that serves.
+struct Running {
+    client: Client,
+    app: App,
+    origin: String,
+    place: Place,
+    tls: Option<Arc<Tls>>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    async fn start_on(on: BackEnd) -> Self {
+        Self::start_in(Place::new(on)).await
+    }
+
+    async fn start_in(place: Place) -> Self {
+        let server = Server::bind(&place.config).await.unwrap();
         let (client, app) = (Client::new(server.address().unwrap()), server.app().clone());
         let origin = server.origin().to_owned();
         let tls = server.tls().cloned();
@@ -83,16 +183,16 @@ impl Running {
         let task = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
-        Self { client, app, origin, folder, tls, stop, task }
+        Self { client, app, origin, place, tls, stop, task }
     }
 
-    /// Stops and gives the folder back.
-    async fn stop(self) -> Folder {
-        let Self { app, folder, stop, task, .. } = self;
+    /// Stops and gives the place back.
+    async fn stop(self) -> Place {
+        let Self { app, place, stop, task, .. } = self;
         drop(app);
         stop.send(()).unwrap();
         task.await.unwrap();
-        folder
+        place
     }
 
     /// Tests of forms are not slowed down; of throttling there are tests of its own.
@@ -103,7 +203,8 @@ impl Running {
     }
 
     fn stored_segments(&self) -> usize {
-        self.folder
+        self.place
+            .folder
             .files()
             .iter()
             .filter(|path| path.components().any(|part| part.as_os_str() == "objects"))

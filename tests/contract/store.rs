@@ -1,5 +1,4 @@
 //! The contract of a store: functions over `Arc<dyn Store>`, and the back ends that they run on.
-//! A further back end adds one line of [`suite`] and a way to open an empty store.
 
 mod account;
 mod commit;
@@ -18,8 +17,10 @@ use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{CommitEntry, Entry, VaultInfo};
 use lockstep_proto::id::{RecordId, Seq, VaultId};
 use lockstep_server::error::StoreError;
+use lockstep_server::store::postgres::{PostgresStore, PostgresUrl};
 use lockstep_server::store::sqlite::SqliteStore;
 use lockstep_server::store::{EntryQuery, Pushed, Store, VaultKey};
+use lockstep_tests::postgres::Cluster;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -28,6 +29,13 @@ type AnyStore = Arc<dyn Store>;
 async fn on_sqlite<F: Future<Output = ()>>(test: impl FnOnce(AnyStore) -> F) {
     let folder = Folder::new();
     let store = Arc::new(SqliteStore::open(&folder.path().join("test.sqlite")).await.unwrap());
+    test(store.clone()).await;
+    store.close().await;
+}
+
+async fn on_postgres<F: Future<Output = ()>>(test: impl FnOnce(AnyStore) -> F) {
+    let url = PostgresUrl::parse(&Cluster::shared().database()).unwrap();
+    let store = Arc::new(PostgresStore::open(&url, 16).await.unwrap());
     test(store.clone()).await;
     store.close().await;
 }
@@ -42,7 +50,10 @@ macro_rules! suite {
 }
 
 macro_rules! on_back_ends {
-    ($($room:ident::$name:ident)+) => { suite!(sqlite, super::on_sqlite, $($room::$name)+); };
+    ($($room:ident::$name:ident)+) => {
+        suite!(sqlite, super::on_sqlite, $($room::$name)+);
+        suite!(postgres, super::on_postgres, $($room::$name)+);
+    };
 }
 
 on_back_ends! {
@@ -55,6 +66,7 @@ on_back_ends! {
     account::an_invite_is_good_for_one_registration
     account::the_device_log_is_compared_and_swapped
     account::the_device_log_comes_in_pages
+    account::a_page_of_the_device_log_is_of_one_moment
     account::a_recovery_swaps_sign_in_data_with_the_entry
     life::a_revocation_whose_pins_are_behind_changes_nothing
     life::commits_that_do_not_know_of_a_revocation_are_refused
@@ -66,6 +78,7 @@ on_back_ends! {
     commit::commits_are_applied_and_seen
     commit::the_same_commit_is_one_commit
     commit::of_many_commits_on_one_head_one_wins
+    commit::of_32_devices_one_wins_each_round
     commit::what_breaks_a_rule_changes_nothing
     commit::what_does_not_decode_is_refused_before
     commit::another_head_is_told_apart
@@ -77,10 +90,12 @@ on_back_ends! {
     pull::change_lists_fill_pages
     pull::entries_are_what_the_model_says
     pull::a_cursor_has_no_gaps_while_others_write
+    pull::readers_see_no_gaps_while_somebody_writes
     pull::envelopes_come_by_place
     pull::pages_of_envelopes_are_bounded
     pull::history_is_newest_first_and_bounded
     object::framed_objects_are_stored_once
+    object::the_same_objects_at_once_are_stored_once
     object::another_digest_stores_nothing
     object::uploads_begin_resume_and_complete
     object::a_framed_object_replaces_an_upload_in_part

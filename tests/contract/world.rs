@@ -173,13 +173,13 @@ pub(crate) fn entry_of(
         previous,
         hash: entry.digest(label::DEVICE_LOG_ENTRY),
         entry,
-        key_header: signed(key_header(identity, index).encode()),
+        key_header: signed(key_header(identity, text, index).encode()),
         effect,
     }
 }
 
 /// A store reads nothing but the identity in it.
-fn key_header(identity: &PublicKey, index: u64) -> KeyHeader {
+fn key_header(identity: &PublicKey, text: &str, index: u64) -> KeyHeader {
     let wrap = |role, profile| Wrap {
         role,
         profile,
@@ -194,7 +194,7 @@ fn key_header(identity: &PublicKey, index: u64) -> KeyHeader {
         account: account_id(&identity.to_bytes()),
         counter: index + 1,
         identity: Digest::from_bytes(identity.to_bytes()),
-        recovery: Digest::ZERO,
+        recovery: Digest::of(label::KEY_HEADER, text.as_bytes()),
         wraps: vec![wrap(ROLE_PASSPHRASE, 1), wrap(ROLE_RECOVERY, 0)],
         keyring: Keyring {
             epoch: Epoch::new(1),

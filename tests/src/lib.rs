@@ -1,6 +1,14 @@
 //! What the tests across crates share.
 
-#![allow(clippy::unwrap_used, reason = "a test that can not set up its parts has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::as_conversions,
+    reason = "a test that can not set up its parts has failed"
+)]
 
+pub mod postgres;
 pub mod s3;
 pub mod tls;

@@ -1,10 +1,12 @@
 //! What counts towards an account's quota, and what may go beyond it (PROTOCOL.md section 12.3).
 
+use super::commit::PreparedCommit;
 use crate::error::Refusal;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::commit::{Change, Changes};
 use lockstep_proto::envelope::{self, KIND_TOMBSTONE};
 use lockstep_proto::size::size_text;
+use lockstep_proto::{Digest, Signed};
 
 /// What a stored commit, version, staged envelope, object or log entry counts beside its bytes: its rows and
 /// their places in the indexes, generously.
@@ -13,6 +15,10 @@ pub const ROW_BYTES: u64 = 256;
 pub const VAULT_BYTES: u64 = 2560;
 /// What an account may write beyond its quota by deleting, unpinning and in its keyring.
 pub const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What an account without a quota of its own may use; none is no limit.
+#[derive(Debug, Clone, Copy)]
+pub struct DefaultQuota(pub Option<u64>);
 
 /// An account's own quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +29,75 @@ pub enum QuotaSetting {
     Unlimited,
     /// So many bytes.
     Bytes(u64),
+}
+
+impl QuotaSetting {
+    /// Bytes that may be used; none is no limit.
+    pub fn bytes(self, default: DefaultQuota) -> Option<u64> {
+        match self {
+            Self::Default => default.0,
+            Self::Unlimited => None,
+            Self::Bytes(bytes) => Some(bytes),
+        }
+    }
+
+    /// The setting as a column: null the default, -1 no limit.
+    pub fn from_column(value: Option<i64>) -> Self {
+        match value {
+            None => Self::Default,
+            Some(bytes) => u64::try_from(bytes).map_or(Self::Unlimited, Self::Bytes),
+        }
+    }
+}
+
+/// What a write adds and frees. What only frees meets no quota: any will do then.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Charge {
+    /// Bytes that count from now on.
+    pub added: u64,
+    /// Bytes that count no more.
+    pub freed: u64,
+    /// Objects that are new.
+    pub objects_added: u64,
+    /// Objects that are gone.
+    pub objects_freed: u64,
+}
+
+/// The length of bytes.
+pub fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// What bytes and their row count.
+pub fn row_bytes(bytes: &[u8]) -> u64 {
+    length(bytes).saturating_add(ROW_BYTES)
+}
+
+/// What a signed structure and its row count.
+pub fn signed_bytes(signed: &Signed) -> u64 {
+    row_bytes(&signed.bytes.0).saturating_add(length(&signed.signature.0))
+}
+
+/// What an empty vault counts: its row, log entry and genesis with an empty change list.
+pub fn birth_bytes(create: &Signed, genesis: &Signed, changes: &[u8]) -> u64 {
+    let genesis = signed_bytes(genesis).saturating_add(length(changes));
+    VAULT_BYTES.saturating_add(signed_bytes(create)).saturating_add(genesis)
+}
+
+/// What a commit adds: header, change list, envelopes, the vault log's entry, objects that are `lost`. Envelopes that
+/// were staged count once; those that are missing count their rows.
+pub fn charge_of(push: &PreparedCommit, staged: &[Digest], lost: u64) -> Charge {
+    let size = |digest: &Digest| push.envelopes.get(digest).map_or(ROW_BYTES, |bytes| row_bytes(bytes));
+    let header = signed_bytes(&push.signed).saturating_add(length(&push.change_bytes));
+    let log = push.changes.rotation().map_or(0, signed_bytes);
+    let rows = header.saturating_add(log).saturating_add(lost.saturating_mul(ROW_BYTES));
+    let versions = push.changes.0.iter().filter_map(Change::version);
+    Charge {
+        added: versions.fold(rows, |sum, (_, _, digest)| sum.saturating_add(size(&digest))),
+        freed: staged.iter().fold(0, |sum, digest| sum.saturating_add(size(digest))),
+        objects_added: lost,
+        objects_freed: 0,
+    }
 }
 
 /// What an account uses and may use.

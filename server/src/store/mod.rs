@@ -1,6 +1,7 @@
 //! The store: everything but blob bytes, behind one trait that speaks in operations. Transactions never
 //! escape it, and all SQL is in its back ends.
 
+pub mod postgres;
 pub mod sqlite;
 
 use crate::domain::commit::PreparedCommit;
@@ -8,6 +9,7 @@ use crate::domain::quota::QuotaSetting;
 use crate::error::StoreError;
 use async_trait::async_trait;
 use lockstep_proto::api::account::Devices;
+use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::usage::Usage;
 use lockstep_proto::api::vault::{CommitEntry, Entry, VaultInfo};
 use lockstep_proto::chain::Tip;
@@ -17,6 +19,16 @@ use lockstep_proto::{Digest, Signed};
 
 /// Result of an operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// The vault was deleted since the request found it.
+fn no_vault() -> StoreError {
+    StoreError::refused(Code::NotFound, "there is no such vault; it may have been deleted")
+}
+
+/// Sessions of a device that was revoked do not begin.
+fn revoked() -> StoreError {
+    StoreError::refused(Code::Unauthenticated, "the device was revoked")
+}
 
 /// A back end's own name for a vault; found by [`Store::vault`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -273,12 +285,15 @@ pub trait Store: Send + Sync + 'static {
     async fn secret(&self, name: &'static str, fresh: Vec<u8>) -> Result<Vec<u8>>;
     /// Whether the store answers.
     async fn ping(&self) -> Result<()>;
+    /// Lets what runs end and closes all connections.
+    async fn close(&self);
 
     /// Keeps a challenge.
     async fn put_challenge(&self, challenge: Challenge) -> Result<()>;
     /// Uses a challenge up: none if there is none of this kind, or it expired.
     async fn take_challenge(&self, id: Digest, kind: u8, now_utc: u64) -> Result<Option<Challenge>>;
-    /// Keeps a session; beyond [`lockstep_proto::limits::SESSIONS_MAX`] of a kind the account's oldest end.
+    /// Keeps a session; beyond [`lockstep_proto::limits::SESSIONS_MAX`] of a kind the account's oldest end. Refused for a
+    /// device that was revoked.
     async fn put_session(&self, session: SessionRow) -> Result<()>;
     /// Finds a live session.
     async fn session(&self, token_hash: Digest, now_utc: u64) -> Result<Option<SessionRow>>;

@@ -1,6 +1,6 @@
 //! An account's life: registration, sign-in in all three ways, a second device, recovery.
 
-use super::{Running, as_session};
+use super::{BackEnd, Running, as_session};
 use crate::client::{Answer, Client};
 use crate::world::{bytes_of, digest, rng};
 use lockstep_client_crypto::account::{Enrolment, Joining, KeyringKeys, NewCredentials, UnlockedAccount};
@@ -200,9 +200,8 @@ fn assert_session(session: &Session, owner: &Owner, device: DeviceId, kind: u8) 
     assert_eq!(session.token.len(), 43);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn registration_and_three_ways_to_sign_in() {
-    let running = Running::start().await;
+pub(super) async fn registration_and_three_ways_to_sign_in(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut owner = register(&running, "owner", "a passphrase of some length", 5).await;
     let device = owner.device.id();
     assert_session(&owner.session, &owner, device, SESSION_DEVICE);
@@ -234,9 +233,8 @@ async fn registration_and_three_ways_to_sign_in() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn statements_for_others_are_refused() {
-    let running = Running::start().await;
+pub(super) async fn statements_for_others_are_refused(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut owner = register(&running, "owner", "a passphrase of some length", 5).await;
     let origin = running.origin.clone();
     let mut refusals: Vec<Answer> = Vec::new();
@@ -275,9 +273,8 @@ async fn statements_for_others_are_refused() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_device_joins_once() {
-    let running = Running::start().await;
+pub(super) async fn a_second_device_joins_once(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut owner = register(&running, "owner", "a passphrase of some length", 5).await;
     let session: Session = {
         let passphrase = Passphrase::new("a passphrase of some length").unwrap();
@@ -312,9 +309,8 @@ async fn a_second_device_joins_once() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recovery_replaces_both_credentials() {
-    let running = Running::start().await;
+pub(super) async fn a_recovery_replaces_both_credentials(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut owner = register(&running, "owner", "a passphrase of some length", 5).await;
     let origin = running.origin.clone();
     let (new_passphrase, new_recovery) =
@@ -345,9 +341,8 @@ async fn a_recovery_replaces_both_credentials() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recovery_takes_a_recovery_sign_in() {
-    let running = Running::start().await;
+pub(super) async fn a_recovery_takes_a_recovery_sign_in(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut owner = register(&running, "owner", "a passphrase of some length", 5).await;
     let session: Session = login(&running, "owner", &owner.passphrase, &mut owner.rng).await.ok();
     let client = as_session(&running, &session);
@@ -360,9 +355,8 @@ async fn a_recovery_takes_a_recovery_sign_in() {
 }
 
 /// PROTOCOL.md section 3.3: who lost the race for the log's next place is told so, and can try again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_race_for_the_log_is_told_as_such() {
-    let running = Running::start().await;
+pub(super) async fn a_lost_race_for_the_log_is_told_as_such(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut owner = register(&running, "owner", "a passphrase of some length", 5).await;
     let client = owner.client(&running);
     let at = owner.log(&client).await;

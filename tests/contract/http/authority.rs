@@ -1,7 +1,7 @@
 //! Who may ask what: the whole route table, without a session, with a provisional one, with another
 //! account's, with a wrong method, with bad ids.
 
-use super::{Running, Seeded, seed};
+use super::{BackEnd, Running, Seeded, seed};
 use crate::client::{Answer, Client};
 use crate::world::{World, rng};
 use lockstep_proto::api::auth::{SESSION_DEVICE, Session};
@@ -79,9 +79,8 @@ async fn ask(client: &Client, method: &str, path: &str) -> Answer {
     client.send(method, path, headers, if method == "GET" { b"" } else { b"\x80" }).await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_session_nothing_is_served() {
-    let running = Running::start().await;
+pub(super) async fn without_a_session_nothing_is_served(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let token = seeded.client.token.clone().unwrap();
     let expired = SessionRow {
@@ -130,9 +129,8 @@ async fn without_a_session_nothing_is_served() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_provisional_session_sees_the_keyring_and_no_more() {
-    let running = Running::start().await;
+pub(super) async fn a_provisional_session_sees_the_keyring_and_no_more(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let vault = VaultId::from_bytes([0x21; 16]);
     running.app.store.create_vault(seeded.world.account, seeded.world.birth(vault, 2)).await.unwrap();
@@ -158,9 +156,8 @@ async fn a_provisional_session_sees_the_keyring_and_no_more() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_account_finds_nothing() {
-    let running = Running::start().await;
+pub(super) async fn another_account_finds_nothing(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let other = World::new(77);
     running.app.store.register(other.registration("other")).await.unwrap();
@@ -198,9 +195,8 @@ fn valid_body(path: &str) -> &'static [u8] {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unknown_routes_and_methods_are_told_apart() {
-    let running = Running::start().await;
+pub(super) async fn unknown_routes_and_methods_are_told_apart(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     for path in ["/", "/v1", "/v1/", "/v2/server", "/v1/vaults/", "/v1/server/", "/V1/server"] {
         for client in [&running.client, &seeded.client] {
@@ -281,9 +277,8 @@ fn spoilt_paths(seeded: &Seeded) -> Vec<String> {
     paths
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bad_places_are_refused() {
-    let running = Running::start().await;
+pub(super) async fn bad_places_are_refused(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     // Something to upload a part of, so that only its index is wrong.
     let blob = ID.parse().unwrap();

@@ -1,6 +1,6 @@
 //! The edge of the server: TLS, reverse proxies, pages of other origins.
 
-use super::Running;
+use super::{BackEnd, Place, Running};
 use crate::client::Answer;
 use crate::folder::Folder;
 use lockstep_proto::api::auth::RegisterStart;
@@ -8,7 +8,7 @@ use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::server::ServerInfo;
 use lockstep_proto::id::AccountId;
 use lockstep_server::Server;
-use lockstep_server::config::Config;
+use lockstep_server::config::{Config, Database};
 use lockstep_server::cors::CorsOrigins;
 use lockstep_server::proxy::TrustedProxies;
 use lockstep_server::tls::TlsFiles;
@@ -26,7 +26,8 @@ async fn encrypted(certificate: &Certificate) -> Running {
     let folder = Folder::new();
     let files = files(folder.path());
     certificate.write(&files.cert, &files.key);
-    Running::start_with(folder, |config| config.tls = Some(files)).await
+    let database = Database::Sqlite(folder.path().join("data/test.sqlite"));
+    Running::start_in(Place::at(folder, database).with(|config| config.tls = Some(files))).await
 }
 
 /// Asks over TLS, trusting one certificate.
@@ -66,7 +67,7 @@ async fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
         (Arc::<Certificate>::default(), Arc::<Certificate>::default(), Certificate::default());
     let running = encrypted(&old).await;
     let tls = running.tls.clone().unwrap();
-    let files = files(running.folder.path());
+    let files = files(running.place.folder.path());
     let address = running.client.address;
     let trusted = Arc::clone(&old);
     let open = tokio::task::spawn_blocking(move || trusted.connect(address).unwrap()).await.unwrap();
@@ -133,7 +134,7 @@ async fn slowed(running: &Running, forwarded: impl Fn(u8) -> String) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_a_trusted_proxy_each_client_is_slowed_down_by_itself() {
     let trust = |config: &mut Config| config.trusted_proxies = TrustedProxies::parse("127.0.0.1").unwrap();
-    let running = Running::start_with(Folder::new(), trust).await;
+    let running = Running::start_in(Place::new(BackEnd::Sqlite).with(trust)).await;
     assert_eq!(slowed(&running, |number| format!("198.51.100.{number}")).await, 0);
     let spoofing = |number| format!("203.0.113.{number}, 192.0.2.1");
     assert!(slowed(&running, spoofing).await > 0, "one client that makes others up");
@@ -146,7 +147,7 @@ async fn behind_a_trusted_proxy_each_client_is_slowed_down_by_itself() {
 async fn nobody_else_is_believed() {
     for trusted in ["", "127.0.0.2, 10.0.0.0/8, ::1"] {
         let trust = |config: &mut Config| config.trusted_proxies = TrustedProxies::parse(trusted).unwrap();
-        let running = Running::start_with(Folder::new(), trust).await;
+        let running = Running::start_in(Place::new(BackEnd::Sqlite).with(trust)).await;
         assert!(slowed(&running, |number| format!("198.51.100.{number}")).await > 0, "{trusted}");
         running.stop().await;
     }
@@ -157,7 +158,7 @@ const PAGE: &str = "https://app.example.org";
 async fn with_pages() -> Running {
     let origins = format!("{PAGE}, http://localhost:5173");
     let allow = |config: &mut Config| config.cors_origins = CorsOrigins::parse(&origins).unwrap();
-    Running::start_with(Folder::new(), allow).await
+    Running::start_in(Place::new(BackEnd::Sqlite).with(allow)).await
 }
 
 fn preflight(origin: &str) -> String {
@@ -229,7 +230,7 @@ async fn any_other_page_gets_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_nothing_listed_there_is_no_word_of_it() {
-    let running = Running::start().await;
+    let running = Running::start_on(BackEnd::Sqlite).await;
     let answer = running.client.send("OPTIONS", "/v1/vaults", &preflight(PAGE), b"").await;
     answer.refused(Code::MethodNotAllowed);
     assert_eq!((allowances(&answer), answer.header("vary")), (Vec::new(), None));

@@ -1,7 +1,7 @@
 //! Revocation, new credentials, deletion: what the routes take, and what they refuse.
 
 use super::account::{Owner, login, register};
-use super::{Running, as_session};
+use super::{BackEnd, Running, as_session};
 use crate::chain::{Chain, put};
 use crate::client::Client;
 use crate::world::Author;
@@ -60,9 +60,8 @@ fn signed_by(owner: &Owner, action: u8, new: &Enrolment, log: &DeviceLog) -> Aut
     owner.authorised(action, body.encode(), log)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revocation_counts_once_and_only_as_one() {
-    let running = Running::start().await;
+pub(super) async fn a_revocation_counts_once_and_only_as_one(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let (mut owner, second, first, its) = two_devices(&running, 5).await;
     let at = owner.log(&first).await;
     let pins = owner.pins();
@@ -105,9 +104,8 @@ async fn a_revocation_counts_once_and_only_as_one() {
 }
 
 /// What a device writes after a revocation names it, and is under a new key epoch.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_after_a_revocation_name_it_and_are_under_a_new_epoch() {
-    let running = Running::start().await;
+pub(super) async fn commits_after_a_revocation_name_it_and_are_under_a_new_epoch(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let (mut owner, second, first, its) = two_devices(&running, 6).await;
     let at = owner.log(&first).await;
     let (account, identity) = (owner.unlocked.account(), *owner.unlocked.identity());
@@ -197,9 +195,8 @@ fn credentials(
     owner.authorised(ACTION_CREDENTIALS, request.encode(), &at.1)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn new_credentials_are_what_the_request_says() {
-    let running = Running::start().await;
+pub(super) async fn new_credentials_are_what_the_request_says(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut owner = register(&running, "owner", "a passphrase of some length", 7).await;
     let client = as_session(&running, &owner.session);
     let at = owner.log(&client).await;
@@ -256,9 +253,8 @@ async fn new_credentials_are_what_the_request_says() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deletions_are_for_what_they_name() {
-    let running = Running::start().await;
+pub(super) async fn deletions_are_for_what_they_name(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut owner = register(&running, "owner", "a passphrase of some length", 8).await;
     let client = as_session(&running, &owner.session);
     let log = owner.log(&client).await.1;

@@ -2,7 +2,7 @@
 //! none is a fault of the server.
 
 use super::authority::{ROUTES, fill};
-use super::{NAME, Running, Seeded, material, seed};
+use super::{BackEnd, NAME, Running, Seeded, material, seed};
 use crate::chain::put;
 use crate::client::{Answer, Client};
 use crate::world::{bytes_of, rng};
@@ -150,9 +150,8 @@ fn never_valid(random: &mut rand::rngs::ChaCha20Rng) -> Vec<(&'static str, Vec<u
     ]
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_that_are_no_structure_are_malformed() {
-    let running = Running::start().await;
+pub(super) async fn bytes_that_are_no_structure_are_malformed(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut seeded = seed(&running).await;
     let takers = takers(&mut seeded);
     let mut random = rng(6);
@@ -182,9 +181,8 @@ fn assert_told(answer: &Answer, what: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cut_and_flipped_bodies_are_told_apart_from_faults() {
-    let running = Running::start().await;
+pub(super) async fn cut_and_flipped_bodies_are_told_apart_from_faults(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut seeded = seed(&running).await;
     for taker in takers(&mut seeded) {
         let size = taker.valid.len();
@@ -209,9 +207,8 @@ async fn cut_and_flipped_bodies_are_told_apart_from_faults() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_beyond_their_limit_are_too_large() {
-    let running = Running::start().await;
+pub(super) async fn bodies_beyond_their_limit_are_too_large(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut seeded = seed(&running).await;
     for taker in takers(&mut seeded) {
         let client = session_for(&seeded, &taker);
@@ -234,9 +231,8 @@ async fn bodies_beyond_their_limit_are_too_large() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn raw_routes_refuse_nonsense() {
-    let running = Running::start().await;
+pub(super) async fn raw_routes_refuse_nonsense(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let blob = BlobId::from_bytes([2; 16]);
     let begin = BeginUpload { blob, size: 12_345, digest: Digest::ZERO };

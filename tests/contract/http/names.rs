@@ -1,7 +1,7 @@
 //! What strangers learn about names: nothing (registration apart), and guessing gets slower.
 
 use super::account::register;
-use super::{NAME, Running, seed};
+use super::{BackEnd, NAME, Running, seed};
 use crate::client::Answer;
 use crate::world::{bytes_of, rng};
 use lockstep_client_crypto::CryptoRng;
@@ -48,9 +48,8 @@ async fn guess(running: &Running, name: &str, rng: &mut dyn CryptoRng) -> (Vec<A
     (vec![first, second, third, fourth], started.account)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unknown_names_look_like_wrong_passphrases() {
-    let running = Running::start().await;
+pub(super) async fn unknown_names_look_like_wrong_passphrases(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let owner = register(&running, "known", "a passphrase of some length", 8).await;
     let mut rng = rng(9);
     let (known, account) = guess(&running, "known", &mut rng).await;
@@ -76,9 +75,8 @@ async fn unknown_names_look_like_wrong_passphrases() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn guessing_is_slowed_down_for_any_name() {
-    let running = Running::start().await;
+pub(super) async fn guessing_is_slowed_down_for_any_name(on: BackEnd) {
+    let running = Running::start_on(on).await;
     seed(&running).await;
     let (_, ke1) =
         opaque::Login::start(&Passphrase::new("not the passphrase").unwrap(), &mut rng(3)).unwrap();
@@ -106,9 +104,8 @@ async fn guessing_is_slowed_down_for_any_name() {
 }
 
 /// A name that can not exist costs no memory and no row: else a flood of 8 KiB names fills both.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_that_can_not_exist_are_malformed() {
-    let running = Running::start().await;
+pub(super) async fn names_that_can_not_exist_are_malformed(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut random = rng(4);
     let (_, ke1) =
         opaque::Login::start(&Passphrase::new("not the passphrase").unwrap(), &mut random).unwrap();

@@ -1,6 +1,6 @@
 //! Objects over HTTP: framed uploads, parts, ranges, connections that break.
 
-use super::{Running, Seeded, seed};
+use super::{BackEnd, Running, Seeded, seed};
 use crate::client::{Answer, Client};
 use crate::world::{bytes_of, rng};
 use lockstep_proto::Digest;
@@ -24,7 +24,7 @@ pub(super) fn frames(objects: &[(BlobId, &[u8])]) -> Vec<u8> {
 }
 
 impl Seeded {
-    fn object(&self, blob: BlobId) -> String {
+    pub(super) fn object(&self, blob: BlobId) -> String {
         self.path(&format!("objects/{blob}"))
     }
 
@@ -49,9 +49,8 @@ async fn ranged(client: &Client, path: &str, range: &str) -> Answer {
     client.send("GET", path, &format!("range: {range}\r\n"), b"").await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn framed_objects_come_back() {
-    let running = Running::start().await;
+pub(super) async fn framed_objects_come_back(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let (one, two) = (bytes_of(&mut rng(1), 700_000), vec![5]);
     let body = frames(&[(blob(1), &one), (blob(2), &two)]);
@@ -72,9 +71,8 @@ async fn framed_objects_come_back() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ranges_are_cut_out() {
-    let running = Running::start().await;
+pub(super) async fn ranges_are_cut_out(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let bytes = bytes_of(&mut rng(1), 600_000);
     seeded.upload(&frames(&[(blob(1), &[9; 100]), (blob(2), &bytes)])).await.ok::<Stored>();
@@ -112,9 +110,8 @@ async fn ranges_are_cut_out() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn uploads_resume_where_they_stopped() {
-    let running = Running::start().await;
+pub(super) async fn uploads_resume_where_they_stopped(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let bytes = bytes_of(&mut rng(1), limits::PART_BYTES + 1000);
     let (first, last) = bytes.split_at(limits::PART_BYTES);
@@ -155,9 +152,8 @@ async fn uploads_resume_where_they_stopped() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn spoilt_frames_store_nothing() {
-    let running = Running::start().await;
+pub(super) async fn spoilt_frames_store_nothing(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let good = frames(&[(blob(1), &[1; 5000]), (blob(2), &[2; 5000])]);
     let mut zero = frames(&[(blob(1), &[1; 10])]);
@@ -193,9 +189,8 @@ async fn spoilt_frames_store_nothing() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upload_that_is_cut_off_stores_nothing() {
-    let running = Running::start().await;
+pub(super) async fn an_upload_that_is_cut_off_stores_nothing(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let body = frames(&[(blob(1), &vec![1; 300_000]), (blob(2), &vec![2; 900_000])]);
     let head = seeded.client.head("POST", &seeded.path("objects"));
@@ -227,9 +222,8 @@ async fn an_upload_that_is_cut_off_stores_nothing() {
 
 /// Whoever is refused while still sending gets the refusal, not a broken connection: a session that ends
 /// in the middle of a backup has to look like one.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_refused_while_sending_sees_why() {
-    let running = Running::start().await;
+pub(super) async fn who_is_refused_while_sending_sees_why(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let body = vec![1; limits::PART_BYTES];
     let frames = frames(&[(blob(1), &body)]);

@@ -1,6 +1,6 @@
 //! The list of sessions, and sessions that are ended from elsewhere.
 
-use super::{Running, as_session, seed};
+use super::{BackEnd, Running, as_session, seed};
 use crate::client::Client;
 use crate::world::World;
 use lockstep_proto::api::auth::{SESSION_DEVICE, SESSION_PROVISIONAL, SessionInfo};
@@ -19,9 +19,8 @@ async fn revoke(client: &Client, entry: &SessionEntry) -> crate::client::Answer 
     client.send("DELETE", &format!("/v1/account/sessions/{}", entry.id), "", b"").await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_revoked_session_is_dead_at_once() {
-    let running = Running::start().await;
+pub(super) async fn a_revoked_session_is_dead_at_once(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let device = seeded.world.author.keys.id();
     let second = open_session(&running.app, seeded.world.account, Some(device)).await.unwrap();
@@ -44,9 +43,8 @@ async fn a_revoked_session_is_dead_at_once() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_sees_or_ends_another_accounts_sessions() {
-    let running = Running::start().await;
+pub(super) async fn nobody_sees_or_ends_another_accounts_sessions(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let other = World::new(77);
     running.app.store.register(other.registration("other")).await.unwrap();
@@ -63,9 +61,8 @@ async fn nobody_sees_or_ends_another_accounts_sessions() {
 }
 
 /// A session's name says nothing about its token, and a recovery's session looks like any provisional one.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_of_sessions_are_of_no_use() {
-    let running = Running::start().await;
+pub(super) async fn names_of_sessions_are_of_no_use(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     open_recovery_session(&running.app, seeded.world.account).await.unwrap();
     let token = seeded.client.token.clone().unwrap();
@@ -82,9 +79,8 @@ async fn names_of_sessions_are_of_no_use() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_use_is_written_down_now_and_then() {
-    let running = Running::start().await;
+pub(super) async fn the_last_use_is_written_down_now_and_then(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let now = now_utc();
     let token = seeded.client.token.clone().unwrap();

@@ -1,6 +1,6 @@
 //! Stopping: what runs ends well, nothing new begins.
 
-use super::{Running, seed};
+use super::{BackEnd, Running, seed};
 use lockstep_proto::Digest;
 use lockstep_proto::api::account::OpaqueStart;
 use lockstep_proto::api::object::BeginUpload;
@@ -21,9 +21,8 @@ async fn begun(running: &Running, head: &str) -> TcpStream {
     stream
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_running_request_ends_and_nothing_new_begins() {
-    let mut running = Running::start().await;
+pub(super) async fn a_running_request_ends_and_nothing_new_begins(on: BackEnd) {
+    let mut running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let blob = BlobId::from_bytes([3; 16]);
     let begin = BeginUpload { blob, size: 10, digest: Digest::ZERO };
@@ -57,9 +56,8 @@ async fn a_running_request_ends_and_nothing_new_begins() {
     running.task.await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_answered_is_there_after_a_restart() {
-    let running = Running::start().await;
+pub(super) async fn what_was_answered_is_there_after_a_restart(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut seeded = seed(&running).await;
     let draft = seeded.chain.draft(&seeded.world.author, &[crate::chain::put(1)]);
     let push = draft.push(&seeded.world.author);

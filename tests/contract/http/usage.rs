@@ -1,10 +1,9 @@
 //! Usage and quotas over HTTP.
 
 use super::object::{blob, frames};
-use super::{Running, Seeded, seed};
+use super::{BackEnd, Place, Running, Seeded, seed};
 use crate::chain::{Chain, put};
 use crate::client::Answer;
-use crate::folder::Folder;
 use lockstep_proto::Digest;
 use lockstep_proto::api::object::{Stored, UploadState};
 use lockstep_proto::api::problem::Code;
@@ -53,9 +52,8 @@ fn refused_with(answer: &Answer, used: u64, quota: u64) {
     assert!(document["detail"].as_str().unwrap().contains("quota"), "{document}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_servers_quota_is_everybodys() {
-    let running = Running::start_with(Folder::new(), |config| config.quota = Some(1 << 20)).await;
+pub(super) async fn the_servers_quota_is_everybodys(on: BackEnd) {
+    let running = Running::start_in(Place::new(on).with(|config| config.quota = Some(1 << 20))).await;
     let seeded = seed(&running).await.plain(&running).await;
     let usage = seeded.usage().await;
     assert_eq!((usage.quota, usage.objects, usage.records), (Some(1 << 20), 0, 0));
@@ -72,9 +70,8 @@ async fn the_servers_quota_is_everybodys() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_refused_leaves_nothing_behind() {
-    let running = Running::start().await;
+pub(super) async fn what_is_refused_leaves_nothing_behind(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut seeded = seed(&running).await.plain(&running).await;
     let quota = seeded.leave(&running, 10_000).await;
     let before = seeded.usage().await;
@@ -108,9 +105,8 @@ async fn what_is_refused_leaves_nothing_behind() {
 }
 
 /// Bytes that no row needs are deleted at once: nobody fills the disk with what does not count.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_sent_twice_is_stored_and_counted_once() {
-    let running = Running::start().await;
+pub(super) async fn what_is_sent_twice_is_stored_and_counted_once(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await.plain(&running).await;
     let body = frames(&[(blob(1), &[1; 5000])]);
     seeded.upload(&body).await.ok::<Stored>();
@@ -137,9 +133,8 @@ async fn what_is_sent_twice_is_stored_and_counted_once() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_uploads_at_once_those_that_fit_are_taken() {
-    let running = Running::start().await;
+pub(super) async fn of_many_uploads_at_once_those_that_fit_are_taken(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await.plain(&running).await;
     let size = 10_000_u64;
     let quota = seeded.leave(&running, 5 * (size + ROW_BYTES) + 100).await;

@@ -1,6 +1,6 @@
 //! Vaults over HTTP: birth, staging, commits, lost races, pulls.
 
-use super::{Running, seed};
+use super::{BackEnd, Running, seed};
 use crate::chain::{Op, put, record};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::server::ServerInfo;
@@ -16,9 +16,8 @@ fn places(entries: &[Entry]) -> Vec<(u64, RecordId)> {
     entries.iter().map(|entry| (entry.seq.value(), entry.record)).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_says_what_it_is() {
-    let running = Running::start().await;
+pub(super) async fn the_server_says_what_it_is(on: BackEnd) {
+    let running = Running::start_on(on).await;
     assert_eq!(running.client.get("/healthz").await.body, b"ok\n");
     assert_eq!(running.client.get("/readyz").await.body, b"ready\n");
     let info: ServerInfo = running.client.get("/v1/server").await.ok();
@@ -29,9 +28,8 @@ async fn the_server_says_what_it_is() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn vaults_are_born_once() {
-    let running = Running::start().await;
+pub(super) async fn vaults_are_born_once(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let seeded = seed(&running).await;
     let vault = VaultId::from_bytes([0x41; 16]);
     let create = |utc| {
@@ -54,9 +52,8 @@ async fn vaults_are_born_once() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_are_pushed_staged_and_pulled() {
-    let running = Running::start().await;
+pub(super) async fn commits_are_pushed_staged_and_pulled(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut seeded = seed(&running).await;
     let client = seeded.client.clone();
     let (commits, stage) = (seeded.path("commits"), seeded.path("envelopes"));
@@ -94,9 +91,8 @@ async fn commits_are_pushed_staged_and_pulled() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_race_brings_the_page() {
-    let running = Running::start().await;
+pub(super) async fn a_lost_race_brings_the_page(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut seeded = seed(&running).await;
     let path = seeded.path("commits");
     let mine = seeded.chain.draft(&seeded.world.author, &[put(1)]);
@@ -110,9 +106,8 @@ async fn a_lost_race_brings_the_page() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commits_of_others_are_refused() {
-    let running = Running::start().await;
+pub(super) async fn commits_of_others_are_refused(on: BackEnd) {
+    let running = Running::start_on(on).await;
     let mut seeded = seed(&running).await;
     let path = seeded.path("commits");
     let draft = seeded.chain.draft(&seeded.world.author, &[put(1)]);

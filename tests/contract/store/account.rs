@@ -212,3 +212,31 @@ pub(super) async fn a_recovery_swaps_sign_in_data_with_the_entry(store: AnyStore
         assert_eq!(store.session(row.token_hash, 50).await.unwrap(), expected);
     }
 }
+
+pub(super) async fn a_page_of_the_device_log_is_of_one_moment(store: AnyStore) {
+    let world = World::new(1);
+    store.register(world.registration("name")).await.unwrap();
+    let mut entries = vec![world.entry()];
+    for index in 1..40_u64 {
+        let (_, mut entry) = world.second(100 + index);
+        (entry.index, entry.previous) = (index, entries.last().unwrap().hash);
+        entries.push(entry);
+    }
+    let account = world.account;
+    let (writing, written) = (Arc::clone(&store), entries.clone());
+    let writer = tokio::spawn(async move {
+        for entry in &written[1..] {
+            writing.add_entry(entry.clone(), SignInChange::default()).await.unwrap();
+        }
+    });
+    loop {
+        let page = store.devices(account, 0, 100).await.unwrap().unwrap();
+        let last = entries.iter().find(|entry| entry.key_header == page.key_header).unwrap();
+        assert_eq!((page.total, page.entries.len() as u64), (last.index + 1, last.index + 1));
+        assert_eq!(page.entries.last(), Some(&last.entry));
+        if page.total == 40 {
+            break;
+        }
+    }
+    writer.await.unwrap();
+}

@@ -89,6 +89,50 @@ pub(super) async fn of_many_commits_on_one_head_one_wins(store: AnyStore) {
     assert_eq!(home.seen().await.entries.len(), home.chain.live().count());
 }
 
+/// Devices of one account, all of them in its log.
+async fn devices(home: &mut Home, count: u64) -> Vec<Author> {
+    let mut authors = Vec::new();
+    let mut head = home.world.author.log_head;
+    for index in 1..=count {
+        let (author, mut entry) = home.world.second(1000 + index);
+        (entry.index, entry.previous) = (index, head);
+        head = entry.hash;
+        home.store.add_entry(entry, SignInChange::default()).await.unwrap();
+        authors.push(author);
+    }
+    for author in &mut authors {
+        (author.log_index, author.log_head) = (count, head);
+    }
+    authors
+}
+
+pub(super) async fn of_32_devices_one_wins_each_round(store: AnyStore) {
+    let mut home = Home::new(&store, 1).await;
+    let mut left = devices(&mut home, 32).await;
+    let (account, key) = (home.world.account, home.key);
+    while !left.is_empty() {
+        let number = left.len() as u64;
+        let drafts: Vec<_> =
+            left.iter().map(|device| home.chain.draft(device, &[put(number), put(99)])).collect();
+        let pushes: Vec<_> = drafts.iter().zip(&left).map(|(draft, device)| draft.prepare(device)).collect();
+        let tries = pushes.iter().map(|push| {
+            let (store, push) = (Arc::clone(&store), push.clone());
+            async move { store.apply_commit(account, key, push).await.unwrap() }
+        });
+        let results = at_once(tries.collect()).await;
+        let won: Vec<usize> =
+            (0..results.len()).filter(|index| results[*index] != Pushed::HeadMoved).collect();
+        assert_eq!(won.len(), 1, "of {number} one wins: {results:?}");
+        let winner = &pushes[won[0]];
+        assert_eq!(results[won[0]], Pushed::Applied { seq: winner.commit.seq, head: winner.hash });
+        home.chain.follow(winner);
+        left.remove(won[0]);
+    }
+    let seen = home.seen().await;
+    assert_eq!(seen.commits.len(), 33, "genesis, and one of each device");
+    assert_eq!(seen.entries.len(), home.chain.live().count());
+}
+
 type Spoil = fn(&mut Draft);
 
 fn change_of(draft: &mut Draft) -> (&mut Revision, &mut Digest) {

@@ -1,6 +1,6 @@
 //! Objects, uploads, segments, collection: rows only, the bytes are elsewhere.
 
-use super::{AnyStore, Home, refused};
+use super::{AnyStore, Home, at_once, refused};
 use crate::chain::{Op, put, record};
 use crate::world::{id16, rng};
 use lockstep_proto::Digest;
@@ -66,6 +66,34 @@ pub(super) async fn framed_objects_are_stored_once(store: AnyStore) {
     let many: Vec<_> = (0..=255).map(|number| framed(number, number, u64::from(number) * 10)).collect();
     other.frames(segment(5), many[2..].to_vec(), 10).await.unwrap();
     assert!(other.is_there(255).await && other.is_there(2).await);
+}
+
+pub(super) async fn the_same_objects_at_once_are_stored_once(store: AnyStore) {
+    let home = Home::new(&store, 1).await;
+    let key = home.key;
+    let uploads = (0..8_u8).map(|number| {
+        let store = Arc::clone(&store);
+        let mut objects: Vec<_> =
+            (0..50_u8).map(|object| framed(object, object, u64::from(object) * 10)).collect();
+        if number.is_multiple_of(2) {
+            objects.reverse();
+        }
+        async move {
+            store.begin_segment(key, segment(u64::from(number)), 0, 10).await.unwrap();
+            store.put_framed(key, segment(u64::from(number)), objects, 1000).await.unwrap();
+        }
+    });
+    at_once(uploads.collect()).await;
+    let mut used = std::collections::BTreeSet::new();
+    for number in 0..50 {
+        let (row, parts) = store.object(key, blob(number)).await.unwrap().unwrap();
+        assert!(row.complete && parts.len() == 1);
+        used.insert(parts[0].segment);
+    }
+    assert_eq!(used.len(), 1, "whoever came first stored all of them");
+    let dead = store.collect(1000, 500).await.unwrap();
+    assert_eq!(dead.len(), 7);
+    assert!(dead.iter().all(|segment| !used.contains(segment)));
 }
 
 pub(super) async fn another_digest_stores_nothing(store: AnyStore) {

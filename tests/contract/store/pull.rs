@@ -9,6 +9,7 @@ use lockstep_proto::commit::Commit;
 use lockstep_proto::id::{BlobId, RecordId, Seq};
 use lockstep_proto::{Digest, limits};
 use lockstep_server::store::{EntryQuery, FramedObject, SegmentId};
+use std::sync::Arc;
 
 fn seq_of(commit: &lockstep_proto::Signed) -> Seq {
     Commit::decode(&commit.bytes.0).unwrap().seq
@@ -167,6 +168,55 @@ pub(super) async fn a_cursor_has_no_gaps_while_others_write(store: AnyStore) {
     }
     assert!(strictly_ascending(&entries));
     assert_eq!(entries, model, "the state as of a commit does not move");
+}
+
+pub(super) async fn readers_see_no_gaps_while_somebody_writes(store: AnyStore) {
+    let mut home = Home::new(&store, 1).await;
+    let mut random = rng(13);
+    let mut pushes = Vec::new();
+    for _ in 0..60 {
+        let ops = some_ops(&mut random, 24);
+        let push = home.chain.draft(&home.world.author, &ops).prepare(&home.world.author);
+        home.chain.follow(&push);
+        pushes.push(push);
+    }
+    let (account, key, head) = (home.world.account, home.key, home.chain.seq());
+    let versions = Arc::new(home.chain.versions.clone());
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (store, versions) = (Arc::clone(&store), Arc::clone(&versions));
+            tokio::spawn(async move {
+                let mut after = Seq::new(0);
+                while after < head {
+                    let (told, page, more) = store.commits(key, Some(after)).await.unwrap();
+                    for commit in &page {
+                        assert_eq!(seq_of(&commit.commit), after.next(), "no gap");
+                        after = after.next();
+                    }
+                    assert_eq!((told, more), (after, false), "head and page are of one moment");
+                    let query = EntryQuery {
+                        after: None,
+                        upto: after,
+                        from: None,
+                        current_only: false,
+                        bytes_max: 3000,
+                    };
+                    let entries = walk(&store, key, query).await;
+                    assert_eq!(
+                        entries,
+                        expected(&versions, None, after.value(), false),
+                        "all of it is there"
+                    );
+                }
+            })
+        })
+        .collect();
+    for push in pushes {
+        store.apply_commit(account, key, push).await.unwrap();
+    }
+    for reader in readers {
+        reader.await.unwrap();
+    }
 }
 
 pub(super) async fn envelopes_come_by_place(store: AnyStore) {

@@ -2,9 +2,8 @@
 //! writer's transaction, so that no commit can come to name an object while it is being collected.
 
 use super::row::{id16, number, sql};
-use super::usage::{self, Charge};
-use super::{DefaultQuota, failed};
-use crate::domain::quota::{Allowance, ROW_BYTES};
+use super::{failed, usage};
+use crate::domain::quota::{Allowance, Charge, DefaultQuota, ROW_BYTES};
 use crate::store::{Result, SegmentId, VaultKey};
 use lockstep_proto::id::BlobId;
 use sqlx::SqliteConnection;

@@ -1,12 +1,11 @@
 //! Applying commits: everything is read, judged and written in the writer's transaction.
 
 use super::row::{digest, id16, maybe, number, sql};
-use super::usage::{self, Charge, row_bytes};
-use super::{DefaultQuota, ROWS_A_STATEMENT, failed, heal, no_vault, repair, stage};
+use super::{ROWS_A_STATEMENT, failed, heal, repair, stage, usage};
 use crate::domain::commit::{Judged, Live, PreparedCommit, VaultState, judge};
-use crate::domain::quota::{ROW_BYTES, allowance_of};
+use crate::domain::quota::{DefaultQuota, allowance_of, charge_of};
 use crate::error::{Refusal, StoreError};
-use crate::store::{Pushed, Result, VaultKey};
+use crate::store::{Pushed, Result, VaultKey, no_vault};
 use lockstep_proto::Digest;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::cbor::Wire as _;
@@ -61,22 +60,6 @@ pub(super) async fn apply(
     write(c, key, &push, &vault.live, &judged).await?;
     stage::forget(c, key, &staged).await?;
     Ok(Pushed::Applied { seq, head: push.hash })
-}
-
-/// What a commit adds: header, change list, envelopes, the vault log's entry, objects that are `lost`. Envelopes that
-/// were staged count once; those that are missing count their rows.
-fn charge_of(push: &PreparedCommit, staged: &[Digest], lost: u64) -> Charge {
-    let size = |digest: &Digest| push.envelopes.get(digest).map_or(ROW_BYTES, |bytes| row_bytes(bytes));
-    let header = usage::signed_bytes(&push.signed).saturating_add(usage::length(&push.change_bytes));
-    let log = push.changes.rotation().map_or(0, usage::signed_bytes);
-    let rows = header.saturating_add(log).saturating_add(lost.saturating_mul(ROW_BYTES));
-    let versions = push.changes.0.iter().filter_map(Change::version);
-    Charge {
-        added: versions.fold(rows, |sum, (_, _, digest)| sum.saturating_add(size(&digest))),
-        freed: staged.iter().fold(0, |sum, digest| sum.saturating_add(size(digest))),
-        objects_added: lost,
-        objects_freed: 0,
-    }
 }
 
 /// The account's identity key.

@@ -1,10 +1,9 @@
 //! What a healed store lacks of the commits that it was given back: envelopes and objects that come later.
 
 use super::row::sql;
-use super::usage::{self, Charge};
-use super::{DefaultQuota, failed};
+use super::{failed, usage};
 use crate::domain::commit::PreparedCommit;
-use crate::domain::quota::allowance_of;
+use crate::domain::quota::{Charge, DefaultQuota, allowance_of, length};
 use crate::store::{Result, VaultKey};
 use lockstep_proto::Digest;
 use lockstep_proto::id::BlobId;
@@ -32,7 +31,7 @@ pub(super) async fn fill(
         .await
         .map_err(failed)?;
         // Their rows count already.
-        added = added.saturating_add(filled.rows_affected().saturating_mul(usage::length(envelope)));
+        added = added.saturating_add(filled.rows_affected().saturating_mul(length(envelope)));
     }
     if added == 0 {
         return Ok(());

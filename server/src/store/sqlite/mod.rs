@@ -23,11 +23,10 @@ use super::{
     SegmentId, SessionRow, SignIn, SignInChange, Store, UsageFault, VaultKey, VaultRow,
 };
 use crate::domain::commit::PreparedCommit;
-use crate::domain::quota::QuotaSetting;
+use crate::domain::quota::{DefaultQuota, QuotaSetting};
 use crate::error::StoreError;
 use async_trait::async_trait;
 use lockstep_proto::api::account::Devices;
-use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::usage::Usage;
 use lockstep_proto::api::vault::{CommitEntry, Entry, VaultInfo};
 use lockstep_proto::id::{AccountId, BlobId, DeviceId, RecordId, Seq, SessionId, VaultId};
@@ -51,10 +50,6 @@ pub struct SqliteStore {
     quota: DefaultQuota,
 }
 
-/// What an account without a quota of its own may use; none is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct DefaultQuota(Option<u64>);
-
 /// Turns a database error into ours; a full disk is told apart.
 pub(super) fn failed(error: sqlx::Error) -> StoreError {
     let code = error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
@@ -62,11 +57,6 @@ pub(super) fn failed(error: sqlx::Error) -> StoreError {
         Some("13") => StoreError::Full,
         _ => StoreError::Unavailable(Arc::new(error)),
     }
-}
-
-/// The vault was deleted since the request found it.
-fn no_vault() -> StoreError {
-    StoreError::refused(Code::NotFound, "there is no such vault; it may have been deleted")
 }
 
 impl SqliteStore {
@@ -118,13 +108,6 @@ impl SqliteStore {
         self.quota = DefaultQuota(bytes);
         self
     }
-
-    /// Waits for the writer's queue and closes all connections; the writer's last, because only that one may bring
-    /// the WAL back into the file and remove it.
-    pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.stop().await;
-    }
 }
 
 #[async_trait]
@@ -136,6 +119,12 @@ impl Store for SqliteStore {
     async fn ping(&self) -> Result<()> {
         sqlx::query("SELECT 1").execute(&self.readers).await.map_err(failed)?;
         self.writer.run(|_| Box::pin(async { Ok(()) })).await
+    }
+
+    /// The writer's connection closes last: only then is the WAL brought back into the file and removed.
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.stop().await;
     }
 
     async fn put_challenge(&self, challenge: Challenge) -> Result<()> {

@@ -1,9 +1,8 @@
 //! Objects, parts and segments: where blob bytes lie, not the bytes.
 
 use super::row::{digest, id16, number, sql};
-use super::usage::{self, Charge};
-use super::{DefaultQuota, ROWS_A_STATEMENT, failed, segment as segments};
-use crate::domain::quota::{Allowance, ROW_BYTES};
+use super::{ROWS_A_STATEMENT, failed, segment as segments, usage};
+use crate::domain::quota::{Allowance, Charge, DefaultQuota, ROW_BYTES};
 use crate::error::StoreError;
 use crate::store::{FramedObject, ObjectRow, PartRow, Result, SegmentId, VaultKey};
 use lockstep_proto::Digest;

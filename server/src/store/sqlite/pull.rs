@@ -2,7 +2,7 @@
 
 use super::failed;
 use super::row::{byte, bytes, id16, number, signed, sql};
-use crate::store::{EntryQuery, Result, VaultKey};
+use crate::store::{EntryQuery, Result, VaultKey, no_vault};
 use lockstep_proto::api::vault::{CommitEntry, Entry};
 use lockstep_proto::id::{RecordId, Revision, Seq};
 use lockstep_proto::limits;
@@ -16,9 +16,10 @@ pub(super) async fn commits(
 ) -> Result<(Seq, Vec<CommitEntry>, bool)> {
     let head: i64 = sqlx::query_scalar("SELECT seq FROM vault WHERE id = ?")
         .bind(key.0)
-        .fetch_one(&mut *c)
+        .fetch_optional(&mut *c)
         .await
-        .map_err(failed)?;
+        .map_err(failed)?
+        .ok_or_else(no_vault)?;
     let head = Seq::new(u64::try_from(head).unwrap_or(0));
     let mut commits = Vec::new();
     let mut size_bytes = 0_usize;

@@ -1,8 +1,9 @@
 //! A repair that goes back: which state holds afterwards, and what is written for it.
 
+use super::failed;
 use super::row::{bytes, digest, id16, number, signed, sql};
-use super::{failed, usage};
 use crate::domain::commit::Live;
+use crate::domain::quota::signed_bytes;
 use crate::error::StoreError;
 use crate::store::{Result, VaultKey};
 use lockstep_proto::Digest;
@@ -121,7 +122,7 @@ pub(super) async fn write(
             .map_err(failed)?;
     let mut freed = 0_u64;
     for row in &rows {
-        freed = freed.saturating_add(usage::signed_bytes(&signed(row, 0, 1)?));
+        freed = freed.saturating_add(signed_bytes(&signed(row, 0, 1)?));
     }
     Ok(freed)
 }

@@ -2,9 +2,8 @@
 //! forgotten, except while a begun upload counts them.
 
 use super::row::{number, sql};
-use super::usage::{self, Charge};
-use super::{DefaultQuota, failed};
-use crate::domain::quota::Allowance;
+use super::{failed, usage};
+use crate::domain::quota::{Allowance, Charge, DefaultQuota};
 use crate::error::StoreError;
 use crate::store::{Result, SegmentId, VaultKey};
 use lockstep_proto::api::problem::Code;

@@ -2,7 +2,7 @@
 
 use super::failed;
 use super::row::{byte, digest, id16, number, sql};
-use crate::store::{Result, SessionRow};
+use crate::store::{Result, SessionRow, revoked};
 use lockstep_proto::Digest;
 use lockstep_proto::id::{AccountId, DeviceId, SessionId};
 use lockstep_proto::limits::SESSIONS_MAX;
@@ -11,6 +11,16 @@ use sqlx::{SqliteConnection, SqlitePool};
 
 pub(super) async fn put(c: &mut SqliteConnection, session: SessionRow) -> Result<()> {
     let kind = i64::from(session.kind);
+    let gone =
+        sqlx::query("SELECT 1 FROM device WHERE account = ? AND device = ? AND revoked_at IS NOT NULL")
+            .bind(&session.account.as_bytes()[..])
+            .bind(&session.device.as_bytes()[..])
+            .fetch_optional(&mut *c)
+            .await
+            .map_err(failed)?;
+    if gone.is_some() {
+        return Err(revoked());
+    }
     sqlx::query(
         "INSERT INTO session (token_hash, account, device, kind, expires_utc, id, created_utc, used_utc)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

@@ -1,10 +1,9 @@
 //! Staged envelopes: they wait for the commit that names them.
 
 use super::row::{digest, sql};
-use super::usage::{self, Charge, row_bytes};
-use super::{DefaultQuota, ROWS_A_STATEMENT, failed};
+use super::{ROWS_A_STATEMENT, failed, usage};
 use crate::domain::commit::PreparedCommit;
-use crate::domain::quota::allowance_of_staged;
+use crate::domain::quota::{Charge, DefaultQuota, allowance_of_staged, row_bytes};
 use crate::store::{Result, VaultKey};
 use lockstep_proto::Digest;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};

@@ -1,54 +1,21 @@
 //! What accounts and vaults use: kept up to date within the transactions that they count, and counted anew.
 
+use super::failed;
 use super::row::{id16, number, sql};
-use super::{DefaultQuota, failed, no_vault};
-use crate::domain::quota::{self, Allowance, QuotaSetting, ROW_BYTES, Standing, VAULT_BYTES};
-use crate::store::{Result, UsageFault, VaultKey};
+use crate::domain::quota::{
+    self, Allowance, Charge, DefaultQuota, QuotaSetting, ROW_BYTES, Standing, VAULT_BYTES, signed_bytes,
+};
+use crate::store::{Result, UsageFault, VaultKey, no_vault};
 use lockstep_proto::Signed;
 use lockstep_proto::api::usage::Usage;
 use lockstep_proto::id::{AccountId, VaultId};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection, SqlitePool};
 
-/// What a write adds and frees. What only frees meets no quota: any will do then.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Charge {
-    pub(super) added: u64,
-    pub(super) freed: u64,
-    pub(super) objects_added: u64,
-    pub(super) objects_freed: u64,
-}
-
-pub(super) fn length(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
-}
-
-/// What bytes and their row count.
-pub(super) fn row_bytes(bytes: &[u8]) -> u64 {
-    length(bytes).saturating_add(ROW_BYTES)
-}
-
-/// What a signed structure and its row count.
-pub(super) fn signed_bytes(signed: &Signed) -> u64 {
-    row_bytes(&signed.bytes.0).saturating_add(length(&signed.signature.0))
-}
-
 const UNLIMITED: i64 = -1;
 
 fn setting(row: &SqliteRow, index: usize) -> Result<QuotaSetting> {
-    let value: Option<i64> = row.try_get(index).map_err(failed)?;
-    Ok(match value {
-        None => QuotaSetting::Default,
-        Some(bytes) => u64::try_from(bytes).map_or(QuotaSetting::Unlimited, QuotaSetting::Bytes),
-    })
-}
-
-fn limit(setting: QuotaSetting, default: DefaultQuota) -> Option<u64> {
-    match setting {
-        QuotaSetting::Default => default.0,
-        QuotaSetting::Unlimited => None,
-        QuotaSetting::Bytes(bytes) => Some(bytes),
-    }
+    Ok(QuotaSetting::from_column(row.try_get(index).map_err(failed)?))
 }
 
 /// Counts what a write to a vault adds and frees, in its transaction; refused, the caller's work is undone.
@@ -73,7 +40,7 @@ pub(super) async fn charge(
     let before = Standing {
         used: number(&row, 3)?,
         spared: number(&row, 4)?,
-        quota: limit(setting(&row, 5)?, default),
+        quota: setting(&row, 5)?.bytes(default),
     };
     let account = id16(&row, 6)?;
     let after = quota::charge(before, charge.added, charge.freed, allowance)?;
@@ -142,7 +109,7 @@ pub(super) async fn of(
     row.map(|row| {
         Ok(Usage {
             used: number(&row, 0)?,
-            quota: limit(setting(&row, 1)?, default),
+            quota: setting(&row, 1)?.bytes(default),
             objects: number(&row, 2)?,
             records: number(&row, 3)?,
         })

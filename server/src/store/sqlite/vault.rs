@@ -1,9 +1,8 @@
 //! Vaults and their logs.
 
 use super::row::{digest, id16, number, signed, sql};
-use super::usage::{self, Charge};
-use super::{DefaultQuota, failed};
-use crate::domain::quota::{self, Allowance};
+use super::{failed, usage};
+use crate::domain::quota::{Allowance, Charge, DefaultQuota, birth_bytes};
 use crate::error::StoreError;
 use crate::store::{NewVault, Result, VaultKey, VaultRow};
 use lockstep_proto::Signed;
@@ -126,9 +125,7 @@ pub(super) async fn create(
     .execute(&mut *c)
     .await
     .map_err(failed)?;
-    let log = usage::signed_bytes(&new.create);
-    let genesis = usage::signed_bytes(&new.genesis).saturating_add(usage::length(&changes));
-    let added = quota::VAULT_BYTES.saturating_add(log).saturating_add(genesis);
+    let added = birth_bytes(&new.create, &new.genesis, &changes);
     let (quota, allowance) =
         quota.map_or((DefaultQuota(None), Allowance::Always), |quota| (quota, Allowance::Quota));
     usage::charge(c, VaultKey(key), quota, Charge { added, ..Charge::default() }, allowance).await

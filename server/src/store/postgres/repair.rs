@@ -1,0 +1,134 @@
+//! A repair that goes back: which state holds afterwards, and what is written for it.
+
+use super::failed;
+use super::row::{bytes, digest, id16, number, signed, sql};
+use crate::domain::commit::Live;
+use crate::domain::quota::signed_bytes;
+use crate::error::StoreError;
+use crate::store::{Result, VaultKey};
+use lockstep_proto::Digest;
+use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::chain::Tip;
+use lockstep_proto::commit::Commit;
+use lockstep_proto::id::{RecordId, Revision, Seq};
+use lockstep_proto::state::StateDigest;
+use lockstep_proto::vault_log::VaultLogEntry;
+use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
+
+const DAMAGED: StoreError = StoreError::Corrupt("a commit that a repair goes back to can not be read");
+
+/// A vault as it was after an earlier commit, but at the place where its chain ends.
+pub(super) async fn at(
+    c: &mut PgConnection,
+    key: VaultKey,
+    to: Seq,
+    (end, mut state, mut records): (Tip, StateDigest, u64),
+) -> Result<(Tip, StateDigest, u64)> {
+    let row = sqlx::query("SELECT bytes FROM commit_header WHERE vault = $1 AND seq = $2")
+        .bind(key.0)
+        .bind(sql(to.value())?)
+        .fetch_optional(&mut *c)
+        .await
+        .map_err(failed)?;
+    let commit = Commit::decode(&bytes(&row.ok_or(DAMAGED)?, 0)?).map_err(|_| DAMAGED)?;
+    let row = sqlx::query("SELECT bytes FROM vault_log WHERE vault = $1 AND position = $2")
+        .bind(key.0)
+        .bind(sql(commit.vault_log_index)?)
+        .fetch_optional(&mut *c)
+        .await
+        .map_err(failed)?;
+    let entry = VaultLogEntry::decode(&bytes(&row.ok_or(DAMAGED)?, 0)?).map_err(|_| DAMAGED)?;
+    for (record, live) in gone(c, key, to).await? {
+        state.remove(record, live.revision, live.digest, live.seq);
+        records = records.saturating_sub(1);
+    }
+    for (record, live) in back(c, key, to).await? {
+        state.add(record, live.revision, live.digest, live.seq);
+        records = records.saturating_add(1);
+    }
+    let tip = Tip {
+        epoch: commit.epoch,
+        device_log_index: commit.device_log_index,
+        vault_log_index: commit.vault_log_index,
+        vault_log_head: commit.vault_log_head,
+        rotated_at: entry.device_log_index,
+        state: commit.state,
+        ..end
+    };
+    Ok((tip, state, records))
+}
+
+/// Versions that are the newest now and do not count afterwards.
+async fn gone(c: &mut PgConnection, key: VaultKey, to: Seq) -> Result<Vec<(RecordId, Live)>> {
+    let rows = sqlx::query("SELECT record, revision, digest, seq FROM live WHERE vault = $1 AND seq > $2")
+        .bind(key.0)
+        .bind(sql(to.value())?)
+        .fetch_all(c)
+        .await
+        .map_err(failed)?;
+    rows.iter().map(version).collect()
+}
+
+/// Versions that were replaced since, and count again.
+async fn back(c: &mut PgConnection, key: VaultKey, to: Seq) -> Result<Vec<(RecordId, Live)>> {
+    let rows = sqlx::query(
+        "SELECT record, revision, digest, seq FROM version
+         WHERE vault = $1 AND seq <= $2 AND replaced > $2 AND abandoned IS NULL",
+    )
+    .bind(key.0)
+    .bind(sql(to.value())?)
+    .fetch_all(c)
+    .await
+    .map_err(failed)?;
+    rows.iter().map(version).collect()
+}
+
+fn version(row: &PgRow) -> Result<(RecordId, Live)> {
+    let digest: Digest = digest(row, 2)?;
+    let live = Live { revision: Revision::new(number(row, 1)?), digest, seq: Seq::new(number(row, 3)?) };
+    Ok((RecordId::from_bytes(id16(row, 0)?), live))
+}
+
+/// Makes what was after an earlier commit the newest again; `by` is the repair. Gives the bytes that count no more:
+/// entries of the vault log. What is abandoned stays, and counts.
+pub(super) async fn write(
+    c: &mut PgConnection,
+    key: VaultKey,
+    to: Seq,
+    by: Seq,
+    vault_log_index: u64,
+) -> Result<u64> {
+    let (to, by) = (sql(to.value())?, sql(by.value())?);
+    sqlx::query("UPDATE version SET abandoned = $3 WHERE vault = $1 AND seq > $2 AND abandoned IS NULL")
+        .bind(key.0)
+        .bind(to)
+        .bind(by)
+        .execute(&mut *c)
+        .await
+        .map_err(failed)?;
+    for statement in [
+        "UPDATE version SET replaced = NULL
+         WHERE vault = $1 AND seq <= $2 AND replaced > $2 AND abandoned IS NULL",
+        "DELETE FROM live WHERE vault = $1 AND seq > $2",
+        "INSERT INTO live (vault, record, revision, digest, seq)
+         SELECT vault, record, revision, digest, seq FROM version
+         WHERE vault = $1 AND seq <= $2 AND replaced IS NULL AND abandoned IS NULL
+         ON CONFLICT (vault, record) DO NOTHING",
+        "DELETE FROM pin WHERE vault = $1 AND seq > $2",
+    ] {
+        sqlx::query(statement).bind(key.0).bind(to).execute(&mut *c).await.map_err(failed)?;
+    }
+    let rows =
+        sqlx::query("DELETE FROM vault_log WHERE vault = $1 AND position > $2 RETURNING bytes, signature")
+            .bind(key.0)
+            .bind(sql(vault_log_index)?)
+            .fetch_all(c)
+            .await
+            .map_err(failed)?;
+    let mut freed = 0_u64;
+    for row in &rows {
+        freed = freed.saturating_add(signed_bytes(&signed(row, 0, 1)?));
+    }
+    Ok(freed)
+}
