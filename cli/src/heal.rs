@@ -11,6 +11,7 @@ use lockstep_client::error::Result;
 use lockstep_client::heal::{Diagnosis, Healed, LogState, Lost, VaultFinding, VaultState};
 use lockstep_client_crypto::passphrase::Passphrase;
 use lockstep_engine::replica::Replica as _;
+use lockstep_proto::api::problem::Code;
 use lockstep_proto::envelope::KIND_TOMBSTONE;
 use serde_json::json;
 use std::fmt::Write as _;
@@ -51,7 +52,13 @@ pub(crate) async fn heal(context: &Context, args: Heal) -> Result<ExitCode> {
         }
         mend(&mut account, &diagnosis, passphrase.as_ref(), &mut healed).await?;
     }
-    let vaults = sync_all(context, &mut account).await?;
+    let vaults = match sync_all(context, &mut account).await {
+        Err(error) if error.code() == Some(Code::MissingObject) => {
+            account.push_healing().await?;
+            sync_all(context, &mut account).await?
+        }
+        other => other?,
+    };
     account.pin_heads(true).await?;
     if let Some(passphrase) = passphrase.as_ref().filter(|_| !log_is_whole) {
         // The sign-in record of an older copy may be that of an older passphrase.

@@ -1,6 +1,7 @@
 //! Sign-up, sign-in on a new device, recovery, and opening the account of a home. The order of
 //! verification is PROTOCOL.md section 2.2; the order of writing section 3.1.
 
+pub(crate) mod devices;
 mod finish;
 mod join;
 pub(crate) mod manage;

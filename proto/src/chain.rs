@@ -366,3 +366,6 @@ fn rule_of<T>(commit: &Commit) -> impl Fn(&'static str) -> Result<T, ChainError>
 fn signature(commit: &Commit, _error: SignatureError) -> ChainError {
     ChainError::Signature { seq: commit.seq, device: commit.device }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //! devices agree, and nothing that any of them held is lost.
 
 use crate::program::Done;
+use crate::proxy::Proxy;
 use crate::tree::{assert_same, noise, write};
 use crate::world::{Device, World};
 use std::path::PathBuf;
@@ -11,7 +12,10 @@ const LARGE: usize = 200_000;
 
 /// A world with two devices in step, and yesterday's copy of the server.
 fn yesterday() -> (World, Device, Device, PathBuf) {
-    let mut world = World::new();
+    yesterday_in(World::new())
+}
+
+fn yesterday_in(mut world: World) -> (World, Device, Device, PathBuf) {
     let a = world.signup("a");
     let b = world.login("b");
     write(&world.path("docs/one"), noise(1, LARGE));
@@ -265,4 +269,44 @@ fn what_a_revoked_device_wrote_while_it_was_forgotten_is_given_up_and_kept() {
     assert!(kept.to_string().contains("of a device that was revoked"), "{kept}");
     drop(copy);
     in_step(&world, &[&a, &c]);
+}
+
+/// Two chains that parted, a device log that is behind, and a connection that breaks at one request after the other.
+#[test]
+fn healing_that_is_cut_off_anywhere_goes_on() {
+    for after in [false, true] {
+        let proxy = Proxy::start();
+        let world = World::with(&[("LOCKSTEP_PUBLIC_URL", &proxy.origin)]);
+        proxy.set_upstream(world.server.address());
+        let (mut world, a, b, copy) = yesterday_in(world);
+        let c = world.login("c");
+        today(&world, &a);
+        assert_eq!(c.get("n"), "\"today\"");
+        world.server.put_back(&copy, true, true);
+        b.put("of-b", "1").ok();
+        b.put("of-b", "2").ok();
+        let mut broken = 0;
+        for left in (0..).step_by(4) {
+            let before = proxy.cuts();
+            proxy.cut_off(left, after);
+            let done = heal(&world, &a);
+            proxy.heal();
+            if proxy.cuts() == before {
+                assert!(matches!(done.status, Some(0 | 3)), "{done:#?}");
+                break;
+            }
+            broken += 1;
+            assert!(!done.err.contains("panicked") && done.status.is_some(), "{done:#?}");
+        }
+        assert!(broken > 3, "{broken} is too few to say anything");
+        heal(&world, &a);
+        c.ok(&["status"]);
+        a.backup("docs");
+        for device in [&a, &b, &c] {
+            assert_eq!(device.get("n"), "\"today\"");
+            assert_eq!(device.get("more"), "1");
+            assert_eq!(device.get("of-b"), "2");
+        }
+        in_step(&world, &[&a, &b, &c]);
+    }
 }

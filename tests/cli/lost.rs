@@ -6,7 +6,7 @@ use crate::tree::{assert_same, noise, write};
 use crate::world::{NAME, World};
 
 /// A world whose clients go through a proxy.
-fn behind() -> (World, Proxy) {
+pub(crate) fn behind() -> (World, Proxy) {
     let proxy = Proxy::start();
     let world = World::with(&[("LOCKSTEP_PUBLIC_URL", &proxy.origin)]);
     proxy.set_upstream(world.server.address());

@@ -14,16 +14,47 @@ pub(crate) enum Cut {
     After(&'static str),
 }
 
+/// Every request from some number on is lost, before it reaches the server or after it was answered.
+#[derive(Debug, Clone, Copy)]
+struct CutOff {
+    left: u64,
+    after: bool,
+}
+
 #[derive(Default)]
 struct Shared {
     upstream: OnceLock<String>,
     cut: Mutex<Option<(Cut, u64)>>,
+    cut_off: Mutex<Option<CutOff>>,
+    /// Requests that change something and still go through, and what happens to the next ones.
+    nth: Mutex<Option<(u64, Cut)>>,
     cuts: Mutex<u64>,
+    /// Cuts that were carried out: after an answer that is lost, the server is done.
+    hits: Mutex<u64>,
+    /// Requests that are kept waiting, and how many more of them.
+    hold: Mutex<Option<(&'static str, u64)>>,
+    holding: Mutex<u64>,
 }
 
 impl Shared {
     /// What happens to a request now; counted if it is cut.
     fn cut_of(&self, line: &str) -> Option<Cut> {
+        if let Some(off) = self.cut_off.lock().unwrap().as_mut() {
+            if off.left == 0 {
+                *self.cuts.lock().unwrap() += 1;
+                return Some(if off.after { Cut::After("") } else { Cut::Before("") });
+            }
+            off.left -= 1;
+        }
+        if let Some((left, what)) = self.nth.lock().unwrap().as_mut()
+            && !line.starts_with("GET ")
+        {
+            if *left == 0 {
+                *self.cuts.lock().unwrap() += 1;
+                return Some(what.clone());
+            }
+            *left -= 1;
+        }
         let mut cut = self.cut.lock().unwrap();
         let (what, left) = cut.as_mut()?;
         let (Cut::Before(text) | Cut::After(text)) = what;
@@ -33,6 +64,22 @@ impl Shared {
         *left -= 1;
         *self.cuts.lock().unwrap() += 1;
         Some(what.clone())
+    }
+}
+
+impl Shared {
+    /// Keeps a request waiting until the proxy is healed, if it is one to be kept.
+    fn wait(&self, line: &str) {
+        {
+            let mut hold = self.hold.lock().unwrap();
+            match hold.as_mut() {
+                Some((text, left)) if *left > 0 && line.contains(*text) => *left -= 1,
+                _ => return,
+            }
+        }
+        *self.holding.lock().unwrap() += 1;
+        assert!(poll(80, || self.hold.lock().unwrap().is_none()), "it is never let go");
+        *self.holding.lock().unwrap() -= 1;
     }
 }
 
@@ -66,8 +113,38 @@ impl Proxy {
         *self.shared.cut.lock().unwrap() = Some((cut, times));
     }
 
+    /// Lets so many requests through, and loses every one after them.
+    pub(crate) fn cut_off(&self, left: u64, after: bool) {
+        *self.shared.cut_off.lock().unwrap() = Some(CutOff { left, after });
+    }
+
+    /// Cuts from the nth request on that changes something (counted from 0), whichever it is.
+    pub(crate) fn cut_nth(&self, nth: u64, after: bool) {
+        let what = if after { Cut::After("") } else { Cut::Before("") };
+        *self.shared.hits.lock().unwrap() = 0;
+        *self.shared.nth.lock().unwrap() = Some((nth, what));
+    }
+
+    /// Keeps the next so many requests waiting until it is healed.
+    pub(crate) fn hold(&self, text: &'static str, times: u64) {
+        *self.shared.hold.lock().unwrap() = Some((text, times));
+    }
+
+    /// How many requests are kept waiting.
+    pub(crate) fn holding(&self) -> u64 {
+        *self.shared.holding.lock().unwrap()
+    }
+
     pub(crate) fn heal(&self) {
         *self.shared.cut.lock().unwrap() = None;
+        *self.shared.cut_off.lock().unwrap() = None;
+        *self.shared.nth.lock().unwrap() = None;
+        *self.shared.hold.lock().unwrap() = None;
+    }
+
+    /// How many cuts were carried out, to their end, since [`Self::cut_nth`].
+    pub(crate) fn hits(&self) -> u64 {
+        *self.shared.hits.lock().unwrap()
     }
 
     /// How many requests were cut so far.
@@ -81,10 +158,13 @@ fn serve(mut client: TcpStream, shared: &Shared) {
     client.set_nodelay(true).unwrap();
     let mut server: Option<TcpStream> = None;
     while let Some(head) = read_head(&mut client) {
-        let cut = shared.cut_of(head.lines().next().unwrap_or_default());
+        let line = head.lines().next().unwrap_or_default();
+        let cut = shared.cut_of(line);
         if matches!(cut, Some(Cut::Before(_))) {
+            *shared.hits.lock().unwrap() += 1;
             break;
         }
+        shared.wait(line);
         if server.is_none() {
             assert!(poll(20, || shared.upstream.get().is_some()));
             server = TcpStream::connect(shared.upstream.get().unwrap()).ok();
@@ -98,6 +178,7 @@ fn serve(mut client: TcpStream, shared: &Shared) {
         }
         let Some(answer) = read_head(upstream) else { break };
         if cut.is_some() {
+            *shared.hits.lock().unwrap() += 1;
             break;
         }
         if client.write_all(answer.as_bytes()).is_err() || !copy(upstream, &mut client, body_len(&answer)) {

@@ -2,9 +2,12 @@
 
 mod account;
 mod commit;
+mod heal;
+mod life;
 mod migration;
 mod object;
 mod pull;
+mod remains;
 mod session;
 mod usage;
 mod vault;
@@ -67,6 +70,10 @@ on_back_ends! {
     account::the_device_log_comes_in_pages
     account::a_page_of_the_device_log_is_of_one_moment
     account::a_recovery_swaps_sign_in_data_with_the_entry
+    life::a_revocation_whose_pins_are_behind_changes_nothing
+    life::commits_that_do_not_know_of_a_revocation_are_refused
+    life::a_deleted_vault_is_gone_and_others_stay
+    life::a_deleted_account_is_gone_and_its_name_is_free
     vault::the_same_birth_twice_is_once
     vault::vaults_belong_to_their_account
     vault::an_account_has_at_most_1024_vaults
@@ -98,6 +105,13 @@ on_back_ends! {
     object::abandoned_segments_are_collected
     object::commits_need_whole_objects_of_their_vault
     object::naming_and_collecting_do_not_cross
+    heal::a_repair_gives_the_earlier_state_back
+    heal::rotations_and_repairs_go_on_at_the_quota
+    heal::what_a_healed_store_lacks_comes_later
+    heal::lost_objects_are_uploaded_again
+    heal::entries_are_given_back_all_or_none
+    life::no_session_begins_for_a_revoked_device
+    life::commits_and_their_devices_revocation_do_not_cross
     session::sessions_are_found_until_they_end
     session::sessions_are_listed_and_revoked_by_their_account
     session::the_last_use_of_a_session_only_grows

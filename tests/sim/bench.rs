@@ -96,7 +96,7 @@ impl Desk {
     /// Document of a note as it stands here.
     pub(crate) fn read(&self, name: &str) -> Option<Vec<u8>> {
         let record = FIXTURE.keys.record_id(crate::plan::NOTE, name.as_bytes());
-        let current = read::current(&self.replica, &FIXTURE.keys, record).unwrap();
+        let current = read::current(&self.replica, &FIXTURE.later_keys, record).unwrap();
         current.map(|current| current.content.document.0)
     }
 }

@@ -70,7 +70,7 @@ fn replicas_equal_the_server(world: &World) -> Outcome {
 fn open_all(world: &World) -> Result<BTreeMap<(RecordId, Revision), Committed>, String> {
     let mut versions = BTreeMap::new();
     for ((_, record), version) in &world.server.versions {
-        let opened = FIXTURE.keys.open(&version.envelope).map_err(|error| error.to_string())?;
+        let opened = FIXTURE.later_keys.open(&version.envelope).map_err(|error| error.to_string())?;
         let (revision, kind) = (version.revision, version.kind);
         let committed = Committed { record: *record, revision, kind, content: opened.content };
         let is_new = versions.insert((*record, revision), committed).is_none();

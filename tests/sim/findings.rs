@@ -4,9 +4,10 @@ use crate::bench::{Desk, ROOMY, TIGHT, note};
 use crate::fixture::FIXTURE;
 use crate::hostile::scene;
 use crate::plan::NOTE;
-use crate::server::{ModelServer, PageSizes};
+use crate::server::{LOG_MOVED, ModelServer, PageSizes};
 use crate::tamper::in_entries;
-use lockstep_engine::effect::{Event, Input};
+use lockstep_engine::VaultEngine;
+use lockstep_engine::effect::{Event, Failure, Input, Request};
 use lockstep_engine::error::EngineError;
 use lockstep_engine::replica::Policy;
 use lockstep_proto::limits;
@@ -125,4 +126,39 @@ fn equal_documents_written_during_a_pull_are_no_clash() {
     let mut events = one.reader.run_interrupted(Input::Sync, serve, 2, records);
     events.retain(|event| matches!(event, Event::ConflictCopy { .. }));
     assert_eq!(events, Vec::new());
+}
+
+/// A commit that was signed before a revocation and never arrived is refused by every server: it is built anew, under
+/// the new key, and nothing of it is lost. While it followed the head it was sent again and again.
+#[test]
+fn a_commit_in_flight_that_a_revocation_overtook_is_built_anew() {
+    let mut server = ModelServer::new(ROOMY);
+    let mut desk = Desk::new(0);
+    desk.put(vec![note("a", Some(b"first"))]);
+    desk.sync(&mut server);
+    desk.put(vec![note("a", Some(b"second")), note("b", Some(b"waits"))]);
+    desk.run(Input::Sync, &mut |request| match request {
+        Request::Push(_) => Err(Failure::Later("it never arrives".into())),
+        request => server.serve(request),
+    });
+    assert!(desk.replica.in_flight.is_some());
+    server.log = FIXTURE.later_log.clone();
+    let events = desk.run(Input::Sync, &mut |request| server.serve(request));
+    assert!(events.contains(&Event::Paused(Failure::Refused(LOG_MOVED.into()))), "{events:?}");
+    // Knowing of the revocation without a key for the next epoch, it says so and keeps everything.
+    desk.engine = VaultEngine::new(FIXTURE.setup(0), FIXTURE.later_log.clone());
+    let events = desk.run(Input::Sync, &mut |request| server.serve(request));
+    assert!(matches!(crate::bench::stopped(&events), EngineError::NeedsRotation { .. }));
+    assert_eq!(desk.replica.pending.len(), 2);
+    desk.engine = VaultEngine::new(FIXTURE.later_setup(0), FIXTURE.later_log.clone());
+    desk.sync(&mut server);
+    assert_eq!(server.tip.epoch.value(), 2);
+    assert!(desk.replica.pending.is_empty() && desk.replica.in_flight.is_none());
+    // Who has neither log nor key is told of the one and asks for the other.
+    let mut late = Desk::new(1);
+    let events = late.run(Input::Sync, &mut |request| server.serve(request));
+    assert!(matches!(crate::bench::stopped(&events), EngineError::KeyMissing { .. }), "{events:?}");
+    late.engine = VaultEngine::new(FIXTURE.later_setup(1), FIXTURE.later_log.clone());
+    late.sync(&mut server);
+    assert_eq!((late.read("a"), late.read("b")), (Some(b"second".to_vec()), Some(b"waits".to_vec())));
 }

@@ -28,10 +28,16 @@ pub(crate) struct Fixture {
     pub(crate) devices: Vec<Arc<DeviceKeys>>,
     /// Keys that no device log knows.
     pub(crate) stranger: DeviceKeys,
+    /// The account with its root at hand, for signing repairs.
+    pub(crate) unlocked: UnlockedAccount,
     pub(crate) keys: Arc<VaultKeys>,
+    /// The same with the key that is made after the revocation.
+    pub(crate) later_keys: Arc<VaultKeys>,
     pub(crate) birth: Birth,
     /// The device log after each enrolment.
     pub(crate) logs: Vec<Arc<DeviceLog>>,
+    /// The device log after a fourth device, which writes nothing here, came and was revoked.
+    pub(crate) later_log: Arc<DeviceLog>,
 }
 
 /// The one fixture.
@@ -49,6 +55,12 @@ impl Fixture {
             next_epoch: None,
             heals: false,
         }
+    }
+
+    /// The same once the device has the key that is made after the revocation.
+    pub(crate) fn later_setup(&self, device: usize) -> Setup {
+        let keys = self.later_keys.clone();
+        Setup { keys, next_epoch: Some(Epoch::new(2)), ..self.setup(device) }
     }
 
     /// The device log as the server has it.
@@ -87,8 +99,13 @@ fn build() -> Fixture {
         devices.push(Arc::new(device));
     }
     let vault = VaultId::from_bytes([0x7a; 16]);
-    let keys = VaultKeys::new(vault, &SecretKey::generate(&mut rng))
-        .with_epoch(Epoch::new(1), SecretKey::generate(&mut rng));
+    let (secret, key) = (SecretKey::generate(&mut rng), SecretKey::generate(&mut rng));
+    let keys = VaultKeys::new(vault, &secret).with_epoch(Epoch::new(1), key.duplicate());
+    let mut later_rng = ChaCha20Rng::from_seed([0x5f; 32]);
+    let later_keys = VaultKeys::new(vault, &secret)
+        .with_epoch(Epoch::new(1), key)
+        .with_epoch(Epoch::new(2), SecretKey::generate(&mut later_rng));
+    let later_log = revoke(&account, &header.unwrap(), log, vec![pin], &mut later_rng);
     let parent = Parent {
         account: account.account(),
         identity: account.identity(),
@@ -97,13 +114,35 @@ fn build() -> Fixture {
         utc: 1,
     };
     let birth = give_birth(vault, &parent, &devices[0]);
+    let (id, identity) = (account.account(), *account.identity());
     Fixture {
-        account: account.account(),
-        identity: *account.identity(),
+        account: id,
+        identity,
         stranger: DeviceKeys::generate(&mut rng).unwrap(),
+        unlocked: account,
         devices,
         keys: Arc::new(keys),
+        later_keys: Arc::new(later_keys),
         birth,
         logs,
+        later_log: Arc::new(later_log),
     }
+}
+
+/// One more device that joins and is revoked.
+fn revoke(
+    account: &UnlockedAccount,
+    header: &VerifiedKeyHeader,
+    mut log: DeviceLog,
+    pins: Vec<Pin>,
+    rng: &mut ChaCha20Rng,
+) -> DeviceLog {
+    let device = DeviceKeys::generate(rng).unwrap();
+    let joining = Joining { device: &device, name: "device", pins: pins.clone() };
+    let enrolment = account.enrol(header, &log, None, joining, rng).unwrap();
+    log.append(&enrolment.entry).unwrap();
+    let header = VerifiedKeyHeader::verify(account.account(), &enrolment.key_header).unwrap();
+    let revocation = account.revoke(&header, &log, device.id(), pins, rng).unwrap();
+    log.append(&revocation.entry).unwrap();
+    log
 }

@@ -29,7 +29,7 @@ pub(crate) struct Ledger {
     pub(crate) stored: BTreeSet<OperationId>,
     pub(crate) pushed: BTreeSet<OperationId>,
     nonces: BTreeMap<[u8; 24], Digest>,
-    commits: BTreeMap<(DeviceId, Seq, Digest), Digest>,
+    commits: BTreeMap<(DeviceId, Seq, Digest), (Digest, u64)>,
     last_hlc: BTreeMap<usize, Hlc>,
     /// How often what happened: shows that a run reached what it is to test.
     pub(crate) counts: BTreeMap<&'static str, u64>,
@@ -106,7 +106,10 @@ impl Ledger {
                 let commit = Commit::decode(&push.commit.bytes.0).map_err(|error| error.to_string())?;
                 let hash = Commit::hash_of(&push.commit.bytes.0);
                 let place = (commit.device, commit.seq, commit.previous);
-                if self.commits.insert(place, hash).is_some_and(|before| before != hash) {
+                // One that names a later place of the device log may stand in for one that no server takes any more.
+                let known = self.commits.insert(place, (hash, commit.device_log_index));
+                let differs = |before: (Digest, u64)| before.0 != hash && before.1 >= commit.device_log_index;
+                if known.is_some_and(differs) {
                     return Err(format!("two commits by device {} at seq {}", commit.device, commit.seq));
                 }
                 &push.envelopes

@@ -28,6 +28,7 @@ mod ledger;
 mod pins;
 mod plan;
 mod planted;
+mod repair;
 mod replica;
 mod server;
 mod tamper;
@@ -55,9 +56,12 @@ const MUST_HAPPEN: &[&str] = &[
     "conflict copy",
     "crash",
     "head moved",
+    "keys behind",
     "misuse",
     "paused",
     "request lost",
+    "revocation",
+    "rotated",
     "staged at the server",
     "staged locally",
     "unpinned",

@@ -23,7 +23,7 @@ const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
 /// Occurrences in which everything that is under way must end.
 const DRAIN_AT_MOST: usize = 20_000;
 /// Rounds of all devices in which quiet must be reached: push, pull, and one in which nothing happens.
-const ROUNDS_AT_MOST: usize = 4;
+const ROUNDS_AT_MOST: usize = 5;
 
 /// How a run ended.
 pub(crate) struct Outcome {
@@ -41,11 +41,16 @@ pub(crate) fn run(seed: u64, hooks: Hooks) -> Outcome {
     let faults = Faults::draw(&mut dice);
     let sizes = draw_sizes(&mut dice);
     let steps = 50 + dice.below(60);
+    let revocation = if dice.chance(600) { Some(dice.below(steps)) } else { None };
     let mut world = World::new(seed, faults, sizes, hooks);
     let played = catch_unwind(AssertUnwindSafe(|| {
-        for _ in 0..steps {
+        for number in 0..steps {
             if world.failure.is_some() {
                 return;
+            }
+            if revocation == Some(number) {
+                let by = dice.index(DEVICES);
+                world.revoke(by);
             }
             step(&mut world, &mut dice);
         }
@@ -187,7 +192,7 @@ fn edit(world: &mut World, dice: &mut Dice, device: usize) -> Option<NewRecord> 
         return None;
     }
     let row = &rows[dice.index(rows.len())];
-    let current = read::current(replica, &FIXTURE.keys, row.record).unwrap()?;
+    let current = read::current(replica, &FIXTURE.later_keys, row.record).unwrap()?;
     let document = if dice.chance(300) { None } else { Some(document(world, dice)) };
     Some(NewRecord {
         record_type: NOTE.into(),

@@ -14,6 +14,9 @@ use lockstep_proto::{Digest, Signed, cbor::Wire as _};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// The refusal of a commit that does not know of a revocation.
+pub(crate) const LOG_MOVED: &str = "log_moved";
+
 /// A record's newest version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Live {
@@ -166,10 +169,17 @@ impl ModelServer {
             return Ok(Answer::HeadMoved(self.page(commit.seq.previous())));
         }
         let skip = self.commits[commit.seq.skip_target().value() as usize].2;
+        let last = self.log.last_revocation(self.log.next_index());
+        if last.is_some_and(|revoked| commit.device_log_index < revoked) {
+            return Err(refused(LOG_MOVED.into()));
+        }
         let verified = chain::verify_next(&self.tip, skip, &*self.log, &push.commit)
             .map_err(|error| refused(error.to_string()))?;
         let changes =
             chain::verify_changes(&commit, &push.changes.0).map_err(|error| refused(error.to_string()))?;
+        let owner = chain::Owner { account: FIXTURE.account, identity: &FIXTURE.identity };
+        chain::verify_kind(&self.tip, owner, &*self.log, &verified, &changes)
+            .map_err(|error| refused(error.to_string()))?;
         let mut next = self.clone();
         next.take(push, &commit, &changes).map_err(refused)?;
         if next.state.checksum() != commit.state {

@@ -5,10 +5,10 @@ use crate::faults::{Faults, Hooks};
 use crate::fixture::{DEVICES, FIXTURE};
 use crate::ledger::Ledger;
 use crate::replica::MemReplica;
-use crate::server::{ModelServer, PageSizes};
-use lockstep_engine::VaultEngine;
+use crate::server::{LOG_MOVED, ModelServer, PageSizes};
 use lockstep_engine::effect::{Answer, Effect, Env, Event, Failure, Input, Request};
 use lockstep_engine::replica::WriteOp;
+use lockstep_engine::{EngineError, VaultEngine};
 use lockstep_proto::device_log::DeviceLog;
 use rand::rngs::ChaCha20Rng;
 use std::collections::BTreeMap;
@@ -28,6 +28,8 @@ pub(crate) struct Device {
     pub(crate) engine: VaultEngine,
     /// The device log as the adapter keeps it.
     pub(crate) log: Arc<DeviceLog>,
+    /// Whether it has the key that was made after the revocation.
+    has_later_key: bool,
     incarnation: u64,
     rng: ChaCha20Rng,
     pub(crate) skew_ms: i64,
@@ -79,6 +81,7 @@ impl World {
                     before: MemReplica::default(),
                     engine: VaultEngine::new(FIXTURE.setup(index), log.clone()),
                     log,
+                    has_later_key: false,
                     incarnation: 0,
                     rng: generator(seed, 100 + index as u64),
                     skew_ms: 0,
@@ -172,6 +175,12 @@ impl World {
         match effect {
             Effect::Report(event) => {
                 self.say(&format!("device {index}: {}", describe(&event)));
+                if is_behind(&event) {
+                    self.ledger.count("keys behind");
+                    let now = self.server.log.next_index() > FIXTURE.log().next_index();
+                    self.demand(if now { Ok(()) } else { Err("keys are behind of nothing".into()) });
+                    return self.catch_up(index);
+                }
                 let result = self.ledger.reported(&event);
                 self.demand(result);
             }
@@ -227,14 +236,38 @@ impl World {
         true
     }
 
+    /// A device is revoked, by one of those that stay; whether the vault is rotated is another matter.
+    pub(crate) fn revoke(&mut self, by: usize) {
+        self.say(&format!("device {by} revokes a device"));
+        self.ledger.count("revocation");
+        self.server.log = FIXTURE.later_log.clone();
+        self.catch_up(by);
+    }
+
+    /// What the adapter does then: fetches log and key, starts the engine anew, syncs again.
+    fn catch_up(&mut self, index: usize) {
+        let device = &mut self.devices[index];
+        device.log = self.server.log.clone();
+        device.has_later_key = true;
+        self.restart(index);
+        let incarnation = self.devices[index].incarnation;
+        self.later(1, Occurrence::Give { device: index, incarnation, input: Input::Sync });
+    }
+
+    fn restart(&mut self, index: usize) {
+        let device = &mut self.devices[index];
+        device.incarnation += 1;
+        let setup = if device.has_later_key { FIXTURE.later_setup(index) } else { FIXTURE.setup(index) };
+        device.engine = VaultEngine::new(setup, device.log.clone());
+    }
+
     /// Ends a device's process and starts it again over what is durable.
     pub(crate) fn crash(&mut self, index: usize) {
         self.say(&format!("device {index} crashes"));
         self.ledger.count("crash");
         let is_durable = self.hooks.is_durable;
+        self.restart(index);
         let device = &mut self.devices[index];
-        device.incarnation += 1;
-        device.engine = VaultEngine::new(FIXTURE.setup(index), device.log.clone());
         if !is_durable {
             device.replica = device.before.clone();
         }
@@ -284,7 +317,11 @@ impl World {
                 }
             }
             Occurrence::Serve { device, incarnation, id, request } => {
+                let epoch = self.server.tip.epoch;
                 let answer = (self.hooks.serve)(&mut self.server, &request);
+                if self.server.tip.epoch > epoch {
+                    self.ledger.count("rotated");
+                }
                 self.say(&format!("server to device {device}, {id}: {}", name_of_answer(&answer)));
                 if matches!(answer, Ok(Answer::HeadMoved(_))) {
                     self.ledger.count("head moved");
@@ -306,6 +343,15 @@ impl World {
                 self.later(delay, Occurrence::Give { device, incarnation, input });
             }
         }
+    }
+}
+
+/// Whether the engine waits for a key, or for the device log that the server has.
+fn is_behind(event: &Event) -> bool {
+    match event {
+        Event::Stopped(EngineError::KeyMissing { .. } | EngineError::NeedsRotation { .. }) => true,
+        Event::Paused(Failure::Refused(text)) => text == LOG_MOVED,
+        _ => false,
     }
 }
 

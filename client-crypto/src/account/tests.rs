@@ -122,3 +122,104 @@ fn every_flipped_byte_of_a_key_header_is_refused() {
         assert!(VerifiedKeyHeader::verify(account.account(), &damaged).is_err(), "byte {place}");
     }
 }
+
+/// A fixture with a second device.
+fn two() -> (Fixture, DeviceKeys, Vec<Pin>) {
+    let mut f = fixture();
+    let second = DeviceKeys::generate(&mut f.rng).unwrap();
+    let keyring = keyring_id(f.account.identity());
+    let pins = vec![Pin { vault: keyring, seq: lockstep_proto::Seq::new(0), head: Digest::ZERO }];
+    let joining = join(&second, "phone", pins.clone());
+    let enrolled = f.account.enrol(&f.header, &f.log, None, joining, &mut f.rng).unwrap();
+    take(&mut f, &enrolled);
+    (f, second, pins)
+}
+
+fn take(f: &mut Fixture, new: &Enrolment) {
+    let header = VerifiedKeyHeader::verify(f.account.account(), &new.key_header).unwrap();
+    f.log.append(&new.entry).unwrap();
+    f.log.check_key_header(&header).unwrap();
+    f.account.take_header(&header).unwrap();
+    f.header = header;
+}
+
+#[test]
+fn a_revocation_seals_a_new_key_to_who_stays() {
+    let (mut f, second, pins) = two();
+    let before = KeyringKeys::open_as_device(&f.header, &second).unwrap();
+    let old = f.header.header().clone();
+    let revoked = f.account.revoke(&f.header, &f.log, second.id(), pins.clone(), &mut f.rng).unwrap();
+    take(&mut f, &revoked);
+    let new = f.header.header();
+    assert_eq!((new.keyring.epoch, new.keyring.links.len()), (Epoch::new(2), 1));
+    assert_eq!((&new.wraps, new.recovery, new.identity), (&old.wraps, old.recovery, old.identity));
+    assert!(KeyringKeys::open_as_device(&f.header, &second).is_err());
+    let stays = KeyringKeys::open_as_device(&f.header, &f.device).unwrap();
+    let key = |keys: &KeyringKeys, epoch| keys.key(Epoch::new(epoch)).map(|key| *key.expose());
+    assert_eq!(stays.epoch(), Epoch::new(2));
+    assert_eq!(key(&stays, 1), key(&before, 1), "the link opens the older epoch");
+    assert_ne!(key(&stays, 2), key(&before, 1));
+    assert_eq!(stays.vault_secret().expose(), before.vault_secret().expose());
+    for credential in [Credential::Passphrase(&f.passphrase), Credential::Recovery(&f.recovery)] {
+        let unlocked = UnlockedAccount::unlock(&f.header, credential).unwrap();
+        assert_eq!(key(unlocked.keyring(), 2), key(&stays, 2));
+        assert_eq!(key(unlocked.keyring(), 1), key(&stays, 1));
+    }
+    // Names from before the revocation open through the links.
+    assert_eq!(stays.open_name(f.log.device(second.id()).unwrap()).unwrap(), "phone");
+    // A third one who joins gets every epoch; nobody is revoked twice, and nobody is left alone without a device.
+    let again = f.account.revoke(&f.header, &f.log, second.id(), pins.clone(), &mut f.rng);
+    assert!(again.is_err());
+    let third = DeviceKeys::generate(&mut f.rng).unwrap();
+    let joining = join(&third, "tablet", pins.clone());
+    let enrolled = f.account.enrol(&f.header, &f.log, None, joining, &mut f.rng).unwrap();
+    take(&mut f, &enrolled);
+    assert_eq!(key(&KeyringKeys::open_as_device(&f.header, &third).unwrap(), 1), key(&stays, 1));
+    let revoked = f.account.revoke(&f.header, &f.log, f.device.id(), pins.clone(), &mut f.rng).unwrap();
+    take(&mut f, &revoked);
+    let last = KeyringKeys::open_as_device(&f.header, &third).unwrap();
+    assert_eq!([1, 2, 3].map(|epoch| key(&last, epoch).is_some()), [true; 3]);
+    let alone = f.account.revoke(&f.header, &f.log, third.id(), pins, &mut f.rng).unwrap();
+    assert!(f.log.append(&alone.entry).is_err(), "the only one");
+}
+
+#[test]
+fn a_damaged_link_opens_nothing_below_it() {
+    let (mut f, second, pins) = two();
+    let revoked = f.account.revoke(&f.header, &f.log, second.id(), pins, &mut f.rng).unwrap();
+    take(&mut f, &revoked);
+    let key = f.account.keyring().key(Epoch::new(2)).unwrap().duplicate();
+    let mut fields = f.header.header().clone();
+    KeyringKeys::open_links(&fields, key.duplicate()).unwrap();
+    fields.keyring.links[0].ciphertext.0[3] ^= 1;
+    assert!(KeyringKeys::open_links(&fields, key).is_err());
+}
+
+#[test]
+fn new_credentials_change_only_what_they_say() {
+    let (mut f, second, _) = two();
+    let passphrase = Passphrase::new("a new passphrase entirely").unwrap();
+    let recovery = RecoveryKey::generate(&mut f.rng);
+    for (new_passphrase, new_recovery) in [(true, false), (false, true), (true, true), (false, false)] {
+        let change = CredentialChange {
+            passphrase: new_passphrase.then_some(&passphrase),
+            recovery: new_recovery.then_some(&recovery),
+        };
+        let new = f.account.change_credentials(&f.header, &f.log, change, &mut f.rng).unwrap();
+        let header = VerifiedKeyHeader::verify(f.account.account(), &new.key_header).unwrap();
+        let mut log = f.log.clone();
+        log.append(&new.entry).unwrap();
+        log.check_key_header(&header).unwrap();
+        let (old, new) = (f.header.header(), header.header());
+        assert_eq!((&new.keyring, new.identity, new.counter), (&old.keyring, old.identity, old.counter + 1));
+        assert_eq!(new.wraps[0] != old.wraps[0], new_passphrase);
+        assert_eq!(new.wraps[1] != old.wraps[1], new_recovery);
+        assert_eq!(new.recovery != old.recovery, new_recovery);
+        let opens = |credential| UnlockedAccount::unlock(&header, credential).is_ok();
+        assert_eq!(opens(Credential::Passphrase(&f.passphrase)), !new_passphrase);
+        assert_eq!(opens(Credential::Passphrase(&passphrase)), new_passphrase);
+        assert_eq!(opens(Credential::Recovery(&f.recovery)), !new_recovery);
+        assert_eq!(opens(Credential::Recovery(&recovery)), new_recovery);
+        KeyringKeys::open_as_device(&header, &second).unwrap();
+    }
+}

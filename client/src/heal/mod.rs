@@ -250,6 +250,22 @@ impl Account {
     }
 }
 
+impl Account {
+    /// Sends what waits although the server lost objects that it names: a healing that was cut off left it so.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn push_healing(&mut self) -> Result<()> {
+        for entry in self.vaults()? {
+            let mut vault = self.open_held(entry.vault)?.healing();
+            vault.pull().await?;
+            self.check_pins_of(&vault, true)?;
+            vault.sync().await?;
+        }
+        Ok(())
+    }
+}
+
 impl Owner<'_> {
     /// Joins the chains that parted, and repairs what does not count. It can be cut off anywhere, and goes on when
     /// it is asked for again.

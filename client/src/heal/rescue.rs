@@ -53,7 +53,7 @@ impl Owner<'_> {
             let ops = repair::give_up(&vault.replica, shown.shared)?;
             vault.replica.apply(&ops)?;
         }
-        self.settle_others(&vault, &shown)?;
+        settle_others(&vault, &shown)?;
         self.carry_over(&mut vault, &shown, healed).await?;
         // The server's branch, as far as it is valid.
         match vault.pull().await {
@@ -71,19 +71,6 @@ impl Owner<'_> {
             Err(ClientError::KeysBehind(_)) => Ok(()),
             other => other.map(|_| ()),
         }
-    }
-
-    /// What another device's repair abandoned, that device carried over.
-    fn settle_others(&mut self, vault: &Vault, shown: &ServerChain) -> Result<()> {
-        let shelved = vault.replica.shelved()?;
-        let done: Vec<i64> = shelved
-            .iter()
-            .filter(|row| {
-                row.waits && row.commit.is_some_and(|hash| shown.abandoned.contains(&(row.seq, hash)))
-            })
-            .map(|row| row.id)
-            .collect();
-        vault.replica.settle_shelved(&done)
     }
 
     /// Puts what waits on the shelf as pending writes, in the order in which it was committed.
@@ -312,6 +299,17 @@ impl Shelf {
             self.newest.iter().any(|(record, (_, group))| group == source && written.contains(record));
         !replaced && !other_side
     }
+}
+
+/// What another device's repair abandoned, that device carried over.
+fn settle_others(vault: &Vault, shown: &ServerChain) -> Result<()> {
+    let shelved = vault.replica.shelved()?;
+    let done: Vec<i64> = shelved
+        .iter()
+        .filter(|row| row.waits && row.commit.is_some_and(|hash| shown.abandoned.contains(&(row.seq, hash))))
+        .map(|row| row.id)
+        .collect();
+    vault.replica.settle_shelved(&done)
 }
 
 /// A version as a write of its own.

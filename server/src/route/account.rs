@@ -165,8 +165,8 @@ pub(crate) async fn delete_vault(
     Place(vault): Place<String>,
     body: Cbor<Authorised>,
 ) -> Answer {
-    let request = DeleteVault::decode(&body.value.bytes.0)?;
     let row = vault_of(&app, &session, &vault).await?;
+    let request = DeleteVault::decode(&body.value.bytes.0)?;
     let known = known(&app, session.account).await?;
     known.check_action(&action(ACTION_DELETE_VAULT, &body.value))?;
     if request.vault.to_string() != vault || request.vault == keyring_of(&app, session.account).await? {

@@ -271,13 +271,12 @@ async fn all_there(
     sizes: &mut BTreeMap<SegmentId, Option<u64>>,
 ) -> Result<bool, ApiError> {
     for part in parts {
-        let size = match sizes.get(&part.segment) {
-            Some(size) => *size,
-            None => {
-                let size = app.objects.size(part.segment).await?;
-                sizes.insert(part.segment, size);
-                size
-            }
+        let size = if let Some(size) = sizes.get(&part.segment) {
+            *size
+        } else {
+            let size = app.objects.size(part.segment).await?;
+            sizes.insert(part.segment, size);
+            size
         };
         if size.is_none_or(|size| size < part.start.saturating_add(part.size)) {
             return Ok(false);

@@ -78,7 +78,12 @@ pub(super) async fn register(running: &Running, name: &str, passphrase: &str, se
 }
 
 /// Signs in with a passphrase.
-async fn login(running: &Running, name: &str, passphrase: &Passphrase, rng: &mut ChaCha20Rng) -> Answer {
+pub(super) async fn login(
+    running: &Running,
+    name: &str,
+    passphrase: &Passphrase,
+    rng: &mut ChaCha20Rng,
+) -> Answer {
     let (login, ke1) = opaque::Login::start(passphrase, rng).unwrap();
     let start = LoginStart { name: name.into(), ke1: ke1.into() };
     let started: LoginStarted = running.client.post("/v1/login/start", &start).await.ok();
@@ -113,13 +118,13 @@ impl Owner {
     }
 
     /// A good statement for this origin.
-    async fn device_statement(&mut self, running: &Running, origin: &str) -> Statement {
+    pub(super) async fn device_statement(&mut self, running: &Running, origin: &str) -> Statement {
         let nonce = self.device_nonce(running, self.device.id()).await;
         let statement = self.statement(self.device.id(), PURPOSE_DEVICE, nonce);
         self.device.sign_statement(origin, statement)
     }
 
-    async fn recovery_statement(&mut self, running: &Running, origin: &str) -> Statement {
+    pub(super) async fn recovery_statement(&mut self, running: &Running, origin: &str) -> Statement {
         let start = RecoveryStart { name: self.name.clone() };
         let started: RecoveryStarted = running.client.post("/v1/recovery/start", &start).await.ok();
         assert_eq!(started.account, self.unlocked.account());
@@ -128,7 +133,7 @@ impl Owner {
     }
 
     /// Verified log and header, as a client gets them.
-    async fn log(&self, client: &Client) -> (VerifiedKeyHeader, DeviceLog) {
+    pub(super) async fn log(&self, client: &Client) -> (VerifiedKeyHeader, DeviceLog) {
         let devices: Devices = client.get("/v1/account/devices").await.ok();
         assert_eq!(devices.total, devices.entries.len() as u64);
         let header = VerifiedKeyHeader::verify(self.unlocked.account(), &devices.key_header).unwrap();
@@ -140,12 +145,12 @@ impl Owner {
         (header, log)
     }
 
-    fn pins(&self) -> Vec<Pin> {
+    pub(super) fn pins(&self) -> Vec<Pin> {
         let head = self.birth.genesis.digest(label::COMMIT);
         vec![Pin { vault: keyring_vault_id(&self.unlocked.identity().to_bytes()), seq: Seq::new(0), head }]
     }
 
-    fn enrol(
+    pub(super) fn enrol(
         &mut self,
         (header, log): &(VerifiedKeyHeader, DeviceLog),
         device: &DeviceKeys,
@@ -155,12 +160,16 @@ impl Owner {
         self.unlocked.enrol(header, log, new, joining, &mut self.rng).unwrap()
     }
 
-    fn authorised(&self, action: u8, bytes: Vec<u8>, log: &DeviceLog) -> Authorised {
+    pub(super) fn authorised(&self, action: u8, bytes: Vec<u8>, log: &DeviceLog) -> Authorised {
         let action = self.unlocked.authorise(action, &bytes, log.next_index() - 1, log.head());
         Authorised { bytes: bytes.into(), action }
     }
 
-    fn enrol_request(&mut self, at: &(VerifiedKeyHeader, DeviceLog), device: &DeviceKeys) -> Authorised {
+    pub(super) fn enrol_request(
+        &mut self,
+        at: &(VerifiedKeyHeader, DeviceLog),
+        device: &DeviceKeys,
+    ) -> Authorised {
         let Enrolment { key_header, entry } = self.enrol(at, device, None);
         self.authorised(ACTION_ENROL, EnrolDevice { key_header, entry }.encode(), &at.1)
     }

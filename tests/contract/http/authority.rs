@@ -45,8 +45,13 @@ pub(super) const ROUTES: &[(&str, &str, Needs)] = &[
     ("GET", "/v1/account/usage", Device),
     ("GET", "/v1/account/sessions", Device),
     ("DELETE", "/v1/account/sessions/{s}", Device),
+    ("POST", "/v1/account/devices/revoke", Device),
+    ("POST", "/v1/account/credentials", Device),
+    ("POST", "/v1/account/delete", Device),
+    ("POST", "/v1/heal/devices", Nothing),
     ("GET", "/v1/vaults", AnySession),
     ("POST", "/v1/vaults", Device),
+    ("POST", "/v1/vaults/{v}/delete", Device),
     ("GET", "/v1/vaults/{v}/log", AnySessionOfVault),
     ("POST", "/v1/vaults/{v}/envelopes", Device),
     ("POST", "/v1/vaults/{v}/envelopes/get", AnySessionOfVault),
@@ -55,6 +60,7 @@ pub(super) const ROUTES: &[(&str, &str, Needs)] = &[
     ("GET", "/v1/vaults/{v}/state?upto=0", AnySessionOfVault),
     ("GET", "/v1/vaults/{v}/records/{r}/history", AnySessionOfVault),
     ("POST", "/v1/vaults/{v}/objects", Device),
+    ("POST", "/v1/vaults/{v}/objects/missing", Device),
     ("GET", "/v1/vaults/{v}/objects/{b}", Device),
     ("POST", "/v1/vaults/{v}/uploads", Device),
     ("PUT", "/v1/vaults/{v}/uploads/{b}/parts/0", Device),
@@ -180,6 +186,10 @@ fn valid_body(path: &str) -> &'static [u8] {
         Some("uploads") => {
             b"\x83\x50\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x01\x58\x20\
               0123456789abcdef0123456789abcdef"
+        }
+        Some("delete") => {
+            b"\x82\x41\x80\x58\x40\
+              0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
         }
         _ => b"\x80",
     }

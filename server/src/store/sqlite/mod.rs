@@ -121,9 +121,11 @@ impl Store for SqliteStore {
         self.writer.run(|_| Box::pin(async { Ok(()) })).await
     }
 
+    /// The writer's connection is closed last, because only that one may bring the WAL back into the file and remove
+    /// it.
     async fn close(&self) {
-        self.writer.stop().await;
         self.readers.close().await;
+        self.writer.stop().await;
     }
 
     async fn put_challenge(&self, challenge: Challenge) -> Result<()> {
