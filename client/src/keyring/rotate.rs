@@ -253,7 +253,7 @@ fn keyless(vault: &Vault, tip: &Tip) -> Result<ClientError> {
         let Some(previous) = commit.seq.previous() else { break };
         commit = late::commit_at(&vault.replica, previous)?.0;
     }
-    Ok(ClientError::Fault(format!(
+    Ok(ClientError::Damaged(format!(
         "commit {} of vault {} begins key epoch {}, whose key its author did not write to the keyring; nothing can \
          be written to the vault until device {} is revoked: lockstep device revoke {}",
         commit.seq,
