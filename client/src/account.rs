@@ -20,7 +20,7 @@ use lockstep_client_crypto::account::KeyringKeys;
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::local::LocalKeys;
 use lockstep_client_crypto::vault::VaultKeys;
-use lockstep_engine::engine::Setup;
+use lockstep_engine::engine::{NextKey, Setup};
 use lockstep_proto::api::account::Devices;
 use lockstep_proto::api::vault::VaultLog;
 use lockstep_proto::device_log::DeviceLog;
@@ -230,14 +230,15 @@ pub(crate) fn keyring_setup(
     for (epoch, key) in keyring.keys() {
         keys.add_epoch(epoch, key.duplicate());
     }
-    let next_epoch = Some(keyring.epoch());
+    let next_key = Some(NextKey { epoch: keyring.epoch(), fresh_for: keyring.epoch() });
     Setup {
         account,
         keys: Arc::new(keys),
         device: Arc::clone(device),
         create,
         genesis: None,
-        next_epoch,
+        next_key,
+        unreadable: None,
         heals: false,
     }
 }

@@ -1,9 +1,11 @@
 //! The keyring vault: which vaults there are, their keys and names, and the pins that tie views together
 //! (PROTOCOL.md section 4.2).
 
+mod keys;
 mod pins;
 mod rotate;
 
+pub(crate) use keys::HeldKey;
 pub(crate) use pins::{check_log_pins, check_pin, head_pins};
 pub(crate) use rotate::open_keyring;
 
@@ -20,9 +22,9 @@ use lockstep_engine::keyring::{
 use lockstep_engine::replica::{Pinning, Policy, Replica as _};
 use lockstep_engine::{NewRecord, read};
 use lockstep_proto::api::problem::Code;
-use lockstep_proto::api::vault::{CreateVault, Entries, GetEnvelopes, Vaults};
+use lockstep_proto::api::vault::{CreateVault, Vaults};
 use lockstep_proto::cbor::{ByteArray, Wire};
-use lockstep_proto::id::{DeviceId, Epoch, RecordId, Revision, VaultId};
+use lockstep_proto::id::{DeviceId, Epoch, VaultId};
 use lockstep_proto::vault_log::files_vault_id;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -74,11 +76,8 @@ impl Account {
         let deleted = self.deleted_vaults()?;
         let names: BTreeMap<VaultId, String> = docs.into_iter().map(|doc| (doc.vault, doc.name)).collect();
         let mut ids = std::collections::BTreeSet::new();
-        // Deletions of a key do not count: it is write-once.
-        for row in self.keyring.replica.tagged(VAULT_KEY_TYPE, b"")? {
-            if let Some(content) = read::open(&self.keyring.replica, &self.keyring.setup.keys, &row)?
-                && let Some((id, _)) = content.name.0.split_first_chunk::<16>()
-            {
+        for name in self.key_names()? {
+            if let Some((id, _)) = name.split_first_chunk::<16>() {
                 ids.insert(VaultId::from_bytes(*id));
             }
         }
@@ -110,7 +109,7 @@ impl Account {
             }
         };
         let keys = self.keys_of(vault).await?;
-        let first = keys.first().ok_or_else(|| changed_key(vault))?;
+        let first = first_of(vault, &keys)?;
         if self.writes() {
             self.finish_birth(&first.doc).await?;
         }
@@ -132,80 +131,8 @@ impl Account {
     /// The same by id.
     pub(crate) fn open_held(&self, vault: VaultId) -> Result<Vault> {
         let keys = self.held_keys(vault)?;
-        if keys.first().is_none_or(|key| key.doc.epoch != Epoch::new(1)) {
-            return Err(changed_key(vault));
-        }
+        first_of(vault, &keys)?;
         self.vault_of(&keys)
-    }
-
-    fn key_record(&self, vault: VaultId, epoch: Epoch) -> RecordId {
-        self.keyring.setup.keys.record_id(VAULT_KEY_TYPE, &vault_key_name(vault, epoch))
-    }
-
-    /// The keys of a vault as held, ascending by epoch. One that somebody wrote over is left out: it is write-once,
-    /// and the first one has to be fetched.
-    pub(crate) fn held_keys(&self, vault: VaultId) -> Result<Vec<HeldKey>> {
-        let replica = &self.keyring.replica;
-        let mut found = Vec::new();
-        for row in replica.tagged(VAULT_KEY_TYPE, b"")? {
-            if row.revision != Revision::new(1) {
-                continue;
-            }
-            let Some(bytes) = replica.envelope(row.record)? else { continue };
-            let Ok(opened) = self.keyring.setup.keys.open(&bytes) else { continue };
-            let Some(epoch) = key_epoch(vault, &opened.content.name.0) else { continue };
-            let doc = parse_key(vault, epoch, &opened.content.document.0)?;
-            found.push(HeldKey { doc, sealed_in: opened.header.epoch });
-        }
-        // A key of this device's own that waits for the server.
-        for row in replica.pending(usize::MAX)? {
-            let Ok(content) = lockstep_client_crypto::content::Content::decode(&row.content) else {
-                continue;
-            };
-            let epoch = key_epoch(vault, &content.name.0).filter(|_| content.record_type == VAULT_KEY_TYPE);
-            if let Some(epoch) = epoch.filter(|epoch| found.iter().all(|key| key.doc.epoch != *epoch)) {
-                let doc = parse_key(vault, epoch, &content.document.0)?;
-                found.push(HeldKey { doc, sealed_in: Epoch::new(0) });
-            }
-        }
-        found.sort_by_key(|key| key.doc.epoch);
-        Ok(found)
-    }
-
-    /// The keys of a vault; those that somebody wrote over are fetched as they were first.
-    async fn keys_of(&self, vault: VaultId) -> Result<Vec<HeldKey>> {
-        let mut keys = self.held_keys(vault)?;
-        for row in self.keyring.replica.tagged(VAULT_KEY_TYPE, b"")? {
-            if row.revision != Revision::new(1)
-                && let Some(content) = read::open(&self.keyring.replica, &self.keyring.setup.keys, &row)?
-                && let Some(epoch) = key_epoch(vault, &content.name.0)
-            {
-                keys.push(self.first_key(vault, epoch).await?);
-            }
-        }
-        keys.sort_by_key(|key| key.doc.epoch);
-        Ok(keys)
-    }
-
-    /// A vault key is write-once: whatever was written later, revision 1 counts.
-    async fn first_key(&self, vault: VaultId, epoch: Epoch) -> Result<HeldKey> {
-        let record = self.key_record(vault, epoch);
-        let replica = &self.keyring.replica;
-        let mut place = replica.record(record)?.map(|row| row.seq);
-        let mut first = None;
-        while let Some(seq) = place {
-            first = replica.version(seq, record)?;
-            place = first.and_then(|version| version.previous_seq);
-        }
-        let version = first.ok_or_else(|| changed_key(vault))?;
-        let path = format!("/v1/vaults/{}/envelopes/get", self.keyring.setup.vault());
-        let page: Entries = self.api.post(&path, &GetEnvelopes(vec![(version.seq, record)])).await?;
-        let entry = page.entries.into_iter().next().ok_or_else(|| changed_key(vault))?;
-        let content = read::open_version(replica, &self.keyring.setup, &version, &entry.envelope.0)?;
-        let doc = parse_key(vault, epoch, &content.ok_or_else(|| changed_key(vault))?.document.0)?;
-        let (_, header) = lockstep_proto::envelope::decode(&entry.envelope.0)
-            .map_err(|error| ClientError::Server(error.to_string()))?;
-        Ok(HeldKey { doc, sealed_in: header.epoch })
     }
 
     fn vault_of(&self, keys: &[HeldKey]) -> Result<Vault> {
@@ -213,12 +140,7 @@ impl Account {
         let first = &keys.first().ok_or_else(none)?.doc;
         let mut vault_keys = VaultKeys::new(first.vault, &SecretKey::from_bytes(&first.secret.0));
         for key in keys {
-            // Secret and birth are fixed at creation: a record that says otherwise is no key of this vault.
-            if (&key.doc.secret, &key.doc.create, &key.doc.genesis)
-                == (&first.secret, &first.create, &first.genesis)
-            {
-                vault_keys.add_epoch(key.doc.epoch, SecretKey::from_bytes(&key.doc.key.0));
-            }
+            vault_keys.add_epoch(key.doc.epoch, SecretKey::from_bytes(&key.doc.key.0));
         }
         let create = self.writes().then_some(&first.create);
         let replica = self.db.vault(first.vault, create)?;
@@ -232,7 +154,8 @@ impl Account {
             device: Arc::clone(&self.device),
             create: first.create.clone(),
             genesis: Some(first.genesis.clone()),
-            next_epoch: self.next_key(first.vault, epoch)?,
+            next_key: self.next_key(first.vault, epoch)?,
+            unreadable: None,
             heals: false,
         };
         Ok(Vault::new(setup, Arc::clone(self.keyring.device_log()), replica, Arc::clone(&self.api)))
@@ -312,6 +235,7 @@ impl Account {
             secret: ByteArray(*SecretKey::generate(&mut generator).expose()),
             create: birth.create,
             genesis: birth.genesis,
+            made_in: Epoch::new(1),
         };
         let name_doc = VaultDoc { vault, name: name.to_owned(), deleted_utc: 0 };
         let records = vec![
@@ -352,29 +276,13 @@ impl Account {
     }
 }
 
-/// A vault's key of one epoch, and the keyring's own epoch under which it was written.
-pub(crate) struct HeldKey {
-    pub(crate) doc: VaultKeyDoc,
-    pub(crate) sealed_in: Epoch,
-}
-
-/// The epoch that a key record's name says, if it is of this vault.
-fn key_epoch(vault: VaultId, name: &[u8]) -> Option<Epoch> {
-    let epoch: [u8; 8] = name.strip_prefix(vault.as_bytes().as_slice())?.try_into().ok()?;
-    Some(Epoch::new(u64::from_be_bytes(epoch)))
+/// The key of epoch 1, without which a vault can not be opened.
+fn first_of(vault: VaultId, keys: &[HeldKey]) -> Result<&HeldKey> {
+    keys.first().filter(|key| key.doc.epoch == Epoch::new(1)).ok_or_else(|| changed_key(vault))
 }
 
 fn changed_key(vault: VaultId) -> ClientError {
     ClientError::Fault(format!(
         "the key record of vault {vault} was written over, and the first one can not be had"
     ))
-}
-
-fn parse_key(vault: VaultId, epoch: Epoch, document: &[u8]) -> Result<VaultKeyDoc> {
-    let doc = VaultKeyDoc::decode(document).map_err(|error| ClientError::Damaged(error.to_string()))?;
-    if doc.vault == vault && doc.epoch == epoch {
-        Ok(doc)
-    } else {
-        Err(ClientError::Damaged(format!("the keyring's record of vault {vault} names another vault")))
-    }
 }

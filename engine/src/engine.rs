@@ -30,10 +30,22 @@ pub struct Setup {
     pub create: Signed,
     /// Genesis as the keyring has it; none for the keyring itself.
     pub genesis: Option<Signed>,
-    /// The epoch to go on to when a device was revoked: its key is among the keys, and was made after.
-    pub next_epoch: Option<Epoch>,
+    /// What to go on to when a device was revoked.
+    pub next_key: Option<NextKey>,
+    /// Commits under epochs up to this one are taken although their keys are not here, because the keyring has none:
+    /// what they write is quarantined.
+    pub unreadable: Option<Epoch>,
     /// Whether commits carry over what a restored server lacks: objects that they name may be missing there.
     pub heals: bool,
+}
+
+/// A key that is among the keys and that the vault can go on to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextKey {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The keyring's epoch for which it was made. A log with more revocations needs another key.
+    pub fresh_for: Epoch,
 }
 
 impl Setup {

@@ -15,7 +15,7 @@ pub const DEVICE_NAME_TYPE: &str = "lockstep/device-name";
 pub const HEAD_PIN_TYPE: &str = "lockstep/head-pin";
 
 wire_array! {
-    /// Key of a vault's epoch and the vault's signed birth; write-once.
+    /// Key of a vault's epoch and the vault's signed birth; write-once, revision 1 counts.
     #[derive(Clone, PartialEq, Eq)]
     pub struct VaultKeyDoc {
         /// Vault.
@@ -30,6 +30,9 @@ wire_array! {
         pub create: Signed,
         /// Genesis.
         pub genesis: Signed,
+        /// The keyring's epoch for which the key was made: no device revoked before that one began has seen it,
+        /// neither here nor in an envelope that was sent and came to nothing.
+        pub made_in: Epoch,
     }
 }
 

@@ -23,7 +23,8 @@ use std::collections::{BTreeMap, BTreeSet};
 fn key_missing(setup: &Setup, head: Option<&Head>, next: &CommitEntry) -> Option<EngineError> {
     let Tip { seq, epoch, .. } = head?.tip;
     let writes = Commit::decode(&next.commit.bytes.0).is_ok_and(|commit| commit.kind == KIND_CHANGE);
-    let missing = writes && !setup.keys.has_epoch(epoch);
+    let is_given_up = setup.unreadable.is_some_and(|unreadable| epoch <= unreadable);
+    let missing = writes && !is_given_up && !setup.keys.has_epoch(epoch);
     missing.then(|| EngineError::KeyMissing { vault: setup.vault(), seq: seq.next(), epoch })
 }
 

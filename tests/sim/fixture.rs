@@ -7,7 +7,7 @@ use lockstep_client_crypto::passphrase::Passphrase;
 use lockstep_client_crypto::recovery::RecoveryKey;
 use lockstep_client_crypto::secret::SecretKey;
 use lockstep_client_crypto::vault::{Birth, Parent, VaultKeys, give_birth};
-use lockstep_engine::engine::Setup;
+use lockstep_engine::engine::{NextKey, Setup};
 use lockstep_proto::device_log::{DeviceLog, Pin};
 use lockstep_proto::id::{Epoch, Seq, VaultId};
 use lockstep_proto::key_header::VerifiedKeyHeader;
@@ -52,7 +52,8 @@ impl Fixture {
             device: self.devices[device].clone(),
             create: self.birth.create.clone(),
             genesis: Some(self.birth.genesis.clone()),
-            next_epoch: None,
+            next_key: None,
+            unreadable: None,
             heals: false,
         }
     }
@@ -60,7 +61,8 @@ impl Fixture {
     /// The same once the device has the key that is made after the revocation.
     pub(crate) fn later_setup(&self, device: usize) -> Setup {
         let keys = self.later_keys.clone();
-        Setup { keys, next_epoch: Some(Epoch::new(2)), ..self.setup(device) }
+        let next_key = NextKey { epoch: Epoch::new(2), fresh_for: self.later_log.keyring_epoch() };
+        Setup { keys, next_key: Some(next_key), ..self.setup(device) }
     }
 
     /// The device log as the server has it.

@@ -120,7 +120,7 @@ impl Owner<'_> {
         self.finish_deletions().await?;
         for entry in self.account.vaults()? {
             let mut vault = self.account.open_vault(&entry.name, false).await?;
-            vault.pull().await?;
+            self.account.pull_vault(&mut vault).await?;
             self.account.check_pins_of(&vault, true)?;
         }
         let mut pins = Vec::new();

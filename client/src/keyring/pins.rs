@@ -49,6 +49,7 @@ impl Account {
         // Only now: a server that is behind may show a device log that went another way, too.
         self.refresh_devices().await?;
         self.pull_keyring().await?;
+        self.keep_first_keys().await?;
         check_log_pins(&self.keyring)?;
         self.drop_deleted(&unlisted)?;
         self.check_pins_of(&self.keyring, true)?;
