@@ -41,5 +41,6 @@ mod rollback;
 mod safety;
 mod server;
 mod sessions;
+mod thief;
 mod tree;
 mod world;

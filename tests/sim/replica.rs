@@ -31,6 +31,8 @@ pub(crate) struct MemReplica {
     /// Versions that no longer count, with their envelopes.
     pub(crate) shelved: Vec<(VersionRow, Option<Vec<u8>>)>,
     pub(crate) abandoned: BTreeSet<(Seq, Digest)>,
+    /// A repair that was followed and has to come.
+    pub(crate) expected: Option<(Seq, Digest)>,
 }
 
 impl Default for MemReplica {
@@ -46,6 +48,7 @@ impl Default for MemReplica {
             clock: Hlc { utc_ms: 0, counter: 0 },
             shelved: Vec::new(),
             abandoned: BTreeSet::new(),
+            expected: None,
         }
     }
 }
@@ -116,6 +119,7 @@ impl MemReplica {
             WriteOp::Abandon(seq, hash) => {
                 self.abandoned.insert((*seq, *hash));
             }
+            WriteOp::SetExpected(place) => self.expected = *place,
             WriteOp::SetClock(clock) => {
                 if *clock < self.clock {
                     return Err("the hybrid clock goes back".into());
@@ -220,6 +224,14 @@ impl Replica for MemReplica {
 
     fn pending_of(&self, record: RecordId) -> Result<Vec<PendingRow>> {
         Ok(self.pending.iter().filter(|row| row.record == record).cloned().collect())
+    }
+
+    fn abandoned(&self, seq: Seq, hash: Digest) -> Result<bool> {
+        Ok(self.abandoned.contains(&(seq, hash)))
+    }
+
+    fn expected(&self) -> Result<Option<(Seq, Digest)>> {
+        Ok(self.expected)
     }
 
     fn in_flight(&self) -> Result<Option<InFlight>> {
