@@ -42,6 +42,7 @@ mod rollback;
 mod safety;
 mod server;
 mod sessions;
+mod stolen;
 mod thief;
 mod tree;
 mod world;
