@@ -36,6 +36,9 @@ struct Thief<'a> {
     identity: PublicKey,
 }
 
+/// Key, seq, head, epoch, log index, log head and state of a vault.
+type HeadRow = (i64, i64, Vec<u8>, i64, i64, Vec<u8>, Vec<u8>);
+
 fn digest(bytes: Vec<u8>) -> Digest {
     Digest::from_bytes(bytes.try_into().unwrap())
 }
@@ -71,8 +74,7 @@ impl<'a> Thief<'a> {
     /// A commit on the head, with nothing in it yet; the state before it.
     fn draft(&self, database: &Connection, vault: VaultId) -> (i64, Commit, StateDigest) {
         let text = "SELECT id, seq, head, epoch, log_index, log_head, state FROM vault WHERE vault = ?1";
-        type Row = (i64, i64, Vec<u8>, i64, i64, Vec<u8>, Vec<u8>);
-        let row: Row = database
+        let row: HeadRow = database
             .query_row(text, [&vault.as_bytes()[..]], |row| {
                 Ok((
                     row.get(0)?,
