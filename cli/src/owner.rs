@@ -145,8 +145,7 @@ async fn revoke(context: &Context, device: &str, unlock: &Unlock) -> Result<()> 
     let synced = account.sync_keyring().await;
     let id = match (account.find_device(device), synced) {
         (Ok(id), _) => id,
-        (Err(_), Err(error)) => return Err(error),
-        (Err(error), Ok(())) => return Err(error),
+        (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(error),
     };
     account.ignore_pins_of(&[id]);
     let text = id.to_string();

@@ -8,8 +8,10 @@ use crate::hostile::scene;
 use crate::repair::{by_identity, hash_at, parted, publish, repair, went_back};
 use crate::server::{ModelServer, PageSizes};
 use crate::tamper::Draft;
+use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_engine::VaultEngine;
 use lockstep_engine::effect::{Answer, Event, Input};
+use lockstep_engine::engine::Setup;
 use lockstep_engine::error::EngineError;
 use lockstep_proto::Digest;
 use lockstep_proto::cbor::Wire as _;
@@ -32,6 +34,12 @@ fn revoked(device: usize, pin: (Seq, Digest)) -> Arc<DeviceLog> {
     let new = FIXTURE.unlocked.revoke(&FIXTURE.header, &log, device, pins, &mut generator(3, 3)).unwrap();
     log.append(&new.entry).unwrap();
     Arc::new(log)
+}
+
+/// What a device's engine is built from that wrote nothing yet.
+fn newcomer() -> Setup {
+    let device = DeviceKeys::generate(&mut generator(4, 4)).unwrap();
+    Setup { device: Arc::new(device), ..FIXTURE.setup(2) }
 }
 
 /// A reader that stands at commit 1, a chain of the device that is revoked and another one up to the pinned commit 5,
@@ -87,7 +95,7 @@ fn what_a_revoked_device_wrote_is_taken_on_the_way_to_its_pin_only() {
             }
             // The honest chain, for it and for who comes new.
             let mut fresh = Desk::new(2);
-            fresh.engine = VaultEngine::new(FIXTURE.setup(2), log);
+            fresh.engine = VaultEngine::new(newcomer(), log);
             for desk in [&mut reader, &mut fresh] {
                 let events = pull(desk, &mut server);
                 assert_eq!(events.last(), Some(&Event::Idle), "{events:?}");
@@ -107,7 +115,7 @@ fn a_repair_behind_a_pin_that_it_gives_up_is_found_ahead() {
         let log = revoked(1, branch[0]);
         for gives_up in [false, true] {
             let mut fresh = Desk::new(2);
-            fresh.engine = VaultEngine::new(FIXTURE.setup(2), log.clone());
+            fresh.engine = VaultEngine::new(newcomer(), log.clone());
             if gives_up {
                 let repair = repair(&other, &one.writer, good.tip.seq, branch.clone(), by_identity);
                 publish(&mut other, &good, &repair);
