@@ -82,8 +82,8 @@ impl Search {
 #[track_caller]
 fn assert_silent(world: &World, secrets: &Search) {
     let name = Search::new([b"canaryname".to_vec()]);
-    assert!(files(&world.server.data).iter().any(|path| name.find(&read(path)).is_some()), "a blind search");
-    let mut paths = files(&world.server.data);
+    assert!(world.server.files().iter().any(|path| name.find(&read(path)).is_some()), "a blind search");
+    let mut paths = world.server.files();
     paths.push(world.server.log.clone());
     for path in paths {
         let found = secrets.find(&read(&path)).or(secrets.find(path.as_os_str().as_encoded_bytes()));
