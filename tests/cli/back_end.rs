@@ -122,7 +122,7 @@ impl BackEnd {
 
     /// Bytes as they are written in a statement.
     pub(crate) fn literal(&self, bytes: &[u8]) -> String {
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = crate::canary::hex(bytes);
         if self.database.is_some() { format!("'\\x{hex}'::bytea") } else { format!("X'{hex}'") }
     }
 
@@ -230,10 +230,9 @@ fn copy_tables(database: &str, into: Connection) -> Connection {
         let [table, column, kind]: [&str; 3] = line.split('|').collect::<Vec<_>>().try_into().unwrap();
         let (kind, text) = match kind {
             "bytea" => ("BLOB", format!("'X''' || encode({column}, 'hex') || ''''")),
-            "text" => ("TEXT", format!("'''' || replace({column}, '''', '''''') || ''''")),
             "bigint" | "integer" => ("INTEGER", format!("{column}::text")),
             "boolean" => ("INTEGER", format!("{column}::integer::text")),
-            other => panic!("{table}.{column} is of the type {other}"),
+            _ => ("TEXT", format!("'''' || replace({column}::text, '''', '''''') || ''''")),
         };
         let (kinds, texts) = all.entry(table).or_default();
         kinds.push(format!("{column} {kind}"));

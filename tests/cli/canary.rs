@@ -24,8 +24,9 @@ const CANARIES: &[&str] = &[
     "canaryexcluded",
 ];
 
-fn hex(text: &str) -> String {
-    text.bytes()
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
         .flat_map(|byte| [byte >> 4, byte & 15])
         .map(|digit| "0123456789abcdef".as_bytes()[usize::from(digit)] as char)
         .collect()
@@ -49,7 +50,8 @@ fn base64(text: &str) -> Vec<String> {
 }
 
 fn needles(text: &str) -> Vec<String> {
-    let mut needles = vec![text.to_owned(), text.to_uppercase(), hex(text), hex(text).to_uppercase()];
+    let mut needles =
+        vec![text.to_owned(), text.to_uppercase(), hex(text.as_bytes()), hex(text.as_bytes()).to_uppercase()];
     needles.extend(base64(text));
     needles
 }
