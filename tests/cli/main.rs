@@ -14,6 +14,7 @@
     missing_docs
 )]
 
+mod back_end;
 mod bucket;
 mod canary;
 mod crash;

@@ -251,7 +251,7 @@ fn a_withheld_version_is_named_in_the_history() {
     }
     world.server.stop();
     let text = "DELETE FROM version WHERE replaced IS NOT NULL AND vault = (SELECT id FROM vault ORDER BY records DESC LIMIT 1)";
-    assert!(world.server.database().execute(text, []).unwrap() > 0);
+    assert!(world.server.change(text) > 0);
     world.server.restart();
     let done = a.run(&["history", "docs/f"]).ends(6, &["withholds"]);
     assert!(
