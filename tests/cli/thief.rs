@@ -28,6 +28,9 @@ use rand::rngs::ChaCha20Rng;
 use rusqlite::Connection;
 use std::io::{Read as _, Write as _};
 
+/// A row of the table that is read here.
+type Row = (i64, i64, Vec<u8>, i64, i64, Vec<u8>, Vec<u8>);
+
 /// What the thief has: a device's home, and the server's answers (read off its database).
 struct Thief<'a> {
     world: &'a World,
@@ -71,7 +74,6 @@ impl<'a> Thief<'a> {
     /// A commit on the head, with nothing in it yet; the state before it.
     fn draft(&self, database: &Connection, vault: VaultId) -> (i64, Commit, StateDigest) {
         let text = "SELECT id, seq, head, epoch, log_index, log_head, state FROM vault WHERE vault = ?1";
-        type Row = (i64, i64, Vec<u8>, i64, i64, Vec<u8>, Vec<u8>);
         let row: Row = database
             .query_row(text, [&vault.as_bytes()[..]], |row| {
                 Ok((
