@@ -6,7 +6,7 @@ mod pins;
 mod rotate;
 
 pub(crate) use keys::HeldKey;
-pub(crate) use pins::{check_log_pins, check_pin, head_pins};
+pub(crate) use pins::{Known, check_log_pins, check_pin, counting, head_pins};
 pub(crate) use rotate::open_keyring;
 
 use crate::account::Account;
@@ -25,6 +25,7 @@ use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{CreateVault, Vaults};
 use lockstep_proto::cbor::{ByteArray, Wire};
 use lockstep_proto::id::{DeviceId, Epoch, VaultId};
+use lockstep_proto::sign::Signature;
 use lockstep_proto::vault_log::files_vault_id;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -167,12 +168,16 @@ impl Account {
         Ok(docs.into_iter().map(|doc| (doc.device, doc.name)).collect())
     }
 
-    /// Marks a vault as deleted in the keyring; one that is marked already is found by its id's text.
-    pub(crate) async fn mark_deleted(&mut self, name: &str) -> Result<VaultId> {
+    /// Marks a vault as deleted in the keyring, signed by the identity; one that is marked already is found by its
+    /// name, too.
+    pub(crate) async fn mark_deleted(
+        &mut self,
+        name: &str,
+        authorise: impl Fn(VaultId) -> Signature,
+    ) -> Result<VaultId> {
         self.sync_keyring().await?;
         let known = self.vaults()?.into_iter().find(|entry| entry.name == name).map(|entry| entry.vault);
-        let marked = documents::<VaultDoc>(&self.keyring, VAULT_TYPE)?;
-        let marked = marked.into_iter().find(|doc| doc.deleted_utc > 0 && doc.name == name);
+        let marked = self.deletions()?.into_iter().find(|doc| doc.name == name);
         let vault = match (known, marked) {
             (Some(vault), _) => vault,
             (None, Some(doc)) => return Ok(doc.vault),
@@ -182,17 +187,24 @@ impl Account {
                 )));
             }
         };
-        let doc = VaultDoc { vault, name: name.to_owned(), deleted_utc: rng::now_utc() };
+        let deletion = Some(authorise(vault));
+        let doc = VaultDoc { vault, name: name.to_owned(), deleted_utc: rng::now_utc(), deletion };
         let place = vault.as_bytes().to_vec();
         self.keyring.put(vec![record(VAULT_TYPE, place, doc.encode(), Policy::Overwrite)]).await?;
         self.push_keyring().await?;
         Ok(vault)
     }
 
-    /// Vaults that were deleted.
+    /// Vaults that were deleted: a device can write a mark, but not the identity's word for it.
     pub(crate) fn deleted_vaults(&self) -> Result<BTreeSet<VaultId>> {
-        let docs = documents::<VaultDoc>(&self.keyring, VAULT_TYPE)?;
-        Ok(docs.into_iter().filter(|doc| doc.deleted_utc > 0).map(|doc| doc.vault).collect())
+        Ok(self.deletions()?.into_iter().map(|doc| doc.vault).collect())
+    }
+
+    fn deletions(&self) -> Result<Vec<VaultDoc>> {
+        let (account, identity) = (self.id(), self.identity());
+        let mut docs = documents::<VaultDoc>(&self.keyring, VAULT_TYPE)?;
+        docs.retain(|doc| doc.is_deleted(account, identity));
+        Ok(docs)
     }
 
     /// Makes a vault: its key becomes durable in the keyring before it exists. Who loses a race adopts the
@@ -237,7 +249,7 @@ impl Account {
             genesis: birth.genesis,
             made_in: Epoch::new(1),
         };
-        let name_doc = VaultDoc { vault, name: name.to_owned(), deleted_utc: 0 };
+        let name_doc = VaultDoc { vault, name: name.to_owned(), deleted_utc: 0, deletion: None };
         let records = vec![
             record(VAULT_KEY_TYPE, vault_key_name(vault, doc.epoch), doc.encode(), Policy::AdoptCommitted),
             record(VAULT_TYPE, vault.as_bytes().to_vec(), name_doc.encode(), Policy::AdoptCommitted),
@@ -260,10 +272,11 @@ impl Account {
         if listed.0.iter().any(|info| info.vault == doc.vault) {
             return Ok(());
         }
-        if self.pins()?.iter().any(|pin| pin.vault == doc.vault) {
+        if let Some(known) = self.pins()?.iter().find(|known| known.pin.vault == doc.vault) {
             return Err(ClientError::Rollback(format!(
-                "the server went back in time: it does not list vault {}",
-                doc.vault
+                "the server went back in time: it does not list vault {}{}",
+                doc.vault,
+                known.blame()
             )));
         }
         let body = CreateVault { create: doc.create.clone(), genesis: doc.genesis.clone() };

@@ -2,8 +2,10 @@
 
 use lockstep_proto::cbor::{ByteArray, CodecError, Wire};
 use lockstep_proto::device_log::Pin;
-use lockstep_proto::id::{DeviceId, Epoch, VaultId};
-use lockstep_proto::{Digest, Signed, wire_array};
+use lockstep_proto::id::{AccountId, DeviceId, Epoch, VaultId};
+use lockstep_proto::sign::{PublicKey, Signature};
+use lockstep_proto::vault_log::{deletion_input, keyring_vault_id};
+use lockstep_proto::{Digest, Signed, label, wire_array};
 
 /// Record type of vault keys.
 pub const VAULT_KEY_TYPE: &str = "lockstep/vault-key";
@@ -64,6 +66,19 @@ wire_array! {
         pub name: String,
         /// When it was deleted, seconds since 1970; 0: it was not.
         pub deleted_utc: u64,
+        /// The identity's word for the deletion: no mark counts without it.
+        pub deletion: Option<Signature>,
+    }
+}
+
+impl VaultDoc {
+    /// Whether this account's identity says that the vault is deleted. The keyring never is.
+    pub fn is_deleted(&self, account: AccountId, identity: &PublicKey) -> bool {
+        let input = deletion_input(account, self.vault);
+        self.vault != keyring_vault_id(&identity.to_bytes())
+            && self.deletion.as_ref().is_some_and(|signature| {
+                identity.verify("vault deletion", label::VAULT_DELETION, &input, signature).is_ok()
+            })
     }
 }
 

@@ -40,7 +40,7 @@ fn a_backup_lies_in_the_bucket_and_comes_back() {
     a.backup("docs");
     let bytes = stored(&s3.folder().join(BUCKET).join("backups"));
     assert!(bytes > 13_000_000, "the bucket has {bytes} bytes");
-    assert!(!world.server.objects().exists(), "and the data folder none");
+    assert!(!world.server.data.join("objects").exists(), "and the data folder none");
     world.server.stop();
     world.server.restart();
     assert_same(&world.path("docs"), &world.login("b").restore("out").join("docs"));

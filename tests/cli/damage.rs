@@ -1,6 +1,7 @@
 //! A server whose disk lies: every damage is noticed and named, and nothing damaged gets its real name.
 
 use crate::program::Done;
+use crate::server::Server;
 use crate::tree::{assert_no_parts, files, noise, write};
 use crate::world::{Device, World};
 use std::path::{Path, PathBuf};
@@ -81,7 +82,7 @@ fn a_segment_in_the_place_of_another_is_named() {
 
 /// A world with some records, and what is done to the database while the server is down. What the two
 /// devices then say: `check` of one that saw everything, and the first command of a new one.
-fn damaged(damage: impl Fn(&rusqlite::Connection, i64)) -> (Done, Done) {
+fn damaged(damage: impl Fn(&Server, i64)) -> (Done, Done) {
     let mut world = World::new();
     let a = world.signup("a");
     for number in 0..5 {
@@ -89,11 +90,9 @@ fn damaged(damage: impl Fn(&rusqlite::Connection, i64)) -> (Done, Done) {
         a.backup("docs");
     }
     world.server.stop();
-    let database = world.server.database();
     let text = "SELECT id FROM vault ORDER BY records DESC LIMIT 1";
-    let vault: i64 = database.query_row(text, [], |row| row.get(0)).unwrap();
-    damage(&database, vault);
-    drop(database);
+    let vault: i64 = world.server.database().query_row(text, [], |row| row.get(0)).unwrap();
+    damage(&world.server, vault);
     world.server.restart();
     let check = a.run(&["check"]);
     let b = world.login("b");
@@ -107,14 +106,30 @@ fn assert_found(done: &Done, text: &str) {
     assert!(format!("{}{}", done.out, done.err).contains(text), "\"{text}\" is not named: {done:#?}");
 }
 
-/// Newest version of the newest record but one, of a vault.
-const TARGET: &str = "SELECT id FROM version WHERE vault = ?1 AND replaced IS NULL ORDER BY id DESC LIMIT 1";
+/// The newest two versions that nothing replaced, of a vault: a condition that finds it, and its envelope.
+fn newest(server: &Server, vault: i64) -> Vec<(String, Vec<u8>)> {
+    let text = "SELECT seq, record, envelope FROM version WHERE vault = ?1 AND replaced IS NULL
+                ORDER BY seq DESC, record LIMIT 2";
+    let database = server.database();
+    let mut statement = database.prepare(text).unwrap();
+    let rows = statement.query_map([vault], |row| {
+        let (seq, record): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+        let is_it = format!("vault = {vault} AND seq = {seq} AND record = {}", server.literal(&record));
+        Ok((is_it, row.get(2)?))
+    });
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+fn set_envelope(server: &Server, is_it: &str, envelope: &[u8]) {
+    let text = format!("UPDATE version SET envelope = {} WHERE {is_it}", server.literal(envelope));
+    assert_eq!(server.change(&text), 1);
+}
 
 #[test]
 fn a_deleted_version_is_noticed() {
-    let (check, restore) = damaged(|database, vault| {
-        let id: i64 = database.query_row(TARGET, [vault], |row| row.get(0)).unwrap();
-        assert_eq!(database.execute("DELETE FROM version WHERE id = ?1", [id]).unwrap(), 1);
+    let (check, restore) = damaged(|server, vault| {
+        let is_it = &newest(server, vault)[0].0;
+        assert_eq!(server.change(&format!("DELETE FROM version WHERE {is_it}")), 1);
     });
     assert_found(&check, "missing at the server");
     assert_found(&restore, "record");
@@ -122,19 +137,10 @@ fn a_deleted_version_is_noticed() {
 
 #[test]
 fn swapped_envelopes_are_noticed() {
-    let (check, restore) = damaged(|database, vault| {
-        let text =
-            "SELECT id, envelope FROM version WHERE vault = ?1 AND replaced IS NULL ORDER BY id DESC LIMIT 2";
-        let mut statement = database.prepare(text).unwrap();
-        let rows: Vec<(i64, Vec<u8>)> = statement
-            .query_map([vault], |row| Ok((row.get(0)?, row.get(1)?)))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
-        for (id, other) in [(rows[0].0, &rows[1].1), (rows[1].0, &rows[0].1)] {
-            let text = "UPDATE version SET envelope = ?2 WHERE id = ?1";
-            assert_eq!(database.execute(text, rusqlite::params![id, other]).unwrap(), 1);
-        }
+    let (check, restore) = damaged(|server, vault| {
+        let rows = newest(server, vault);
+        set_envelope(server, &rows[0].0, &rows[1].1);
+        set_envelope(server, &rows[1].0, &rows[0].1);
     });
     assert_found(&check, "damaged at the server");
     assert_found(&restore, "record");
@@ -142,30 +148,28 @@ fn swapped_envelopes_are_noticed() {
 
 #[test]
 fn a_flipped_envelope_is_noticed() {
-    let (check, restore) = damaged(|database, vault| {
-        let id: i64 = database.query_row(TARGET, [vault], |row| row.get(0)).unwrap();
-        let text = "SELECT envelope FROM version WHERE id = ?1";
-        let mut envelope: Vec<u8> = database.query_row(text, [id], |row| row.get(0)).unwrap();
+    let (check, restore) = damaged(|server, vault| {
+        let (is_it, mut envelope) = newest(server, vault).swap_remove(0);
         *envelope.last_mut().unwrap() ^= 1;
-        let text = "UPDATE version SET envelope = ?2 WHERE id = ?1";
-        database.execute(text, rusqlite::params![id, envelope]).unwrap();
+        set_envelope(server, &is_it, &envelope);
     });
     assert_found(&check, "damaged at the server");
     assert_found(&restore, "record");
 }
 
-fn edit_commit(database: &rusqlite::Connection, vault: i64, column: &str) {
+fn edit_commit(server: &Server, vault: i64, column: &str) {
     let text = format!("SELECT {column} FROM commit_header WHERE vault = ?1 AND seq = 2");
-    let mut bytes: Vec<u8> = database.query_row(&text, [vault], |row| row.get(0)).unwrap();
+    let mut bytes: Vec<u8> = server.database().query_row(&text, [vault], |row| row.get(0)).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
-    let text = format!("UPDATE commit_header SET {column} = ?2 WHERE vault = ?1 AND seq = 2");
-    assert_eq!(database.execute(&text, rusqlite::params![vault, bytes]).unwrap(), 1);
+    let bytes = server.literal(&bytes);
+    let text = format!("UPDATE commit_header SET {column} = {bytes} WHERE vault = {vault} AND seq = 2");
+    assert_eq!(server.change(&text), 1);
 }
 
 #[test]
 fn an_edited_commit_is_noticed() {
     for column in ["bytes", "signature", "changes"] {
-        let (check, restore) = damaged(|database, vault| edit_commit(database, vault, column));
+        let (check, restore) = damaged(|server, vault| edit_commit(server, vault, column));
         assert!(matches!(restore.status, Some(6 | 7)), "{column}: {restore:#?}");
         assert!(matches!(check.status, Some(6 | 7)), "{column}: {check:#?}");
     }
@@ -173,9 +177,9 @@ fn an_edited_commit_is_noticed() {
 
 #[test]
 fn a_removed_commit_is_noticed() {
-    let (check, restore) = damaged(|database, vault| {
-        let text = "DELETE FROM commit_header WHERE vault = ?1 AND seq = 2";
-        assert_eq!(database.execute(text, [vault]).unwrap(), 1);
+    let (check, restore) = damaged(|server, vault| {
+        let text = format!("DELETE FROM commit_header WHERE vault = {vault} AND seq = 2");
+        assert_eq!(server.change(&text), 1);
     });
     assert!(matches!(restore.status, Some(4 | 6 | 7)), "{restore:#?}");
     assert!(matches!(check.status, Some(4 | 6 | 7)), "{check:#?}");
@@ -209,11 +213,10 @@ fn a_missing_older_version_is_noticed() {
     write(&world.path("docs/f"), "newer");
     a.backup("docs");
     world.server.stop();
-    let gone = world.server.database().execute(
+    let gone = world.server.change(
         "DELETE FROM version WHERE replaced IS NOT NULL AND vault = (SELECT id FROM vault ORDER BY records DESC LIMIT 1)",
-        [],
     );
-    assert!(gone.unwrap() > 0);
+    assert!(gone > 0);
     world.server.restart();
     let done = a.run(&["restore", "old", "--snapshot", &first]);
     assert!(matches!(done.status, Some(3 | 6 | 7)), "{done:#?}");

@@ -1,6 +1,7 @@
 //! Full disks, on a file system of a few megabytes. Mounting one needs rights; where they are missing these
 //! tests say so and end.
 
+use crate::back_end::embedded_only;
 use crate::tree::{assert_no_parts, assert_same, noise, write};
 use crate::world::World;
 use std::path::{Path, PathBuf};
@@ -68,40 +69,41 @@ fn a_home_on_a_full_disk_says_so_and_goes_on_later() {
     assert_same(&world.path("docs"), &a.restore("out").join("docs"));
 }
 
-#[test]
-fn a_server_whose_objects_are_on_a_full_disk_says_so_and_goes_on_later() {
-    let mut world = World::new();
-    let Some(small) = Small::mount(&world.path("server/objects"), 3) else { return };
-    world.server.kill();
-    world.server.restart();
-    let a = world.signup("a");
-    for number in 0..30 {
-        write(&world.path(&format!("docs/{number}")), noise(number, 500_000));
+// About the folder of the embedded default: on PostgreSQL and a bucket the server has none that could be full.
+embedded_only! {
+    fn a_server_whose_objects_are_on_a_full_disk_says_so_and_goes_on_later() {
+        let mut world = World::new();
+        let Some(small) = Small::mount(&world.path("server/objects"), 3) else { return };
+        world.server.kill();
+        world.server.restart();
+        let a = world.signup("a");
+        for number in 0..30 {
+            write(&world.path(&format!("docs/{number}")), noise(number, 500_000));
+        }
+        write(&world.path("docs/large"), noise(100, 12_000_000));
+        a.run(&["backup", "docs"]).ends(10, &["full"]);
+        assert!(a.snapshots().is_empty());
+        small.resize(100);
+        a.backup("docs");
+        assert_same(&world.path("docs"), &a.restore("out").join("docs"));
+        world.server.stop();
     }
-    write(&world.path("docs/large"), noise(100, 12_000_000));
-    a.run(&["backup", "docs"]).ends(10, &["full"]);
-    assert!(a.snapshots().is_empty());
-    small.resize(100);
-    a.backup("docs");
-    assert_same(&world.path("docs"), &a.restore("out").join("docs"));
-    world.server.stop();
-}
 
-#[test]
-fn a_server_whose_database_is_on_a_full_disk_says_so_and_goes_on_later() {
-    let mut world = World::new();
-    world.server.stop();
-    std::fs::remove_dir_all(&world.server.data).unwrap();
-    let Some(small) = Small::mount(&world.path("server"), 3) else { return };
-    world.server.restart();
-    let a = world.signup("a");
-    for number in 0..2000 {
-        write(&world.path(&format!("docs/{number}")), noise(number, 3000));
+    fn a_server_whose_database_is_on_a_full_disk_says_so_and_goes_on_later() {
+        let mut world = World::new();
+        world.server.stop();
+        std::fs::remove_dir_all(&world.server.data).unwrap();
+        let Some(small) = Small::mount(&world.path("server"), 3) else { return };
+        world.server.restart();
+        let a = world.signup("a");
+        for number in 0..2000 {
+            write(&world.path(&format!("docs/{number}")), noise(number, 3000));
+        }
+        a.run(&["backup", "docs"]).ends(10, &["full"]);
+        small.resize(200);
+        a.backup("docs");
+        assert_same(&world.path("docs"), &a.restore("out").join("docs"));
+        a.ok(&["check", "--read-data"]);
+        world.server.stop();
     }
-    a.run(&["backup", "docs"]).ends(10, &["full"]);
-    small.resize(200);
-    a.backup("docs");
-    assert_same(&world.path("docs"), &a.restore("out").join("docs"));
-    a.ok(&["check", "--read-data"]);
-    world.server.stop();
 }

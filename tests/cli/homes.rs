@@ -111,10 +111,10 @@ fn a_session_that_ended_is_renewed() {
     assert!(!a.home.join("session").exists());
     assert_eq!(a.get("n"), "1");
     assert!(a.home.join("session").exists());
-    assert!(world.server.database().execute("DELETE FROM session", []).unwrap() > 0);
+    assert!(world.server.change("DELETE FROM session") > 0);
     write(&world.path("docs/f"), "1");
     a.backup("docs");
-    world.server.database().execute("UPDATE session SET expires_utc = 1", []).unwrap();
+    assert!(world.server.change("UPDATE session SET expires_utc = 1") > 0);
     a.ok(&["restore", "out"]);
     std::fs::write(a.home.join("session"), "nonsense").unwrap();
     a.ok(&["status"]);

@@ -1,7 +1,7 @@
 //! The recovery kit: as a page for the printer, and with a newer checkpoint.
 
 use crate::program::Done;
-use crate::tree::{copy, write};
+use crate::tree::write;
 use crate::world::{Device, NAME, World};
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -99,9 +99,8 @@ fn a_refreshed_kit_refuses_what_is_older() {
     a.put("n", "1").ok();
     let before = text(&world, "kit");
     std::fs::copy(world.path("kit"), world.path("kit-old")).unwrap();
-    world.server.stop();
-    copy(&world.server.data, &world.path("old"));
-    world.server.restart();
+    let old = world.path("old");
+    world.server.back_up(&old);
     a.ok(&["vault", "create", "more"]);
 
     let done = a.ok(&["kit", "refresh", "--kit", "kit"]);
@@ -122,10 +121,7 @@ fn a_refreshed_kit_refuses_what_is_older() {
     assert_eq!(value["checkpoint"].as_str().unwrap(), field(&after, "checkpoint"));
 
     // The old state, seen by somebody who has nothing but a kit.
-    world.server.stop();
-    std::fs::rename(&world.server.data, world.path("newest")).unwrap();
-    copy(&world.path("old"), &world.server.data);
-    world.server.restart();
+    world.server.put_back(&old, true, true);
     a.run(&["kit", "refresh", "--kit", "kit"]).ends(6, &["went back in time"]);
     assert_eq!(text(&world, "kit"), after);
     recover(&world, "b", "kit", "kit-b").ends(6, &["went back in time"]);

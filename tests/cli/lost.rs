@@ -154,11 +154,9 @@ fn objects_that_the_server_collected_are_sent_again() {
     proxy.heal();
     world.server.stop();
     // As the collector does a day later.
-    let database = world.server.database();
-    database.execute("DELETE FROM part WHERE blob IN (SELECT blob FROM object WHERE named = 0)", []).unwrap();
-    let gone = database.execute("DELETE FROM object WHERE named = 0", []).unwrap();
+    world.server.change("DELETE FROM part WHERE blob IN (SELECT blob FROM object WHERE NOT named)");
+    let gone = world.server.change("DELETE FROM object WHERE NOT named");
     assert!(gone >= 1, "nothing waited for a commit");
-    drop(database);
     world.server.restart();
     let first = a.run(&["backup", "docs"]);
     if first.status != Some(0) {

@@ -14,6 +14,7 @@
     missing_docs
 )]
 
+mod back_end;
 mod bucket;
 mod canary;
 mod crash;
@@ -42,6 +43,7 @@ mod rollback;
 mod safety;
 mod server;
 mod sessions;
+mod stolen;
 mod thief;
 mod tree;
 mod world;

@@ -1,7 +1,6 @@
-//! Servers on PostgreSQL, as processes: two of them on one database and one folder of objects.
+//! Servers on PostgreSQL, as processes: two of them on one database, and on one folder or one bucket of objects.
 
 use crate::program::{Done, Running, command};
-use crate::server::Server;
 use crate::tree::{assert_same, noise, write};
 use crate::world::{Device, World};
 use lockstep_tests::postgres::Cluster;
@@ -48,9 +47,7 @@ fn a_device_on_each_of_two_servers_and_one_server_killed() {
     let settings = [("LOCKSTEP_DATABASE_URL", url.as_str()), ("LOCKSTEP_LOG", "debug")];
     let world = World::with(&settings);
     std::fs::create_dir(world.path("second")).unwrap();
-    let objects = world.server.objects();
-    let shared = [settings[0], settings[1], ("LOCKSTEP_OBJECTS", objects.to_str().unwrap())];
-    let mut second = Server::start(&world.path("second"), &shared);
+    let mut second = world.server.beside(&world.path("second"));
 
     let a = world.signup("a");
     let b = Device { server: second.origin.clone(), ..world.device("b") };

@@ -130,8 +130,7 @@ fn whoever_runs_the_server_sees_and_sets_quotas() {
     run(&["quota", NAME, "10 G"]).ends(1, &["10 G", "GiB", "default"]);
     run(&["quota", "nobody"]).ends(1, &["nobody"]);
     assert!(run(&["check-usage"]).ok().out.contains("right"));
-    let changed = world.server.database().execute("UPDATE account SET used_bytes = used_bytes + 1", ());
-    assert_eq!(changed.unwrap(), 1);
+    assert_eq!(world.server.change("UPDATE account SET used_bytes = used_bytes + 1"), 1);
     run(&["check-usage"]).ends(1, &["ada: ", "--mend"]);
     assert!(run(&["check-usage", "--mend"]).ok().out.contains("set right"));
     run(&["check-usage"]).ok();

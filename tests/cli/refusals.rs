@@ -151,9 +151,9 @@ fn a_server_with_nothing_on_its_disk_is_refused() {
     write(&world.path("docs/f"), "1");
     a.backup("docs");
     a.put("n", "1").ok();
-    world.server.stop();
-    std::fs::rename(&world.server.data, world.path("lost")).unwrap();
-    world.server.restart();
+    let lost = world.path("lost");
+    world.server.back_up(&lost);
+    world.server.lose_everything();
     for arguments in [&["backup", "docs"][..], &["snapshots"], &["status"], &["restore", "out"]] {
         let done = a.run(arguments);
         assert!(matches!(done.status, Some(5 | 6)), "{done:#?}");
@@ -162,10 +162,7 @@ fn a_server_with_nothing_on_its_disk_is_refused() {
     a.try_login(&world.text("passphrase")).ends(5, &["the account name or the passphrase is wrong"]);
     a.ok(&["whoami"]);
     // When the data is back, so is everything.
-    world.server.stop();
-    std::fs::remove_dir_all(&world.server.data).unwrap();
-    std::fs::rename(world.path("lost"), &world.server.data).unwrap();
-    world.server.restart();
+    world.server.put_back(&lost, true, true);
     assert_eq!(a.get("n"), "1");
     a.backup("docs");
 }

@@ -42,7 +42,7 @@ pub(crate) fn header(database: &Connection) -> VerifiedKeyHeader {
     VerifiedKeyHeader::verify(account_of(database), &signed(row.0, &row.1)).unwrap()
 }
 
-fn device_log(database: &Connection, identity: lockstep_proto::sign::PublicKey) -> DeviceLog {
+pub(crate) fn device_log(database: &Connection, identity: lockstep_proto::sign::PublicKey) -> DeviceLog {
     let mut log = DeviceLog::new(identity);
     let mut rows = database.prepare("SELECT bytes, signature FROM device_log ORDER BY position").unwrap();
     let rows = rows.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))).unwrap();

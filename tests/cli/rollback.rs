@@ -1,6 +1,6 @@
 //! A server whose data was put back to an older copy.
 
-use crate::tree::{copy, files, tree, write};
+use crate::tree::{files, tree, write};
 use crate::world::{Device, NAME, World};
 use std::collections::BTreeMap;
 
@@ -12,9 +12,8 @@ fn ahead() -> (World, Device, Device) {
     a.backup("docs");
     let b = world.login("b");
     b.snapshots();
-    world.server.stop();
-    copy(&world.server.data, &world.path("old"));
-    world.server.restart();
+    let old = world.path("old");
+    world.server.back_up(&old);
     write(&world.path("docs/g"), "2");
     a.backup("docs");
     a.put("n", "1").ok();
@@ -22,11 +21,11 @@ fn ahead() -> (World, Device, Device) {
     (world, a, b)
 }
 
-fn put_back(world: &mut World, name: &str) {
-    world.server.stop();
-    std::fs::rename(&world.server.data, world.path("newest")).unwrap();
-    copy(&world.path(name), &world.server.data);
-    world.server.restart();
+/// Puts the older copy back; what is there now is kept.
+fn put_back(world: &mut World) {
+    let (old, newest) = (world.path("old"), world.path("newest"));
+    world.server.back_up(&newest);
+    world.server.put_back(&old, true, true);
 }
 
 fn bytes_of(device: &Device) -> BTreeMap<String, Vec<u8>> {
@@ -42,7 +41,7 @@ fn bytes_of(device: &Device) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn every_device_that_saw_more_refuses() {
     let (mut world, a, b) = ahead();
-    put_back(&mut world, "old");
+    put_back(&mut world);
     for device in [&a, &b] {
         let before = bytes_of(device);
         let text = "went back in time";
@@ -73,16 +72,45 @@ fn every_device_that_saw_more_refuses() {
 }
 
 fn put_back_newest(world: &mut World) {
-    world.server.stop();
-    std::fs::rename(&world.server.data, world.path("rolled back")).unwrap();
-    std::fs::rename(world.path("newest"), &world.server.data).unwrap();
-    world.server.restart();
+    let newest = world.path("newest");
+    world.server.put_back(&newest, true, true);
+}
+
+/// Only the keyring lies behind: nothing else is taken over from such a server before that is noticed.
+#[test]
+fn a_keyring_that_is_behind_is_noticed_before_anything_is_taken_over() {
+    let mut world = World::new();
+    let a = world.signup("a");
+    a.put("n", "1").ok();
+    let b = world.login("b");
+    assert_eq!(b.get("n"), "1");
+    let device = a.ok(&["--json", "whoami"]).json()["device"].as_str().unwrap().to_owned();
+    let old = world.path("old");
+    world.server.back_up(&old);
+    for number in 0..12 {
+        a.ok(&["device", "rename", &device, &number.to_string()]);
+    }
+    put_back(&mut world);
+    world.login("c");
+    b.put("n", "2").ok();
+    let held = || {
+        let database = rusqlite::Connection::open(a.home.join("replica.sqlite")).unwrap();
+        let count = |table: &str| -> i64 {
+            database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+        };
+        (count("commit_row"), count("device_log"))
+    };
+    let before = held();
+    for _ in 0..2 {
+        a.run(&["status"]).ends(6, &["went back in time"]);
+        assert_eq!(held(), before);
+    }
 }
 
 #[test]
 fn what_is_held_here_is_still_read() {
     let (mut world, a, _b) = ahead();
-    put_back(&mut world, "old");
+    put_back(&mut world);
     a.run(&["status"]).ends(6, &[]);
     // As beside a process that writes, where nothing is asked of the server.
     let lock = std::fs::File::open(a.home.join("lock")).unwrap();
@@ -97,7 +125,7 @@ fn what_is_held_here_is_still_read() {
 #[test]
 fn a_login_with_nothing_but_the_passphrase_sees_the_old_state_and_no_other_device_follows() {
     let (mut world, a, b) = ahead();
-    put_back(&mut world, "old");
+    put_back(&mut world);
     let c = world.login("c");
     assert_eq!(c.snapshots().len(), 1);
     c.put("n", "\"of the branch\"").ok();
@@ -140,7 +168,7 @@ fn a_kit_that_is_newer_than_the_copy_is_refused() {
     };
     let mixed = text("kit").replace(&line("kit", "checkpoint:"), &line("kit-2", "checkpoint:"));
     std::fs::write(world.path("kit-mixed"), mixed).unwrap();
-    put_back(&mut world, "old");
+    put_back(&mut world);
     let recover = |device: &str, key: &str, kit: &str| {
         world.device(device).run(&[
             "recover",
@@ -168,12 +196,11 @@ fn a_device_that_the_copy_does_not_know_keeps_what_it_holds() {
     let mut world = World::new();
     let a = world.signup("a");
     a.put("n", "1").ok();
-    world.server.stop();
-    copy(&world.server.data, &world.path("old"));
-    world.server.restart();
+    let old = world.path("old");
+    world.server.back_up(&old);
     let b = world.login("b");
     b.put("n", "2").ok();
-    put_back(&mut world, "old");
+    put_back(&mut world);
     let done = b.run(&["snapshots"]);
     assert!(matches!(done.status, Some(5 | 6)), "{done:?}");
     let done = b.try_login(&world.text("passphrase"));

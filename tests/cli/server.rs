@@ -1,5 +1,6 @@
 //! The real server as a process of its own.
 
+use crate::back_end::BackEnd;
 use crate::program::{command, poll};
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader};
@@ -13,19 +14,23 @@ pub(crate) struct Server {
     pub(crate) origin: String,
     address: String,
     settings: Vec<(String, String)>,
+    back_end: BackEnd,
     running: Option<(Child, BufReader<ChildStdout>)>,
 }
 
 impl Server {
     /// Starts a server below a folder, on a port of the system's choice.
     pub(crate) fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
-        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let mut settings =
+            settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let back_end = BackEnd::new(folder, &mut settings);
         let mut server = Self {
             data: folder.join("server"),
             log: folder.join("server.log"),
             origin: String::new(),
             address: "127.0.0.1:0".into(),
             settings,
+            back_end,
             running: None,
         };
         server.restart();
@@ -104,44 +109,72 @@ impl Server {
         crate::program::Running::start(command, folder, "").done()
     }
 
-    /// The database; for reading while it runs, for damage while it does not.
+    /// The database, for reading. It may be a copy: what changes later is not in it.
     pub(crate) fn database(&self) -> rusqlite::Connection {
-        let connection = rusqlite::Connection::open(self.data.join("lockstep.sqlite")).unwrap();
-        connection.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
-        connection
+        self.back_end.database()
+    }
+
+    /// Deletes or updates rows behind the server's back, in SQL that SQLite and PostgreSQL know; gives how many.
+    #[track_caller]
+    pub(crate) fn change(&self, statement: &str) -> usize {
+        self.back_end.change(statement)
+    }
+
+    /// Bytes as they are written in a statement.
+    pub(crate) fn literal(&self, bytes: &[u8]) -> String {
+        self.back_end.literal(bytes)
     }
 
     /// A copy of the database and of the bucket, as a careful owner makes them: while nothing runs.
     pub(crate) fn back_up(&mut self, to: &Path) {
         self.stop();
-        std::fs::create_dir_all(to).unwrap();
-        crate::tree::copy(&self.data, &to.join("whole"));
+        self.back_end.back_up(to);
         self.restart();
     }
 
     /// Puts a copy of the database back, of the bucket, or of both.
     pub(crate) fn put_back(&mut self, from: &Path, database: bool, objects: bool) {
         self.stop();
-        let copy = from.join("whole");
         if database {
-            for name in ["lockstep.sqlite", "lockstep.sqlite-wal", "lockstep.sqlite-shm"] {
-                let _ = std::fs::remove_file(self.data.join(name));
-                if copy.join(name).exists() {
-                    std::fs::copy(copy.join(name), self.data.join(name)).unwrap();
-                }
-            }
+            self.back_end.put_back_database(Some(from));
         }
         if objects {
-            std::fs::remove_dir_all(self.objects()).unwrap();
-            if copy.join("objects").exists() {
-                crate::tree::copy(&copy.join("objects"), &self.objects());
-            }
+            self.back_end.put_back_objects(Some(from));
         }
         self.restart();
     }
 
+    /// Loses all that it has.
+    pub(crate) fn lose_everything(&mut self) {
+        self.stop();
+        self.back_end.put_back_database(None);
+        self.back_end.put_back_objects(None);
+        self.restart();
+    }
+
+    /// Files in which something of the server lies.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.back_end.files()
+    }
+
+    /// Files of a server that stopped in which nothing that was replaced may lie.
+    pub(crate) fn vacuumed_files(&self) -> Vec<PathBuf> {
+        self.back_end.vacuumed_files()
+    }
+
+    /// Where the objects lie.
     pub(crate) fn objects(&self) -> PathBuf {
-        self.data.join("objects")
+        self.back_end.objects()
+    }
+
+    /// Starts one more server below a folder, on the same database and objects.
+    pub(crate) fn beside(&self, folder: &Path) -> Self {
+        let mut settings = self.settings.clone();
+        if !settings.iter().any(|(key, _)| key == "LOCKSTEP_OBJECTS") {
+            settings.push(("LOCKSTEP_OBJECTS".into(), self.objects().to_str().unwrap().to_owned()));
+        }
+        let settings: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        Self::start(folder, &settings)
     }
 }
 

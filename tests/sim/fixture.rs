@@ -36,6 +36,8 @@ pub(crate) struct Fixture {
     pub(crate) birth: Birth,
     /// The device log after each enrolment.
     pub(crate) logs: Vec<Arc<DeviceLog>>,
+    /// The key header that belongs to the last of them.
+    pub(crate) header: VerifiedKeyHeader,
     /// The device log after a fourth device, which writes nothing here, came and was revoked.
     pub(crate) later_log: Arc<DeviceLog>,
 }
@@ -107,7 +109,8 @@ fn build() -> Fixture {
     let later_keys = VaultKeys::new(vault, &secret)
         .with_epoch(Epoch::new(1), key)
         .with_epoch(Epoch::new(2), SecretKey::generate(&mut later_rng));
-    let later_log = revoke(&account, &header.unwrap(), log, vec![pin], &mut later_rng);
+    let header = header.unwrap();
+    let later_log = revoke(&account, &header, log, vec![pin], &mut later_rng);
     let parent = Parent {
         account: account.account(),
         identity: account.identity(),
@@ -127,6 +130,7 @@ fn build() -> Fixture {
         later_keys: Arc::new(later_keys),
         birth,
         logs,
+        header,
         later_log: Arc::new(later_log),
     }
 }

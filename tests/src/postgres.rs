@@ -115,6 +115,11 @@ fn make_home() -> PathBuf {
     PathBuf::from(String::from_utf8(made.stdout).unwrap().trim())
 }
 
+fn fresh_name() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
 impl Cluster {
     /// Makes and starts a cluster.
     ///
@@ -152,10 +157,46 @@ impl Cluster {
     /// # Panics
     /// If PostgreSQL does not answer.
     pub fn database(&self) -> String {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name = fresh_name();
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
         format!("postgres://postgres@localhost/{name}?host={}", self.home.display())
+    }
+
+    /// A copy of a database that nobody uses; gives its name.
+    ///
+    /// # Panics
+    /// If somebody uses it.
+    pub fn copy(&self, database: &str) -> String {
+        let name = fresh_name();
+        self.sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE {database}"));
+        name
+    }
+
+    /// Makes a database anew, from a copy or empty.
+    ///
+    /// # Panics
+    /// If PostgreSQL does not answer.
+    pub fn put_back(&self, database: &str, copy: Option<&str>) {
+        self.remove(database);
+        let from = copy.map(|copy| format!(" TEMPLATE {copy}")).unwrap_or_default();
+        self.sql("postgres", &format!("CREATE DATABASE {database}{from}"));
+    }
+
+    /// Removes a database, whoever uses it.
+    ///
+    /// # Panics
+    /// If PostgreSQL does not answer.
+    pub fn remove(&self, database: &str) {
+        self.sql("postgres", &format!("DROP DATABASE {database} WITH (FORCE)"));
+    }
+
+    /// The folder of a database's own files.
+    ///
+    /// # Panics
+    /// If PostgreSQL does not answer.
+    pub fn folder_of(&self, database: &str) -> PathBuf {
+        let number = self.sql(database, "SELECT oid FROM pg_database WHERE datname = current_database()");
+        self.home.join("data/base").join(number)
     }
 
     /// Runs SQL in a database; gives what it answers, unaligned.

@@ -197,15 +197,20 @@ impl Account {
     async fn make_key(&mut self, vault: VaultId, current: Epoch) -> Result<()> {
         let keys = self.held_keys(vault)?;
         let first = super::first_of(vault, &keys)?.doc.clone();
-        let mut generator = rng::system();
-        let doc = VaultKeyDoc {
-            epoch: self.free_epoch(vault, current)?,
-            key: ByteArray(*SecretKey::generate(&mut generator).expose()),
-            made_in: self.keyring.device_log().keyring_epoch(),
-            ..first
+        let made_in = self.keyring.device_log().keyring_epoch();
+        // An earlier try may wait to be sent.
+        let waits = |key: &HeldKey| {
+            is_next(current, key.doc.epoch) && (key.doc.made_in, key.sealed_in) == (made_in, Epoch::new(0))
         };
-        let name = vault_key_name(vault, doc.epoch);
-        self.keyring.put(vec![record(VAULT_KEY_TYPE, name, doc.encode(), Policy::AdoptCommitted)]).await?;
+        if !keys.iter().any(waits) {
+            let epoch = self.free_epoch(vault, current)?;
+            let key = ByteArray(*SecretKey::generate(&mut rng::system()).expose());
+            let name = vault_key_name(vault, epoch);
+            let doc = VaultKeyDoc { epoch, key, made_in, ..first };
+            self.keyring
+                .put(vec![record(VAULT_KEY_TYPE, name, doc.encode(), Policy::AdoptCommitted)])
+                .await?;
+        }
         Box::pin(self.sync_keyring()).await
     }
 
