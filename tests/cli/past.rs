@@ -333,31 +333,17 @@ fn a_local_database_that_was_changed_is_refused() {
         vec!["ls", "--snapshot", &first],
         vec!["diff", &first, &second],
     ];
-    let as_signed = a.ok(&commands[1]).out;
-    let mut untouched = 0;
     for tamper in &tampers {
         let connection = rusqlite::Connection::open(database(&a)).unwrap();
         assert!(connection.execute(tamper, []).unwrap() > 0, "{tamper}");
         drop(connection);
-        let [restored, listed, compared] = [0, 1, 2].map(|index| a.run(&commands[index]));
-        assert_eq!(compared.status, Some(7), "{tamper}: {compared:#?}");
-        // What is no part of the first snapshot does not keep it from being read, as it was signed.
-        if restored.status == Some(0) {
-            untouched += 1;
-            assert_eq!((listed.status, &listed.out), (Some(0), &as_signed), "{tamper}");
-            for name in ["changed", "gone", "kept"] {
-                let content = std::fs::read_to_string(world.path("out/docs").join(name)).unwrap();
-                assert_eq!(content, format!("first {name}"));
-            }
-            std::fs::remove_dir_all(world.path("out")).unwrap();
-        } else {
-            assert_eq!((restored.status, listed.status), (Some(7), Some(7)), "{tamper}: {restored:#?}");
+        for command in &commands {
+            let done = a.run(command);
+            assert_eq!(done.status, Some(7), "{tamper}: {done:#?}");
         }
         assert!(files(&world.path("out")).is_empty(), "{tamper}");
         put_back(&a, &copy);
     }
-    // The digest of a later version, and the record of the second snapshot.
-    assert_eq!(untouched, 2);
     // And as it was, it is good again.
     for command in &commands {
         a.ok(command);
