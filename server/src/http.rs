@@ -156,7 +156,7 @@ impl Server {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (store, lock) = open_store(config).await?;
         let store = Arc::new(store);
-        let objects = crate::objects::open(&config.objects).await?;
+        let objects = crate::objects::open(&config.objects, store.has_segments().await?).await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
@@ -178,6 +178,7 @@ impl Server {
             open_budget: crate::budget::Budget::for_open_routes(),
             names: crate::domain::throttle::Throttle::default(),
             sources: crate::domain::throttle::Throttle::default(),
+            refused: crate::domain::refused::RefusedEntries::default(),
             origin: config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}")),
             cors: config.cors_origins.clone(),
             registration: config.registration,

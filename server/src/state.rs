@@ -4,6 +4,7 @@ use crate::budget::Budget;
 use crate::config::Registration;
 use crate::cors::CorsOrigins;
 use crate::domain::opaque::Opaque;
+use crate::domain::refused::RefusedEntries;
 use crate::domain::throttle::Throttle;
 use crate::objects::Objects;
 use crate::store::Store;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub names: Throttle,
     /// Tries by source address.
     pub sources: Throttle,
+    /// Revocations that were refused.
+    pub refused: RefusedEntries,
     /// Public origin.
     pub origin: String,
     /// Pages of other origins that may talk to this server.

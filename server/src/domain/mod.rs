@@ -4,4 +4,5 @@ pub mod account;
 pub mod commit;
 pub mod opaque;
 pub mod quota;
+pub mod refused;
 pub mod throttle;

@@ -2,8 +2,10 @@
 
 use super::failed;
 use super::row::{byte, digest, id16, number, sql};
+use crate::error::StoreError;
 use crate::store::{Result, SessionRow};
 use lockstep_proto::Digest;
+use lockstep_proto::api::problem::Code;
 use lockstep_proto::id::{AccountId, DeviceId, SessionId};
 use lockstep_proto::limits::SESSIONS_MAX;
 use sqlx::sqlite::SqliteRow;
@@ -11,9 +13,10 @@ use sqlx::{SqliteConnection, SqlitePool};
 
 pub(super) async fn put(c: &mut SqliteConnection, session: SessionRow) -> Result<()> {
     let kind = i64::from(session.kind);
-    sqlx::query(
+    let put = sqlx::query(
         "INSERT INTO session (token_hash, account, device, kind, expires_utc, id, created_utc, used_utc)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+         WHERE NOT EXISTS (SELECT 1 FROM device WHERE account = ?2 AND device = ?3 AND revoked_at IS NOT NULL)",
     )
     .bind(&session.token_hash.as_bytes()[..])
     .bind(&session.account.as_bytes()[..])
@@ -26,6 +29,9 @@ pub(super) async fn put(c: &mut SqliteConnection, session: SessionRow) -> Result
     .execute(&mut *c)
     .await
     .map_err(failed)?;
+    if put.rows_affected() == 0 {
+        return Err(StoreError::refused(Code::Unauthenticated, "this device was revoked"));
+    }
     // Whoever opens sessions in a loop ends the oldest of them; this one stays.
     sqlx::query(
         "DELETE FROM session WHERE token_hash IN (
@@ -58,7 +64,9 @@ fn row(row: &SqliteRow) -> Result<SessionRow> {
 pub(super) async fn find(pool: &SqlitePool, token_hash: Digest, now_utc: u64) -> Result<Option<SessionRow>> {
     let found = sqlx::query(
         "SELECT token_hash, id, account, device, kind, created_utc, used_utc, expires_utc
-         FROM session WHERE token_hash = ? AND expires_utc > ?",
+         FROM session s WHERE token_hash = ? AND expires_utc > ? AND NOT EXISTS (
+             SELECT 1 FROM device d
+             WHERE d.account = s.account AND d.device = s.device AND d.revoked_at IS NOT NULL)",
     )
     .bind(&token_hash.as_bytes()[..])
     .bind(sql(now_utc)?)

@@ -1,12 +1,14 @@
 //! Staged envelopes: they wait for the commit that names them.
 
-use super::row::{digest, sql};
+use super::row::{digest, number, sql};
 use super::usage::{self, Charge, row_bytes};
 use super::{DefaultQuota, ROWS_A_STATEMENT, failed};
 use crate::domain::commit::PreparedCommit;
 use crate::domain::quota::allowance_of_staged;
+use crate::error::StoreError;
 use crate::store::{Result, VaultKey};
-use lockstep_proto::Digest;
+use lockstep_proto::api::problem::Code;
+use lockstep_proto::{Digest, limits};
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use std::collections::BTreeSet;
 
@@ -57,6 +59,9 @@ async fn renew(
     known.iter().map(|row| digest(row, 0)).collect()
 }
 
+/// Bytes of staged envelopes that one commit takes at most: they are held in memory.
+const STAGED_BYTES_MAX: usize = 16 * limits::MIB;
+
 /// Adds staged envelopes that the push names; gives their digests.
 pub(super) async fn take(
     c: &mut SqliteConnection,
@@ -65,14 +70,18 @@ pub(super) async fn take(
 ) -> Result<Vec<Digest>> {
     let missing = push.missing();
     let mut found = Vec::new();
+    let mut bytes = 0_u64;
     for digests in missing.chunks(ROWS_A_STATEMENT) {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT digest, envelope FROM staged WHERE vault = ");
-        query.push_bind(key.0).push(" AND digest IN (");
-        let mut list = query.separated(", ");
-        for digest in digests {
-            list.push_bind(&digest.as_bytes()[..]);
+        let mut sizes = select("SELECT coalesce(sum(length(envelope)), 0)", key, digests);
+        let sum = sizes.build().fetch_one(&mut *c).await.map_err(failed)?;
+        bytes = bytes.saturating_add(number(&sum, 0)?);
+        if usize::try_from(bytes).map_or(true, |bytes| bytes > STAGED_BYTES_MAX) {
+            return Err(StoreError::refused(
+                Code::TooLarge,
+                "the staged envelopes of a commit have more than 16 MiB; make several commits of it",
+            ));
         }
-        query.push(")");
+        let mut query = select("SELECT digest, envelope", key, digests);
         for row in query.build().fetch_all(&mut *c).await.map_err(failed)? {
             let digest = digest(&row, 0)?;
             push.envelopes.insert(digest, row.try_get(1).map_err(failed)?);
@@ -80,6 +89,17 @@ pub(super) async fn take(
         }
     }
     Ok(found)
+}
+
+fn select(columns: &str, key: VaultKey, digests: &[Digest]) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::<Sqlite>::new(columns);
+    query.push(" FROM staged WHERE vault = ").push_bind(key.0).push(" AND digest IN (");
+    let mut list = query.separated(", ");
+    for digest in digests {
+        list.push_bind(digest.as_bytes().to_vec());
+    }
+    query.push(")");
+    query
 }
 
 /// Drops envelopes that a commit took over.
