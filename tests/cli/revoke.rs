@@ -71,10 +71,10 @@ fn assert_rotated(world: &World, device: &str) {
     let database = world.server.database();
     let pins = pins(&database, device);
     let vaults: i64 = database.query_row("SELECT count(*) FROM vault", [], |row| row.get(0)).unwrap();
-    assert_eq!(pins.len() as i64, vaults);
+    assert_eq!(i64::try_from(pins.len()), Ok(vaults));
     for (vault, seq) in pins {
         let commits = commits(&database, &vault);
-        let (before, after) = commits.split_at(seq as usize + 1);
+        let (before, after) = commits.split_at(usize::try_from(seq).unwrap() + 1);
         let first = after.first().expect("a rotation");
         assert_eq!(first.kind, KIND_ROTATE);
         assert!(after.iter().all(|commit| commit.epoch > before.last().unwrap().epoch));

@@ -3,6 +3,7 @@
 mod account;
 mod authority;
 mod edge;
+mod heal;
 mod life;
 mod malformed;
 mod names;
@@ -107,6 +108,7 @@ impl Running {
             .files()
             .iter()
             .filter(|path| path.components().any(|part| part.as_os_str() == "objects"))
+            .filter(|path| !path.ends_with(lockstep_server::objects::local::MARKER))
             .count()
     }
 }

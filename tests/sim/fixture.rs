@@ -105,7 +105,7 @@ fn build() -> Fixture {
     let later_keys = VaultKeys::new(vault, &secret)
         .with_epoch(Epoch::new(1), key)
         .with_epoch(Epoch::new(2), SecretKey::generate(&mut later_rng));
-    let later_log = revoke(&account, header.unwrap(), log, vec![pin], &mut later_rng);
+    let later_log = revoke(&account, &header.unwrap(), log, vec![pin], &mut later_rng);
     let parent = Parent {
         account: account.account(),
         identity: account.identity(),
@@ -132,14 +132,14 @@ fn build() -> Fixture {
 /// One more device that joins and is revoked.
 fn revoke(
     account: &UnlockedAccount,
-    header: VerifiedKeyHeader,
+    header: &VerifiedKeyHeader,
     mut log: DeviceLog,
     pins: Vec<Pin>,
     rng: &mut ChaCha20Rng,
 ) -> DeviceLog {
     let device = DeviceKeys::generate(rng).unwrap();
     let joining = Joining { device: &device, name: "device", pins: pins.clone() };
-    let enrolment = account.enrol(&header, &log, None, joining, rng).unwrap();
+    let enrolment = account.enrol(header, &log, None, joining, rng).unwrap();
     log.append(&enrolment.entry).unwrap();
     let header = VerifiedKeyHeader::verify(account.account(), &enrolment.key_header).unwrap();
     let revocation = account.revoke(&header, &log, device.id(), pins, rng).unwrap();
