@@ -85,13 +85,12 @@ fn a_keyring_that_is_behind_is_noticed_before_anything_is_taken_over() {
     let b = world.login("b");
     assert_eq!(b.get("n"), "1");
     let device = a.ok(&["--json", "whoami"]).json()["device"].as_str().unwrap().to_owned();
-    world.server.stop();
-    copy(&world.server.data, &world.path("old"));
-    world.server.restart();
+    let old = world.path("old");
+    world.server.back_up(&old);
     for number in 0..12 {
         a.ok(&["device", "rename", &device, &number.to_string()]);
     }
-    put_back(&mut world, "old");
+    put_back(&mut world);
     world.login("c");
     b.put("n", "2").ok();
     let held = || {

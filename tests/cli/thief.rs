@@ -28,6 +28,9 @@ use rand::rngs::ChaCha20Rng;
 use rusqlite::Connection;
 use std::io::{Read as _, Write as _};
 
+/// Key, seq, head, epoch, log index, log head and state of a vault.
+type HeadRow = (i64, i64, Vec<u8>, i64, i64, Vec<u8>, Vec<u8>);
+
 /// What the thief has: a device's home, and the server's answers (read off its database).
 struct Thief<'a> {
     world: &'a World,
@@ -35,9 +38,6 @@ struct Thief<'a> {
     keys: DeviceKeys,
     identity: PublicKey,
 }
-
-/// Key, seq, head, epoch, log index, log head and state of a vault.
-type HeadRow = (i64, i64, Vec<u8>, i64, i64, Vec<u8>, Vec<u8>);
 
 fn digest(bytes: Vec<u8>) -> Digest {
     Digest::from_bytes(bytes.try_into().unwrap())
