@@ -178,7 +178,7 @@ CREATE TABLE object (
     complete    BOOLEAN NOT NULL,
     named       BOOLEAN NOT NULL,   -- whether a commit names it
     created_utc BIGINT NOT NULL,
-    lost        BOOLEAN NOT NULL,   -- named, and its bytes are gone; a digest of zeros: never known here
+    lost        BIGINT NOT NULL,    -- bits; 1: its bytes are gone, 2: its digest was never known here
     reserved_bytes BIGINT NOT NULL, -- of a begun upload, counted before they come; 0 where the segment counts them
     PRIMARY KEY (vault, blob)
 );

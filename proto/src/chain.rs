@@ -284,24 +284,34 @@ pub fn verify_kind(
     match (commit.kind, changes.rotation(), changes.repair()) {
         (KIND_CHANGE, None, None) => Ok(()),
         (KIND_ROTATE, Some(entry), None) => verify_rotation(tip, owner, authors, commit, entry),
-        (KIND_REPAIR, None, Some((says, signature))) => {
-            let place = RepairPlace {
-                vault: commit.vault,
-                seq: commit.seq,
-                previous: commit.previous,
-                device: commit.device,
-            };
-            let input = repair_input(owner.account, &place, says);
-            if owner.identity.verify("repair", label::REPAIR, &input, signature).is_err() {
-                return rule("the identity did not sign this repair");
-            }
-            if changes.goes_back_to().is_some_and(|seq| seq.next() >= commit.seq) {
-                return rule("it goes back to no earlier commit");
-            }
-            Ok(())
-        }
+        (KIND_REPAIR, None, Some(_)) => verify_authority(owner, commit, changes),
         _ => rule("its changes are not what its kind allows"),
     }
+}
+
+/// Verifies that the identity signed what a repair says at its place, and that it goes back to an earlier commit.
+///
+/// # Errors
+/// [`ChainError`].
+pub fn verify_authority(owner: Owner<'_>, commit: &Commit, changes: &Changes) -> Result<(), ChainError> {
+    let rule = rule_of(commit);
+    let Some((says, signature)) = changes.repair() else {
+        return rule("its changes are not what its kind allows");
+    };
+    let place = RepairPlace {
+        vault: commit.vault,
+        seq: commit.seq,
+        previous: commit.previous,
+        device: commit.device,
+    };
+    let input = repair_input(owner.account, &place, says);
+    if owner.identity.verify("repair", label::REPAIR, &input, signature).is_err() {
+        return rule("the identity did not sign this repair");
+    }
+    if changes.goes_back_to().is_some_and(|seq| seq.next() >= commit.seq) {
+        return rule("it goes back to no earlier commit");
+    }
+    Ok(())
 }
 
 fn verify_rotation(

@@ -184,7 +184,7 @@ impl Server {
             create_private(folder)
                 .map_err(|source| StartError::Folder { folder: folder.display().to_string(), source })?;
         }
-        let objects = crate::objects::open(&config.objects).await?;
+        let objects = crate::objects::open(&config.objects, store.has_segments().await?).await?;
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
@@ -206,6 +206,7 @@ impl Server {
             names: crate::domain::throttle::Throttle::default(),
             freeze: crate::domain::freeze::Freeze::default(),
             sources: crate::domain::throttle::Throttle::default(),
+            refused: crate::domain::refused::RefusedEntries::default(),
             origin: config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}")),
             cors: config.cors_origins.clone(),
             registration: config.registration,

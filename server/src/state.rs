@@ -5,6 +5,7 @@ use crate::config::Registration;
 use crate::cors::CorsOrigins;
 use crate::domain::freeze::Freeze;
 use crate::domain::opaque::Opaque;
+use crate::domain::refused::RefusedEntries;
 use crate::domain::throttle::Throttle;
 use crate::error::ApiError;
 use crate::objects::Objects;
@@ -39,6 +40,8 @@ pub struct Shared {
     pub sources: Throttle,
     /// Devices whose writes wait while they are being revoked.
     pub freeze: Freeze,
+    /// Revocations that were refused.
+    pub refused: RefusedEntries,
     /// Public origin.
     pub origin: String,
     /// Pages of other origins that may talk to this server.

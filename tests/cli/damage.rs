@@ -2,7 +2,7 @@
 
 use crate::program::Done;
 use crate::server::Server;
-use crate::tree::{assert_no_parts, files, noise, write};
+use crate::tree::{assert_no_parts, noise, write};
 use crate::world::{Device, World};
 use std::path::{Path, PathBuf};
 
@@ -11,11 +11,11 @@ fn two_files(world: &World, bytes: usize) -> (Device, Vec<PathBuf>) {
     let a = world.signup("a");
     write(&world.path("docs/good"), noise(1, bytes));
     a.backup("docs");
-    let before = files(&world.server.objects());
+    let before = world.server.segments();
     write(&world.path("docs/bad"), noise(2, bytes));
     a.backup("docs");
     let new: Vec<PathBuf> =
-        files(&world.server.objects()).into_iter().filter(|path| !before.contains(path)).collect();
+        world.server.segments().into_iter().filter(|path| !before.contains(path)).collect();
     assert!(!new.is_empty());
     (a, new)
 }
@@ -72,7 +72,7 @@ fn a_missing_segment_is_named() {
 fn a_segment_in_the_place_of_another_is_named() {
     let mut world = World::new();
     let (a, segments) = two_files(&world, 200_000);
-    let good = files(&world.server.objects()).into_iter().find(|path| !segments.contains(path)).unwrap();
+    let good = world.server.segments().into_iter().find(|path| !segments.contains(path)).unwrap();
     world.server.stop();
     std::fs::copy(good, &segments[0]).unwrap();
     world.server.restart();
@@ -192,7 +192,7 @@ fn damage_to_an_older_snapshot_is_noticed() {
     let a = world.signup("a");
     write(&world.path("docs/f"), noise(1, 100_000));
     let first = a.backup("docs");
-    let segments = files(&world.server.objects());
+    let segments = world.server.segments();
     write(&world.path("docs/f"), noise(2, 100_000));
     a.backup("docs");
     world.server.stop();

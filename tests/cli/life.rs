@@ -257,7 +257,7 @@ fn a_deleted_vault_is_gone_everywhere_and_its_name_is_free() {
     }
     world.server.stop();
     world.server.restart();
-    assert!(poll(30, || files(&world.server.objects()).is_empty()), "segments are left");
+    assert!(poll(30, || world.server.segments().is_empty()), "segments are left");
     // The default vault's name is as good as new, for whoever comes next.
     b.backup("docs");
     assert_same(&world.path("docs"), &b.restore("out").join("docs"));
@@ -345,7 +345,7 @@ fn a_deleted_account_leaves_nothing_and_its_name_is_free() {
     assert_eq!(bob.get("n"), "2");
     world.server.stop();
     world.server.restart();
-    assert!(poll(30, || files(&world.server.objects()).is_empty()), "segments are left");
+    assert!(poll(30, || world.server.segments().is_empty()), "segments are left");
     std::fs::remove_file(world.path("kit")).unwrap();
     let again = world.signup("again");
     assert_eq!(again.ok(&["--json", "vault", "list"]).json().as_array().unwrap().len(), 0);

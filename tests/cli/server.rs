@@ -2,6 +2,7 @@
 
 use crate::back_end::BackEnd;
 use crate::program::{command, poll};
+use crate::tree::files;
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -165,6 +166,13 @@ impl Server {
     /// Where the objects lie.
     pub(crate) fn objects(&self) -> PathBuf {
         self.back_end.objects()
+    }
+
+    /// Files of objects; the folder's mark is none.
+    pub(crate) fn segments(&self) -> Vec<PathBuf> {
+        let mut files = files(&self.objects());
+        files.retain(|path| !path.ends_with(lockstep_server::objects::local::MARKER));
+        files
     }
 
     /// Starts one more server below a folder, on the same database and objects.

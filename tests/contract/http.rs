@@ -3,6 +3,7 @@
 mod account;
 mod authority;
 mod edge;
+mod heal;
 mod life;
 mod malformed;
 mod names;
@@ -77,6 +78,10 @@ on_back_ends! {
     authority::another_account_finds_nothing
     authority::unknown_routes_and_methods_are_told_apart
     authority::bad_places_are_refused
+    heal::every_failure_of_giving_entries_back_is_the_same
+    heal::a_revocation_that_was_refused_is_not_entered_by_another_way
+    heal::asking_for_objects_destroys_nothing
+    heal::no_start_without_the_folder_of_objects
     life::a_revocation_counts_once_and_only_as_one
     life::commits_after_a_revocation_name_it_and_are_under_a_new_epoch
     life::new_credentials_are_what_the_request_says
@@ -208,6 +213,7 @@ impl Running {
             .files()
             .iter()
             .filter(|path| path.components().any(|part| part.as_os_str() == "objects"))
+            .filter(|path| !path.ends_with(lockstep_server::objects::local::MARKER))
             .count()
     }
 }

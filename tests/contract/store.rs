@@ -4,6 +4,7 @@ mod account;
 mod commit;
 mod heal;
 mod life;
+mod lost;
 mod migration;
 mod object;
 mod pull;
@@ -74,6 +75,11 @@ on_back_ends! {
     life::commits_that_do_not_know_of_a_revocation_are_refused
     life::a_deleted_vault_is_gone_and_others_stay
     life::a_deleted_account_is_gone_and_its_name_is_free
+    lost::commits_that_do_not_know_of_a_revocation_are_given_back_up_to_its_pin
+    lost::a_revoked_device_gets_no_session
+    lost::a_lost_object_keeps_its_parts_until_it_is_uploaded_again
+    lost::what_was_lost_before_it_was_known_can_always_be_put_right
+    lost::staged_envelopes_of_a_commit_fit_into_memory
     vault::the_same_birth_twice_is_once
     vault::vaults_belong_to_their_account
     vault::an_account_has_at_most_1024_vaults

@@ -2,13 +2,14 @@
 //! from the files of this device, if they are still what they were.
 
 use crate::blob::upload_large;
-use crate::error::Result;
+use crate::error::{ClientError, Result};
 use crate::vault::Vault;
 use lockstep_client_crypto::content::BlobRef;
 use lockstep_engine::files::{FILE_TYPE, FileDoc};
 use lockstep_engine::read;
 use lockstep_engine::replica::Replica as _;
 use lockstep_proto::api::object::ObjectList;
+use lockstep_proto::api::problem::Code;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::id::{BlobId, SourceId};
 use lockstep_proto::limits;
@@ -96,7 +97,16 @@ impl Vault {
             let found = object.files.iter().find_map(|path| same_contents(path, &object.reference, keys));
             match found {
                 Some(mut file) => {
-                    upload_large(self.api(), keys, &object.reference, &mut file, &mut |_| {}).await?;
+                    let done =
+                        upload_large(self.api(), keys, &object.reference, &mut file, &mut |_| {}).await;
+                    match done {
+                        // What is wrong with this object is not wrong with the others.
+                        Err(ClientError::Refused {
+                            code: Some(Code::Exists | Code::Mismatch | Code::NotFound),
+                            ..
+                        }) => left.push(object),
+                        other => other?,
+                    }
                 }
                 None => left.push(object),
             }

@@ -182,6 +182,37 @@ impl Known {
     }
 }
 
+/// Whether posted entries go on from the end of a stored log, as far as can be told without reading the log: `end` is
+/// its last entry, and the identity of its key header signed whatever is new. False if nothing is.
+///
+/// # Errors
+/// [`Refusal`].
+pub fn check_follows(account: AccountId, end: &Devices, entries: &[Signed]) -> Result<bool, Refusal> {
+    let moved = || Refusal::new(Code::LogMoved, "the entries do not follow the device log as it is here");
+    let head = end.entries.last().ok_or_else(moved)?.digest(label::DEVICE_LOG_ENTRY);
+    let identity = KeyHeader::decode(&end.key_header.bytes.0).ok();
+    let identity = identity.and_then(|header| PublicKey::from_bytes(header.identity.as_bytes()));
+    let identity = identity.ok_or_else(moved)?;
+    let (mut next, mut previous) = (end.total, head);
+    for signed in entries {
+        let entry = DeviceLogEntry::decode(&signed.bytes.0).map_err(|_| moved())?;
+        if entry.account != account {
+            return Err(moved());
+        }
+        if entry.index < end.total {
+            continue;
+        }
+        if (entry.index, entry.previous) != (next, previous) {
+            return Err(moved());
+        }
+        signed.verify(DeviceLogEntry::NAME, label::DEVICE_LOG_ENTRY, &identity).map_err(|_| moved())?;
+        next = next.saturating_add(1);
+        previous = signed.digest(label::DEVICE_LOG_ENTRY);
+    }
+    let is_held = entries.last().is_some_and(|last| last.digest(label::DEVICE_LOG_ENTRY) == head);
+    if next > end.total || is_held { Ok(next > end.total) } else { Err(moved()) }
+}
+
 fn append(
     log: &mut DeviceLog,
     header: &VerifiedKeyHeader,

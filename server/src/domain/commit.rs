@@ -5,7 +5,7 @@ use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::PushCommit;
 use lockstep_proto::cbor::Wire;
 use lockstep_proto::chain::{self, Authors, ChainError, Owner, Tip};
-use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE};
+use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE, KIND_REPAIR};
 use lockstep_proto::envelope::{self, EnvelopeHeader, KIND_DOCUMENT, KIND_TOMBSTONE, blob_list_digest};
 use lockstep_proto::id::{AccountId, BlobId, RecordId, Revision, Seq};
 use lockstep_proto::sign::PublicKey;
@@ -30,6 +30,8 @@ pub struct PreparedCommit {
     pub envelopes: BTreeMap<Digest, Vec<u8>>,
     /// Whether it gives a restored server back what it had: then envelopes and objects may be missing.
     pub heals: bool,
+    /// Whether the session that gives it back is of another device than its author.
+    pub is_foreign: bool,
 }
 
 impl PreparedCommit {
@@ -50,7 +52,16 @@ impl PreparedCommit {
         }
         let hash = Commit::hash_of(&body.commit.bytes.0);
         let (change_bytes, heals) = (body.changes.0, body.heals);
-        Ok(Self { signed: body.commit, commit, hash, change_bytes, changes, envelopes, heals })
+        Ok(Self {
+            signed: body.commit,
+            commit,
+            hash,
+            change_bytes,
+            changes,
+            envelopes,
+            heals,
+            is_foreign: false,
+        })
     }
 
     /// Digests of envelopes that did not come along.
@@ -152,6 +163,39 @@ pub fn judge(push: &PreparedCommit, vault: &VaultState, authors: &dyn Authors) -
         return Err(invalid("the state digest is not the one after these changes"));
     }
     Ok(Judged { tip: verified.tip(), state, records })
+}
+
+/// Before anything is read for a commit that goes back: it is a repair, and the identity signed it.
+///
+/// # Errors
+/// [`Refusal`].
+pub fn check_authority(
+    push: &PreparedCommit,
+    account: AccountId,
+    identity: &PublicKey,
+) -> Result<(), Refusal> {
+    if push.commit.kind != KIND_REPAIR {
+        return Err(invalid("its changes are not what its kind allows"));
+    }
+    chain::verify_authority(Owner { account, identity }, &push.commit, &push.changes)
+        .map_err(|error| refuse(&error))
+}
+
+/// Bytes of staged envelopes that one commit takes at most: they are held in memory.
+const STAGED_BYTES_MAX: usize = 16 * limits::MIB;
+
+/// Before staged envelopes of so many bytes are read for a commit: they fit into memory.
+///
+/// # Errors
+/// [`Refusal`].
+pub fn check_staged(bytes: u64) -> Result<(), Refusal> {
+    if usize::try_from(bytes).is_ok_and(|bytes| bytes <= STAGED_BYTES_MAX) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::TooLarge,
+        "the staged envelopes of a commit have more than 16 MiB; make several commits of it",
+    ))
 }
 
 fn check_envelope(

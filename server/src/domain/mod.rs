@@ -5,4 +5,5 @@ pub mod commit;
 pub mod freeze;
 pub mod opaque;
 pub mod quota;
+pub mod refused;
 pub mod throttle;

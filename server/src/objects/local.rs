@@ -31,6 +31,32 @@ fn failed(error: Error) -> StoreError {
     StoreError::Unavailable(Arc::new(error))
 }
 
+/// Tells a folder of objects from the empty place where one is to be mounted.
+pub const MARKER: &str = "lockstep-objects";
+
+/// Marks a folder of objects, and refuses one without the mark and with nothing in it if the database knows segments
+/// (`in_use`): it would pass for one whose objects are all lost.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn check_folder(folder: &std::path::Path, in_use: bool) -> Result<(), StoreError> {
+    let failed = |error| StoreError::Unavailable(Arc::new(error));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let marker = folder.join(MARKER);
+    if marker.try_exists().map_err(failed)? {
+        return Ok(());
+    }
+    if in_use && std::fs::read_dir(folder).map_err(failed)?.next().is_none() {
+        return Err(failed(std::io::Error::other(format!(
+            "the folder {} is empty, and the database knows objects in it; is it not mounted? Mount it, or set \
+             LOCKSTEP_OBJECTS. If the objects are gone for good, put an empty file named {MARKER} into it, and run \
+             lockstep heal on every device",
+            folder.display()
+        ))));
+    }
+    std::fs::File::create(&marker).and_then(|file| file.sync_all()).map_err(failed)
+}
+
 impl LocalObjects {
     /// Opens a folder, which is created if needed.
     ///

@@ -51,13 +51,16 @@ pub trait Objects: Send + Sync + 'static {
     fn writer_bytes(&self) -> usize;
 }
 
-/// Opens what the settings name.
+/// Opens what the settings name; `in_use` says that the database knows segments.
 ///
 /// # Errors
 /// [`StoreError`]: the folder can not be used, or the bucket does not answer.
-pub async fn open(at: &ObjectsAt) -> Result<Arc<dyn Objects>, StoreError> {
+pub async fn open(at: &ObjectsAt, in_use: bool) -> Result<Arc<dyn Objects>, StoreError> {
     Ok(match at {
-        ObjectsAt::Folder(folder) => Arc::new(local::LocalObjects::open(folder)?),
+        ObjectsAt::Folder(folder) => {
+            local::check_folder(folder, in_use)?;
+            Arc::new(local::LocalObjects::open(folder)?)
+        }
         ObjectsAt::S3(settings) => Arc::new(s3::S3Objects::open(settings).await?),
     })
 }

@@ -2,7 +2,7 @@
 
 use super::auth::{take_record, throttled};
 use super::{cbor, cbor_reserved, nothing};
-use crate::domain::account::{Action, HeaderChange, Known};
+use crate::domain::account::{Action, HeaderChange, Known, check_follows};
 use crate::domain::opaque::Opaque;
 use crate::error::{ApiError, StoreError};
 use crate::extract::body::Cbor;
@@ -27,7 +27,7 @@ use lockstep_proto::api::auth::{
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::id::{AccountId, DeviceId};
-use lockstep_proto::limits;
+use lockstep_proto::{label, limits};
 use serde::Deserialize;
 
 type Answer = Result<Response, ApiError>;
@@ -121,11 +121,16 @@ pub(crate) async fn revoke(
         EntryEffect::Revoke { device, .. } => Some(*device),
         _ => None,
     };
+    let hash = entry.hash;
     let added = app.store.add_entry(entry, SignInChange::default()).await;
     match (&added, revoked) {
-        (Ok(()), Some(device)) => app.freeze.release(session.account, device),
+        (Ok(()), Some(device)) => {
+            app.freeze.release(session.account, device);
+            app.refused.forget(hash);
+        }
         (Err(StoreError::Refused(refusal)), Some(device)) if refusal.code == Code::HeadMoved => {
             app.freeze.hold(session.account, device, now_utc());
+            app.refused.remember(hash);
         }
         _ => {}
     }
@@ -189,21 +194,45 @@ pub(crate) async fn delete_vault(
 }
 
 /// `POST /v1/heal/devices`: no session, because the device that heals may be unknown to an older copy. What is
-/// posted carries the identity's signatures and follows what is stored, or nothing happens.
+/// posted carries the identity's signatures and follows what is stored, or nothing happens. Every failure is answered
+/// alike, so that nobody learns here which accounts there are.
 pub(crate) async fn heal(
     State(app): State<App>,
     Extension(peer): Extension<Peer>,
     body: Cbor<HealDevices>,
 ) -> Answer {
     app.sources.try_now(&peer.bucket("heal"), now_utc()).map_err(throttled)?;
-    let HealDevices { account, entries, key_header } = body.value;
-    let moved = || ApiError::new(Code::LogMoved, "the entries do not follow the device log as it is here");
-    let limit = usize::try_from(limits::DEVICE_LOG_ENTRIES_MAX).unwrap_or(usize::MAX);
-    let stored = app.store.devices(account, 0, limit).await?.ok_or_else(moved)?;
-    let (entries, recovery) = Known::verify(account, &stored)?.check_missing(&entries, &key_header)?;
-    if !entries.is_empty() {
+    if body.value.entries.is_empty() {
+        return Err(ApiError::new(Code::Malformed, "there are no entries to give back"));
+    }
+    match give_back(&app, body.value).await {
+        Ok(true) => app.sources.succeeded(&peer.bucket("heal")),
+        Ok(false) => {}
+        Err(error) if matches!(error.code(), Code::Busy | Code::StorageFull) => return Err(error),
+        Err(_) => return Err(moved()),
+    }
+    Ok(nothing())
+}
+
+fn moved() -> ApiError {
+    ApiError::new(Code::LogMoved, "the entries do not follow the device log as it is here")
+}
+
+/// Appends what is new; false if nothing is. The whole log is verified only for entries that the identity signed.
+async fn give_back(app: &App, posted: HealDevices) -> Result<bool, ApiError> {
+    let HealDevices { account, entries, key_header } = posted;
+    let total = app.store.devices(account, 0, 0).await?.ok_or_else(moved)?.total;
+    let end = app.store.devices(account, total.saturating_sub(1), 1).await?.ok_or_else(moved)?;
+    if !check_follows(account, &end, &entries)? {
+        return Ok(false);
+    }
+    if entries.iter().any(|entry| app.refused.has(entry.digest(label::DEVICE_LOG_ENTRY))) {
+        return Err(moved());
+    }
+    let (entries, recovery) = known(app, account).await?.check_missing(&entries, &key_header)?;
+    let is_new = !entries.is_empty();
+    if is_new {
         app.store.heal_log(entries, recovery).await?;
     }
-    app.sources.succeeded(&peer.bucket("heal"));
-    Ok(nothing())
+    Ok(is_new)
 }

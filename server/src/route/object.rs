@@ -248,20 +248,33 @@ pub(crate) async fn missing(
     let mut sizes = BTreeMap::new();
     for blob in body.value.0 {
         let whole = match app.store.object(vault.key, blob).await? {
-            Some((object, parts)) if object.complete => {
-                let whole = all_there(&app, &parts, &mut sizes).await?;
-                if !whole {
-                    app.store.lose_object(vault.key, blob).await?;
+            Some((object, parts)) => {
+                let whole = !parts.is_empty() && all_there(&app, &parts, &mut sizes).await?;
+                match (whole, object.complete) {
+                    (true, false) => is_completed(&app, vault.key, blob).await?,
+                    (false, true) => {
+                        app.store.lose_object(vault.key, blob).await?;
+                        false
+                    }
+                    _ => whole,
                 }
-                whole
             }
-            _ => false,
+            None => false,
         };
         if !whole {
             missing.push(blob);
         }
     }
     Ok(cbor(&ObjectList(missing)))
+}
+
+/// Whether an object whose bytes are there is complete again, although it was lost meanwhile.
+async fn is_completed(app: &App, vault: VaultKey, blob: BlobId) -> Result<bool, ApiError> {
+    match app.store.complete_object(vault, blob).await {
+        Ok(()) => Ok(true),
+        Err(StoreError::Refused(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether the segments of some parts are there and long enough.

@@ -95,9 +95,10 @@ pub(crate) async fn push(
     body: Cbor<PushCommit>,
 ) -> Answer {
     let row = vault_of(&app, &session, &vault).await?;
-    let prepared = PreparedCommit::parse(body.value)?;
-    let is_own = prepared.commit.device == session.device || prepared.heals;
-    if prepared.commit.vault.to_string() != vault || !is_own {
+    let mut prepared = PreparedCommit::parse(body.value)?;
+    prepared.is_foreign = prepared.commit.device != session.device;
+    let may_post = !prepared.is_foreign || prepared.heals;
+    if prepared.commit.vault.to_string() != vault || !may_post {
         return Err(ApiError::new(Code::InvalidChain, "the commit belongs to another vault or device"));
     }
     app.check_not_held(session.account, session.device)?;

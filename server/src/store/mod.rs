@@ -295,7 +295,7 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps a session; beyond [`lockstep_proto::limits::SESSIONS_MAX`] of a kind the account's oldest end. Refused for a
     /// device that was revoked.
     async fn put_session(&self, session: SessionRow) -> Result<()>;
-    /// Finds a live session.
+    /// Finds a live session of a device that was not revoked.
     async fn session(&self, token_hash: Digest, now_utc: u64) -> Result<Option<SessionRow>>;
     /// Ends a session.
     async fn end_session(&self, token_hash: Digest) -> Result<()>;
@@ -376,6 +376,8 @@ pub trait Store: Send + Sync + 'static {
         bytes: u64,
         now_utc: u64,
     ) -> Result<()>;
+    /// Whether any segment is known.
+    async fn has_segments(&self) -> Result<bool>;
     /// Gives a segment up that no row names yet; its bytes count until it is forgotten.
     async fn drop_segment(&self, segment: SegmentId) -> Result<()>;
     /// Records the objects of a framed upload whose segment is durable. Objects that exist with the same
@@ -388,7 +390,8 @@ pub trait Store: Send + Sync + 'static {
         objects: Vec<FramedObject>,
         now_utc: u64,
     ) -> Result<bool>;
-    /// Begins or resumes an upload; gives the object and the parts held. A new one counts in full.
+    /// Begins or resumes an upload; gives the object and the parts held. A new one counts in full. One that was lost
+    /// begins anew; what was lost before its digest was known here, is replaced by whatever comes.
     async fn begin_object(
         &self,
         vault: VaultKey,
@@ -401,7 +404,8 @@ pub trait Store: Send + Sync + 'static {
     async fn put_part(&self, vault: VaultKey, blob: BlobId, part: PartRow, now_utc: u64) -> Result<bool>;
     /// Marks an object complete if its parts are all there and give its digest.
     async fn complete_object(&self, vault: VaultKey, blob: BlobId) -> Result<()>;
-    /// An object whose bytes are gone from blob storage: it has to be uploaded again, and stays named.
+    /// An object whose bytes are gone from blob storage: it has to be uploaded again, and stays named. Its parts stay
+    /// until then; [`Store::complete_object`] makes it whole again if the bytes come back.
     async fn lose_object(&self, vault: VaultKey, blob: BlobId) -> Result<()>;
     /// An object and its parts.
     async fn object(&self, vault: VaultKey, blob: BlobId) -> Result<Option<(ObjectRow, Vec<PartRow>)>>;

@@ -19,7 +19,7 @@ use lockstep_proto::api::auth::{
     OpaqueStarted, Session, SessionInfo,
 };
 use lockstep_proto::api::problem::Code;
-use lockstep_proto::api::vault::{CreateVault, Pushed, Vaults};
+use lockstep_proto::api::vault::{CreateVault, PushCommit, Pushed, Vaults};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::chain;
 use lockstep_proto::device_log::{DeviceLog, Pin};
@@ -28,13 +28,13 @@ use lockstep_proto::key_header::VerifiedKeyHeader;
 use lockstep_proto::vault_log::keyring_vault_id;
 use lockstep_server::error::StoreError;
 
-type At = (VerifiedKeyHeader, DeviceLog);
+pub(super) type At = (VerifiedKeyHeader, DeviceLog);
 
-const REVOKE: &str = "/v1/account/devices/revoke";
+pub(super) const REVOKE: &str = "/v1/account/devices/revoke";
 const CREDENTIALS: &str = "/v1/account/credentials";
 
 /// An owner with a second device.
-async fn two_devices(running: &Running, seed: u64) -> (Owner, DeviceKeys, Client, Client) {
+pub(super) async fn two_devices(running: &Running, seed: u64) -> (Owner, DeviceKeys, Client, Client) {
     let mut owner = register(running, &format!("owner-{seed}"), "a passphrase of some length", seed).await;
     let first = as_session(running, &owner.session);
     let second = DeviceKeys::generate(&mut owner.rng).unwrap();
@@ -52,11 +52,11 @@ async fn two_devices(running: &Running, seed: u64) -> (Owner, DeviceKeys, Client
     (owner, second, first, as_session(running, &session))
 }
 
-fn revocation(owner: &mut Owner, at: &At, device: DeviceId, pins: Vec<Pin>) -> Enrolment {
+pub(super) fn revocation(owner: &mut Owner, at: &At, device: DeviceId, pins: Vec<Pin>) -> Enrolment {
     owner.unlocked.revoke(&at.0, &at.1, device, pins, &mut owner.rng).unwrap()
 }
 
-fn signed_by(owner: &Owner, action: u8, new: &Enrolment, log: &DeviceLog) -> Authorised {
+pub(super) fn signed_by(owner: &Owner, action: u8, new: &Enrolment, log: &DeviceLog) -> Authorised {
     let body = EnrolDevice { key_header: new.key_header.clone(), entry: new.entry.clone() };
     owner.authorised(action, body.encode(), log)
 }
@@ -146,7 +146,7 @@ pub(super) async fn commits_after_a_revocation_name_it_and_are_under_a_new_epoch
     first.post(&path, &draft.push(&author)).await.refused(Code::InvalidChain);
     // For the revoked one no session begins; were there one still, the store would refuse what it signs.
     let session = lockstep_server::extract::session::open_session(&running.app, account, Some(second.id()));
-    assert!(session.await.is_err());
+    assert_eq!(session.await.unwrap_err().code(), Code::Unauthenticated);
     let late = author_at(&second, &log);
     let store = &running.app.store;
     let key = store.vault(account, vault).await.unwrap().unwrap().key;
@@ -157,6 +157,15 @@ pub(super) async fn commits_after_a_revocation_name_it_and_are_under_a_new_epoch
             other => panic!("{other:?}"),
         }
     }
+    // Others can not give back what it never wrote.
+    let heals =
+        |draft: crate::chain::Draft, author: &Author| PushCommit { heals: true, ..draft.push(author) };
+    for author in [&late, &old] {
+        let draft = chain.draft(author, &[put(2)]);
+        first.post(&path, &heals(draft, author)).await.refused(Code::InvalidChain);
+    }
+    let draft = chain.draft(&stale, &[put(2)]);
+    first.post(&path, &heals(draft, &stale)).await.refused(Code::LogMoved);
 
     first
         .post(&path, &chain.rotation(account, &identity, &author, 1).push(&author))

@@ -275,36 +275,51 @@ pub(super) async fn lost_objects_are_uploaded_again(store: AnyStore) {
     let both = home.used().await;
     assert_eq!(both, missing + 2 * SIZE);
 
-    // Lost again: what it was is known now. Its bytes count until they are deleted.
-    for number in [1, 2] {
+    // A third was known here from the start.
+    assert!(home.put_framed(6, vec![framed(3)]).await);
+    home.commit(&[Op::Put(record(3), 40, vec![blob(3)])]).await;
+    let all = home.used().await;
+
+    // Lost again: its parts stay, and count, because the bytes may come back.
+    for number in [1, 2, 3] {
+        let (before, held) = home.object(number).await;
         store.lose_object(home.key, blob(number)).await.unwrap();
         store.lose_object(home.key, blob(number)).await.unwrap();
-        let (row, parts) = home.object(number).await;
-        assert_eq!((row.digest, row.complete, parts.len()), (framed(number).digest, false, 0));
-        assert_eq!(home.used().await, both);
+        let lost = ObjectRow { complete: false, ..before };
+        assert_eq!(home.object(number).await, (lost, held));
+        assert_eq!(home.used().await, all);
     }
     let named = home.draft(&[Op::Put(record(2), 40, vec![blob(1)])]);
     refused(home.try_push(&home.world.author, &named).await, Code::MissingObject);
     home.collect(1_000_000).await;
-    assert_eq!(home.used().await, missing, "named, so their rows stay");
-    let other = FramedObject { digest: Digest::from_bytes([9; 32]), ..framed(1) };
+    assert_eq!(home.used().await, all, "named, so their rows stay, and their parts");
+    let other = FramedObject { digest: Digest::from_bytes([9; 32]), ..framed(3) };
     store.begin_segment(home.key, segment(3), SIZE, 10).await.unwrap();
     refused(store.put_framed(home.key, segment(3), vec![other], 10).await, Code::Exists);
     store.drop_segment(segment(3)).await.unwrap();
     store.forget_segment(segment(3)).await.unwrap();
-    refused(store.begin_object(home.key, blob(2), SIZE + 1, whole.digest, 10).await, Code::Exists);
-    // The one that came framed comes in parts, and the other way about.
+    for number in [2, 3] {
+        let begun = store.begin_object(home.key, blob(number), SIZE + 1, framed(number).digest, 10).await;
+        refused(begun, Code::Exists);
+    }
+    assert_eq!(home.used().await, all);
+    // Bytes that are replaced count until they are deleted. The one that came framed comes in parts, and the other way about.
     assert!(home.put_framed(4, vec![framed(2)]).await);
     store.begin_object(home.key, blob(1), SIZE, framed(1).digest, 10).await.unwrap();
     store.begin_segment(home.key, segment(5), 0, 10).await.unwrap();
     let first = PartRow { digest: framed(1).part, ..part(5) };
     assert!(store.put_part(home.key, blob(1), first, 10).await.unwrap());
     store.complete_object(home.key, blob(1)).await.unwrap();
-    assert_eq!(home.used().await, both);
+    assert_eq!(home.used().await, all + 2 * SIZE);
+    home.collect(1_000_000).await;
+    assert_eq!(home.used().await, all);
+    // The bytes of the third are back.
+    store.complete_object(home.key, blob(3)).await.unwrap();
+    assert_eq!(home.used().await, all);
     home.push(&named).await;
     home.collect(2_000_000).await;
     home.used().await;
-    for number in [1, 2] {
+    for number in [1, 2, 3] {
         let (row, parts) = home.object(number).await;
         assert!(row.complete && parts.len() == 1);
     }

@@ -3,7 +3,7 @@
 
 use super::row::{digest, id16, maybe, number, sql};
 use super::{failed, heal, repair, stage, usage, version};
-use crate::domain::commit::{Judged, Live, PreparedCommit, VaultState, judge};
+use crate::domain::commit::{Judged, Live, PreparedCommit, VaultState, check_authority, judge};
 use crate::domain::quota::{DefaultQuota, allowance_of, charge_of};
 use crate::error::{Refusal, StoreError};
 use crate::store::{Pushed, Result, VaultKey, no_vault};
@@ -43,7 +43,14 @@ pub(super) async fn apply(
     if seq != end.seq.next() || push.commit.previous != end.hash {
         return Ok(Pushed::HeadMoved);
     }
-    let (tip, state, records) = match push.changes.goes_back_to().filter(|to| *to < end.seq) {
+    let back_to = push.changes.goes_back_to();
+    let is_plain = push.commit.kind == KIND_CHANGE && back_to.is_none();
+    let identity = if is_plain { None } else { identity(c, account).await? };
+    if back_to.is_some() {
+        let identity = identity.as_ref().ok_or(StoreError::Corrupt("an identity is no valid key"))?;
+        check_authority(push, account, identity)?;
+    }
+    let (tip, state, records) = match back_to.filter(|to| *to < end.seq) {
         Some(to) => repair::at(c, key, to, (end, state, records)).await?,
         None => (end, state, records),
     };
@@ -53,11 +60,10 @@ pub(super) async fn apply(
     let skip = skip.ok_or(StoreError::Corrupt("a commit of the chain is missing"))?;
     let live = live(c, key, &push.records()).await?;
     let authors = authors(c, account, push).await?;
-    let identity = if push.commit.kind == KIND_CHANGE { None } else { identity(c, account).await? };
     let vault = VaultState { account, identity, tip, skip, state, records, live };
     let judged = judge(push, &vault, &authors)?;
     let mut charge = charge_of(push, &staged, lost);
-    if let Some(to) = push.changes.goes_back_to() {
+    if let Some(to) = back_to {
         let log_bytes = repair::write(c, key, to, seq, judged.tip.vault_log_index).await?;
         charge.freed = charge.freed.saturating_add(log_bytes);
     }
@@ -217,7 +223,10 @@ async fn authors(c: &mut PgConnection, account: AccountId, push: &PreparedCommit
         "SELECT l.hash, d.sign_key, d.revoked_at, p.seq,
                 (SELECT max(r.revoked_at) FROM device r WHERE r.account = $2 AND r.revoked_at <= $3),
                 (SELECT max(r.revoked_at) FROM device r WHERE r.account = $2),
-                (SELECT count(*) FROM device r WHERE r.account = $2 AND r.revoked_at <= $3)
+                (SELECT count(*) FROM device r WHERE r.account = $2 AND r.revoked_at <= $3),
+                (SELECT n.seq FROM device r
+                 LEFT JOIN device_pin n ON n.account = r.account AND n.device = r.device AND n.vault = $4
+                 WHERE r.account = $2 AND r.revoked_at IS NOT NULL ORDER BY r.revoked_at DESC LIMIT 1)
          FROM device_log l
          LEFT JOIN device d ON d.account = l.account AND d.device = $1 AND d.enrolled_at <= l.position
          LEFT JOIN device_pin p ON p.account = l.account AND p.device = $1 AND p.vault = $4
@@ -242,8 +251,11 @@ async fn authors(c: &mut PgConnection, account: AccountId, push: &PreparedCommit
     };
     let Some(row) = row else { return Ok(none) };
     let revoked_at = maybe(&row, 2)?;
-    let (last_revocation, newest) = (maybe(&row, 4)?, maybe(&row, 5)?);
-    if !push.heals && newest.is_some_and(|newest| index < newest) {
+    let (last_revocation, newest, pinned) = (maybe(&row, 4)?, maybe(&row, 5)?, maybe(&row, 7)?);
+    // What is given back was there before the revocation that its pin tells of, or comes from who only has it.
+    let was_there = pinned.is_some_and(|pin| push.commit.seq.value() <= pin);
+    let is_old = push.heals && (push.is_foreign || was_there);
+    if !is_old && newest.is_some_and(|newest| index < newest) {
         return Err(StoreError::refused(
             Code::LogMoved,
             "a device was revoked since; fetch the device log and try again",

@@ -57,7 +57,7 @@ pub(super) async fn lose(
         .map_err(failed)?;
     let fresh = sqlx::query(
         "INSERT INTO object (vault, blob, size, digest, complete, named, created_utc, lost, reserved_bytes)
-         SELECT $1, blob, 0, $2, false, true, 0, true, 0 FROM unnest($3::bytea[]) AS gone (blob)
+         SELECT $1, blob, 0, $2, false, true, 0, 1, 0 FROM unnest($3::bytea[]) AS gone (blob)
          ON CONFLICT DO NOTHING",
     )
     .bind(key.0)

@@ -272,6 +272,10 @@ impl Store for PostgresStore {
         .await
     }
 
+    async fn has_segments(&self) -> Result<bool> {
+        self.run(Run::Statement, (), |c, ()| Box::pin(segment::any(c))).await
+    }
+
     async fn drop_segment(&self, segment: SegmentId) -> Result<()> {
         self.run(Run::Statement, (), |c, ()| Box::pin(segment::give_up(c, segment))).await
     }

@@ -34,7 +34,7 @@ pub(super) async fn put_framed(
         match known.get(&object.blob) {
             None => fresh.push(object),
             Some(known) if known.differs(object.digest) => return Err(differs(object.blob)),
-            Some(Known { complete: true, .. }) => whole.push(object.blob),
+            Some(known) if known.complete && known.digest == object.digest => whole.push(object.blob),
             Some(_) => {
                 in_part.push(object.blob);
                 fresh.push(object);
@@ -81,16 +81,18 @@ async fn insert_framed(
     sqlx::query(
         // One that was begun, or is lost, keeps whether a commit names it.
         "INSERT INTO object (vault, blob, size, digest, complete, named, created_utc, lost, reserved_bytes)
-         SELECT $1, blob, size, digest, true, false, $2, false, 0
+         SELECT $1, blob, size, digest, true, false, $2, 0, 0
          FROM unnest($3::bytea[], $4::bigint[], $5::bytea[]) AS fresh (blob, size, digest)
          ON CONFLICT (vault, blob) DO UPDATE SET size = excluded.size, digest = excluded.digest, complete = true,
-             lost = false, created_utc = excluded.created_utc",
+             lost = CASE WHEN object.lost <> 0 AND object.digest = $6 THEN 2 ELSE object.lost & 2 END,
+             created_utc = excluded.created_utc",
     )
     .bind(key.0)
     .bind(sql(now_utc)?)
     .bind(&blobs)
     .bind(&sizes)
     .bind(digests)
+    .bind(&Digest::ZERO.as_bytes()[..])
     .execute(&mut *c)
     .await
     .map_err(failed)?;
@@ -132,16 +134,22 @@ async fn touch(c: &mut PgConnection, key: VaultKey, blobs: &[BlobId], now_utc: u
     Ok(())
 }
 
+/// Of what `lost` says: the bytes are gone; the parts stay, because the bytes may come back.
+const GONE: u64 = 1;
+/// Of what `lost` says: the digest was never known here, so that what is uploaded can be replaced for ever.
+const UNKNOWN: u64 = 2;
+
 /// What is known of an object before an upload.
 struct Known {
     digest: Digest,
     complete: bool,
+    lost: u64,
 }
 
 impl Known {
-    /// Whether it is known to be another one; what was never here has a digest of zeros, and may be anything.
+    /// Whether it is known to be another one; what was never here may be anything.
     fn differs(&self, digest: Digest) -> bool {
-        self.digest != digest && self.digest != Digest::ZERO
+        self.digest != digest && self.digest != Digest::ZERO && self.lost & UNKNOWN == 0
     }
 }
 
@@ -153,7 +161,8 @@ async fn lock_known(
 ) -> Result<BTreeMap<BlobId, Known>> {
     let blobs: Vec<_> = objects.iter().map(|object| &object.blob.as_bytes()[..]).collect();
     let rows = sqlx::query(
-        "SELECT blob, digest, complete FROM object WHERE vault = $1 AND blob = ANY($2) ORDER BY blob FOR UPDATE",
+        "SELECT blob, digest, complete, lost FROM object
+         WHERE vault = $1 AND blob = ANY($2) ORDER BY blob FOR UPDATE",
     )
     .bind(key.0)
     .bind(blobs)
@@ -161,8 +170,8 @@ async fn lock_known(
     .await
     .map_err(failed)?;
     let known = rows.iter().map(|row| {
-        let found = Known { digest: digest(row, 1)?, complete: row.try_get(2).map_err(failed)? };
-        Ok((BlobId::from_bytes(id16(row, 0)?), found))
+        let (digest, complete) = (digest(row, 1)?, row.try_get(2).map_err(failed)?);
+        Ok((BlobId::from_bytes(id16(row, 0)?), Known { digest, complete, lost: number(row, 3)? }))
     });
     known.collect()
 }
@@ -194,19 +203,17 @@ pub(super) async fn forget(c: &mut PgConnection, key: VaultKey, blobs: &[BlobId]
     usage::charge(c, key, DefaultQuota(None), charge, Allowance::Always).await
 }
 
-/// An object whose bytes are gone: its parts are forgotten, it is not complete, and it may be uploaded again.
+/// An object whose bytes are gone: it is not complete, and it may be uploaded again. Its parts stay until then: a
+/// folder that was not mounted comes back.
 pub(super) async fn lose(c: &mut PgConnection, key: VaultKey, blob: BlobId) -> Result<()> {
-    usage::lock(c, key).await?;
-    if !lock(c, key, blob).await? {
-        return Ok(());
-    }
-    empty(c, key, &[blob]).await?;
-    sqlx::query("UPDATE object SET complete = false, lost = true WHERE vault = $1 AND blob = $2")
-        .bind(key.0)
-        .bind(&blob.as_bytes()[..])
-        .execute(c)
-        .await
-        .map_err(failed)?;
+    sqlx::query(
+        "UPDATE object SET complete = false, lost = lost | 1 WHERE vault = $1 AND blob = $2 AND complete",
+    )
+    .bind(key.0)
+    .bind(&blob.as_bytes()[..])
+    .execute(c)
+    .await
+    .map_err(failed)?;
     Ok(())
 }
 
@@ -257,11 +264,11 @@ pub(super) async fn begin(
     now_utc: u64,
 ) -> Result<(ObjectRow, Vec<PartRow>)> {
     usage::lock(c, key).await?;
-    lock(c, key, blob).await?;
-    let Some((row, parts)) = find(c, key, blob).await? else {
+    let lost = lock(c, key, blob).await?;
+    let (Some(lost), Some((row, parts))) = (lost, find(c, key, blob).await?) else {
         sqlx::query(
             "INSERT INTO object (vault, blob, size, digest, complete, named, created_utc, lost, reserved_bytes)
-             VALUES ($1, $2, $3, $4, false, false, $5, false, $3)",
+             VALUES ($1, $2, $3, $4, false, false, $5, 0, $3)",
         )
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
@@ -277,41 +284,53 @@ pub(super) async fn begin(
         return Ok((new, Vec::new()));
     };
     touch(c, key, &[blob], now_utc).await?;
-    let is_unknown = row.digest == Digest::ZERO && !row.complete;
-    if !is_unknown && (row.size != new.size || row.digest != new.digest) {
+    let known = Known { digest: row.digest, complete: row.complete, lost };
+    let is_same = row.size == new.size && row.digest == new.digest;
+    if known.differs(new.digest) || (row.digest == new.digest && !is_same) {
         return Err(differs(blob));
     }
-    if row.complete {
-        return Ok((row, parts));
+    if is_same && known.lost & GONE == 0 {
+        return Ok((if row.complete { row } else { new }, parts));
     }
-    // One that was lost takes its place again; what it is, is told now if its contents were never here.
-    let again = sqlx::query(
-        "UPDATE object SET size = $1, digest = $2, reserved_bytes = $1
-         WHERE vault = $3 AND blob = $4 AND reserved_bytes = 0",
+    begin_again(c, key, quota, blob, new, &known).await?;
+    Ok((new, Vec::new()))
+}
+
+/// One that was lost takes its place again, as does another one in the place of what was never known here.
+async fn begin_again(
+    c: &mut PgConnection,
+    key: VaultKey,
+    quota: DefaultQuota,
+    blob: BlobId,
+    new: ObjectRow,
+    known: &Known,
+) -> Result<()> {
+    empty(c, key, &[blob]).await?;
+    let is_unknown = known.lost & UNKNOWN != 0 || (known.lost != 0 && known.digest == Digest::ZERO);
+    sqlx::query(
+        "UPDATE object SET size = $1, digest = $2, complete = false, reserved_bytes = $1, lost = $5
+         WHERE vault = $3 AND blob = $4",
     )
     .bind(sql(new.size)?)
     .bind(&new.digest.as_bytes()[..])
     .bind(key.0)
     .bind(&blob.as_bytes()[..])
+    .bind(sql(if is_unknown { UNKNOWN } else { 0 })?)
     .execute(&mut *c)
     .await
     .map_err(failed)?;
-    if again.rows_affected() == 1 {
-        let charge = Charge { added: new.size, ..Charge::default() };
-        usage::charge(c, key, quota, charge, Allowance::Quota).await?;
-    }
-    Ok((new, parts))
+    usage::charge(c, key, quota, Charge { added: new.size, ..Charge::default() }, Allowance::Quota).await
 }
 
-/// Locks an object's row; false if there is none.
-async fn lock(c: &mut PgConnection, key: VaultKey, blob: BlobId) -> Result<bool> {
-    let row = sqlx::query("SELECT 1 FROM object WHERE vault = $1 AND blob = $2 FOR UPDATE")
+/// Locks an object's row, and gives what it says of a loss; none if there is no such object.
+async fn lock(c: &mut PgConnection, key: VaultKey, blob: BlobId) -> Result<Option<u64>> {
+    let row = sqlx::query("SELECT lost FROM object WHERE vault = $1 AND blob = $2 FOR UPDATE")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
         .fetch_optional(c)
         .await
         .map_err(failed)?;
-    Ok(row.is_some())
+    row.map(|row| number(&row, 0)).transpose()
 }
 
 fn expired() -> StoreError {
@@ -327,13 +346,14 @@ pub(super) async fn put_part(
     now_utc: u64,
 ) -> Result<bool> {
     usage::lock(c, key).await?;
-    let begun =
-        sqlx::query("SELECT complete, reserved_bytes FROM object WHERE vault = $1 AND blob = $2 FOR UPDATE")
-            .bind(key.0)
-            .bind(&blob.as_bytes()[..])
-            .fetch_optional(&mut *c)
-            .await
-            .map_err(failed)?;
+    let begun = sqlx::query(
+        "SELECT complete, reserved_bytes, lost FROM object WHERE vault = $1 AND blob = $2 FOR UPDATE",
+    )
+    .bind(key.0)
+    .bind(&blob.as_bytes()[..])
+    .fetch_optional(&mut *c)
+    .await
+    .map_err(failed)?;
     let begun = begun.ok_or_else(expired)?;
     // A try before this one may have done it, and its answer was lost.
     if is_recorded(c, part.segment).await? {
@@ -343,7 +363,7 @@ pub(super) async fn put_part(
         return Ok(false);
     }
     // One that was lost is begun again first.
-    if number(&begun, 1)? == 0 {
+    if number(&begun, 1)? == 0 || number(&begun, 2)? & GONE != 0 {
         return Err(expired());
     }
     touch(c, key, &[blob], now_utc).await?;
@@ -402,9 +422,7 @@ async fn replace_part(
 }
 
 pub(super) async fn complete(c: &mut PgConnection, key: VaultKey, blob: BlobId) -> Result<()> {
-    if !lock(c, key, blob).await? {
-        return Err(expired());
-    }
+    lock(c, key, blob).await?.ok_or_else(expired)?;
     let (object, parts) = find(c, key, blob).await?.ok_or_else(expired)?;
     if object.complete {
         return Ok(());
@@ -421,7 +439,7 @@ pub(super) async fn complete(c: &mut PgConnection, key: VaultKey, blob: BlobId) 
             "the parts do not give the digest that was announced",
         ));
     }
-    sqlx::query("UPDATE object SET complete = true, lost = false WHERE vault = $1 AND blob = $2")
+    sqlx::query("UPDATE object SET complete = true, lost = lost & 2 WHERE vault = $1 AND blob = $2")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
         .execute(c)

@@ -40,6 +40,11 @@ pub(super) async fn begin(
     usage::charge(c, key, quota, Charge { added: bytes, ..Charge::default() }, Allowance::Quota).await
 }
 
+/// Whether there is any.
+pub(super) async fn any(c: &mut PgConnection) -> Result<bool> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM segment)").fetch_one(c).await.map_err(failed)
+}
+
 /// Takes a segment into use with the bytes that it counts from now on; gives those that it counted before.
 pub(super) async fn take(c: &mut PgConnection, segment: SegmentId, bytes: u64) -> Result<u64> {
     let before = sqlx::query("SELECT counted_bytes FROM segment WHERE id = $1 AND state = 1 FOR UPDATE")

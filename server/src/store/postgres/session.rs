@@ -74,7 +74,9 @@ pub(super) async fn find(
 ) -> Result<Option<SessionRow>> {
     let found = sqlx::query(
         "SELECT token_hash, id, account, device, kind, created_utc, used_utc, expires_utc
-         FROM session WHERE token_hash = $1 AND expires_utc > $2",
+         FROM session s WHERE token_hash = $1 AND expires_utc > $2 AND NOT EXISTS (
+             SELECT 1 FROM device d
+             WHERE d.account = s.account AND d.device = s.device AND d.revoked_at IS NOT NULL)",
     )
     .bind(&token_hash.as_bytes()[..])
     .bind(sql(now_utc)?)

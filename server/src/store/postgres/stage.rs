@@ -1,8 +1,8 @@
 //! Staged envelopes: they wait for the commit that names them.
 
-use super::row::{digest, sql};
+use super::row::{digest, number, sql};
 use super::{failed, usage, version};
-use crate::domain::commit::PreparedCommit;
+use crate::domain::commit::{PreparedCommit, check_staged};
 use crate::domain::quota::{Charge, DefaultQuota, allowance_of_staged, row_bytes};
 use crate::store::{Result, VaultKey};
 use lockstep_proto::Digest;
@@ -78,6 +78,16 @@ pub(super) async fn take(
         return Ok(Vec::new());
     }
     let digests: Vec<_> = missing.iter().map(|digest| &digest.as_bytes()[..]).collect();
+    let sum = sqlx::query(
+        "SELECT coalesce(sum(octet_length(envelope)), 0)::bigint FROM staged
+         WHERE vault = $1 AND digest = ANY($2)",
+    )
+    .bind(key.0)
+    .bind(&digests)
+    .fetch_one(&mut *c)
+    .await
+    .map_err(failed)?;
+    check_staged(number(&sum, 0)?)?;
     let rows = sqlx::query("SELECT digest, envelope FROM staged WHERE vault = $1 AND digest = ANY($2)")
         .bind(key.0)
         .bind(digests)

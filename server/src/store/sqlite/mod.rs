@@ -272,6 +272,10 @@ impl Store for SqliteStore {
         self.writer.run(move |c| Box::pin(segment::begin(c, key, quota, segment, bytes, now_utc))).await
     }
 
+    async fn has_segments(&self) -> Result<bool> {
+        segment::any(&self.readers).await
+    }
+
     async fn drop_segment(&self, segment: SegmentId) -> Result<()> {
         self.writer.run(move |c| Box::pin(segment::give_up(c, segment))).await
     }

@@ -30,7 +30,9 @@ pub(super) async fn put_framed(
                 count = count.saturating_add(1);
             }
             Some(known) if known.differs(object.digest) => return Err(differs(object.blob)),
-            Some(Known { complete: true, .. }) => touch(c, key, object.blob, now_utc).await?,
+            Some(known) if known.complete && known.digest == object.digest => {
+                touch(c, key, object.blob, now_utc).await?;
+            }
             Some(_) => {
                 empty(c, key, object.blob).await?;
                 fresh.push(object);
@@ -75,7 +77,8 @@ async fn insert_framed(
         // One that was begun, or is lost, keeps whether a commit names it.
         query.push(
             " ON CONFLICT (vault, blob) DO UPDATE SET size = excluded.size, digest = excluded.digest, complete = 1,
-              lost = 0, created_utc = excluded.created_utc",
+              lost = CASE WHEN object.lost <> 0 AND object.digest = zeroblob(32) THEN 2 ELSE object.lost & 2 END,
+              created_utc = excluded.created_utc",
         );
         query.build().execute(&mut *c).await.map_err(failed)?;
         let mut query = QueryBuilder::<Sqlite>::new(
@@ -109,16 +112,22 @@ async fn touch(c: &mut SqliteConnection, key: VaultKey, blob: BlobId, now_utc: u
     Ok(())
 }
 
+/// Of what `lost` says: the bytes are gone; the parts stay, because the bytes may come back.
+const GONE: u64 = 1;
+/// Of what `lost` says: the digest was never known here, so that what is uploaded can be replaced for ever.
+const UNKNOWN: u64 = 2;
+
 /// What is known of an object before an upload.
 struct Known {
     digest: Digest,
     complete: bool,
+    lost: u64,
 }
 
 impl Known {
-    /// Whether it is known to be another one; what was never here has a digest of zeros, and may be anything.
+    /// Whether it is known to be another one; what was never here may be anything.
     fn differs(&self, digest: Digest) -> bool {
-        self.digest != digest && self.digest != Digest::ZERO
+        self.digest != digest && self.digest != Digest::ZERO && self.lost & UNKNOWN == 0
     }
 }
 
@@ -130,7 +139,7 @@ async fn known(
     let mut known = BTreeMap::new();
     for chunk in objects.chunks(ROWS_A_STATEMENT) {
         let mut query =
-            QueryBuilder::<Sqlite>::new("SELECT blob, digest, complete FROM object WHERE vault = ");
+            QueryBuilder::<Sqlite>::new("SELECT blob, digest, complete, lost FROM object WHERE vault = ");
         query.push_bind(key.0).push(" AND blob IN (");
         let mut list = query.separated(", ");
         for object in chunk {
@@ -138,7 +147,8 @@ async fn known(
         }
         query.push(")");
         for row in query.build().fetch_all(&mut *c).await.map_err(failed)? {
-            let found = Known { digest: digest(&row, 1)?, complete: number(&row, 2)? == 1 };
+            let (digest, complete) = (digest(&row, 1)?, number(&row, 2)? == 1);
+            let found = Known { digest, complete, lost: number(&row, 3)? };
             known.insert(BlobId::from_bytes(id16(&row, 0)?), found);
         }
     }
@@ -167,15 +177,17 @@ pub(super) async fn forget(c: &mut SqliteConnection, key: VaultKey, blob: BlobId
     usage::charge(c, key, DefaultQuota(None), charge, Allowance::Always).await
 }
 
-/// An object whose bytes are gone: its parts are forgotten, it is not complete, and it may be uploaded again.
+/// An object whose bytes are gone: it is not complete, and it may be uploaded again. Its parts stay until then: a
+/// folder that was not mounted comes back.
 pub(super) async fn lose(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<()> {
-    empty(c, key, blob).await?;
-    sqlx::query("UPDATE object SET complete = 0, lost = 1 WHERE vault = ? AND blob = ?")
-        .bind(key.0)
-        .bind(&blob.as_bytes()[..])
-        .execute(c)
-        .await
-        .map_err(failed)?;
+    sqlx::query(
+        "UPDATE object SET complete = 0, lost = lost | 1 WHERE vault = ? AND blob = ? AND complete = 1",
+    )
+    .bind(key.0)
+    .bind(&blob.as_bytes()[..])
+    .execute(c)
+    .await
+    .map_err(failed)?;
     Ok(())
 }
 
@@ -244,30 +256,55 @@ pub(super) async fn begin(
         return Ok((new, Vec::new()));
     };
     touch(c, key, blob, now_utc).await?;
-    let is_unknown = row.digest == Digest::ZERO && !row.complete;
-    if !is_unknown && (row.size != new.size || row.digest != new.digest) {
+    let known = Known { digest: row.digest, complete: row.complete, lost: lost(c, key, blob).await? };
+    let is_same = row.size == new.size && row.digest == new.digest;
+    if known.differs(new.digest) || (row.digest == new.digest && !is_same) {
         return Err(differs(blob));
     }
-    if row.complete {
-        return Ok((row, parts));
+    if is_same && known.lost & GONE == 0 {
+        if row.complete {
+            return Ok((row, parts));
+        }
+        return Ok((new, parts));
     }
-    // One that was lost takes its place again; what it is, is told now if its contents were never here.
-    let again = sqlx::query(
-        "UPDATE object SET size = ?1, digest = ?2, reserved_bytes = ?1
-         WHERE vault = ?3 AND blob = ?4 AND reserved_bytes = 0",
+    begin_again(c, key, quota, blob, new, &known).await?;
+    Ok((new, Vec::new()))
+}
+
+async fn lost(c: &mut SqliteConnection, key: VaultKey, blob: BlobId) -> Result<u64> {
+    let row = sqlx::query("SELECT lost FROM object WHERE vault = ? AND blob = ?")
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .fetch_one(c)
+        .await
+        .map_err(failed)?;
+    number(&row, 0)
+}
+
+/// One that was lost takes its place again, as does another one in the place of what was never known here.
+async fn begin_again(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    quota: DefaultQuota,
+    blob: BlobId,
+    new: ObjectRow,
+    known: &Known,
+) -> Result<()> {
+    empty(c, key, blob).await?;
+    let is_unknown = known.lost & UNKNOWN != 0 || (known.lost != 0 && known.digest == Digest::ZERO);
+    sqlx::query(
+        "UPDATE object SET size = ?1, digest = ?2, complete = 0, reserved_bytes = ?1, lost = ?5
+         WHERE vault = ?3 AND blob = ?4",
     )
     .bind(sql(new.size)?)
     .bind(&new.digest.as_bytes()[..])
     .bind(key.0)
     .bind(&blob.as_bytes()[..])
+    .bind(sql(if is_unknown { UNKNOWN } else { 0 })?)
     .execute(&mut *c)
     .await
     .map_err(failed)?;
-    if again.rows_affected() == 1 {
-        let charge = Charge { added: new.size, ..Charge::default() };
-        usage::charge(c, key, quota, charge, Allowance::Quota).await?;
-    }
-    Ok((new, parts))
+    usage::charge(c, key, quota, Charge { added: new.size, ..Charge::default() }, Allowance::Quota).await
 }
 
 pub(super) async fn put_part(
@@ -278,7 +315,7 @@ pub(super) async fn put_part(
     part: PartRow,
     now_utc: u64,
 ) -> Result<bool> {
-    let begun = sqlx::query("SELECT complete, reserved_bytes FROM object WHERE vault = ? AND blob = ?")
+    let begun = sqlx::query("SELECT complete, reserved_bytes, lost FROM object WHERE vault = ? AND blob = ?")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
         .fetch_optional(&mut *c)
@@ -287,7 +324,7 @@ pub(super) async fn put_part(
     // One that was lost is begun again first.
     match begun {
         Some(row) if number(&row, 0)? == 1 => return Ok(false),
-        Some(row) if number(&row, 1)? > 0 => {}
+        Some(row) if number(&row, 1)? > 0 && number(&row, 2)? & GONE == 0 => {}
         _ => return Err(StoreError::refused(Code::NotFound, "this upload was not begun, or it expired")),
     }
     touch(c, key, blob, now_utc).await?;
@@ -361,7 +398,7 @@ pub(super) async fn complete(c: &mut SqliteConnection, key: VaultKey, blob: Blob
             "the parts do not give the digest that was announced",
         ));
     }
-    sqlx::query("UPDATE object SET complete = 1, lost = 0 WHERE vault = ? AND blob = ?")
+    sqlx::query("UPDATE object SET complete = 1, lost = lost & 2 WHERE vault = ? AND blob = ?")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
         .execute(c)

@@ -9,12 +9,13 @@ use crate::store::{Result, VaultKey};
 use lockstep_proto::Digest;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::chain::Tip;
-use lockstep_proto::commit::Commit;
+use lockstep_proto::commit::{Change, Changes, Commit};
 use lockstep_proto::id::{RecordId, Revision, Seq};
 use lockstep_proto::state::StateDigest;
 use lockstep_proto::vault_log::VaultLogEntry;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
+use std::collections::BTreeSet;
 
 const DAMAGED: StoreError = StoreError::Corrupt("a commit that a repair goes back to can not be read");
 
@@ -99,6 +100,8 @@ pub(super) async fn write(
     by: Seq,
     vault_log_index: u64,
 ) -> Result<u64> {
+    let touched = touched_pins(c, key, to, by).await?;
+    restore_pins(c, key, to, touched).await?;
     let (to, by) = (sql(to.value())?, sql(by.value())?);
     for statement in [
         "UPDATE version SET abandoned = ?3 WHERE vault = ?1 AND seq > ?2 AND abandoned IS NULL",
@@ -125,4 +128,70 @@ pub(super) async fn write(
         freed = freed.saturating_add(signed_bytes(&signed(row, 0, 1)?));
     }
     Ok(freed)
+}
+
+async fn changes(c: &mut SqliteConnection, key: VaultKey, seq: Seq) -> Result<Option<Changes>> {
+    let row = sqlx::query("SELECT changes FROM commit_header WHERE vault = ? AND seq = ?")
+        .bind(key.0)
+        .bind(sql(seq.value())?)
+        .fetch_optional(c)
+        .await
+        .map_err(failed)?;
+    let Some(row) = row else { return Ok(None) };
+    let bytes = bytes(&row, 0)?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    Changes::decode(&bytes).map(Some).map_err(|_| DAMAGED)
+}
+
+/// Earlier commits that the commits between pin or unpin.
+async fn touched_pins(c: &mut SqliteConnection, key: VaultKey, to: Seq, by: Seq) -> Result<BTreeSet<Seq>> {
+    let mut touched = BTreeSet::new();
+    let mut seq = to.next();
+    while seq < by {
+        let changes = changes(c, key, seq).await?;
+        touched.extend(changes.iter().flat_map(|changes| &changes.0).filter_map(|change| match change {
+            Change::Pin(pinned) | Change::Unpin(pinned) if *pinned <= to => Some(*pinned),
+            _ => None,
+        }));
+        seq = seq.next();
+    }
+    Ok(touched)
+}
+
+/// Puts pins back to what they were after a commit: the last word that counts up to it.
+async fn restore_pins(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    to: Seq,
+    mut touched: BTreeSet<Seq>,
+) -> Result<()> {
+    for seq in &touched {
+        set_pin(c, "DELETE FROM pin WHERE vault = ? AND seq = ?", key, *seq).await?;
+    }
+    let mut place = Some(to);
+    while let Some(seq) = place.filter(|_| !touched.is_empty()) {
+        let changes = changes(c, key, seq).await?;
+        for change in changes.iter().flat_map(|changes| changes.0.iter().rev()) {
+            match change {
+                Change::Pin(pinned) if touched.remove(pinned) => {
+                    let statement = "INSERT INTO pin (vault, seq) VALUES (?, ?) ON CONFLICT DO NOTHING";
+                    set_pin(c, statement, key, *pinned).await?;
+                }
+                Change::Unpin(pinned) => {
+                    touched.remove(pinned);
+                }
+                _ => {}
+            }
+        }
+        // What an earlier repair abandoned has no say.
+        place = changes.and_then(|changes| changes.goes_back_to()).or_else(|| seq.previous());
+    }
+    Ok(())
+}
+
+async fn set_pin(c: &mut SqliteConnection, statement: &'static str, key: VaultKey, seq: Seq) -> Result<()> {
+    sqlx::query(statement).bind(key.0).bind(sql(seq.value())?).execute(c).await.map_err(failed)?;
+    Ok(())
 }

@@ -7,7 +7,7 @@ use crate::domain::quota::{Allowance, Charge, DefaultQuota};
 use crate::error::StoreError;
 use crate::store::{Result, SegmentId, VaultKey};
 use lockstep_proto::api::problem::Code;
-use sqlx::SqliteConnection;
+use sqlx::{SqliteConnection, SqlitePool};
 
 pub(super) async fn begin(
     c: &mut SqliteConnection,
@@ -29,6 +29,13 @@ pub(super) async fn begin(
         return Ok(());
     }
     usage::charge(c, key, quota, Charge { added: bytes, ..Charge::default() }, Allowance::Quota).await
+}
+
+/// Whether there is any.
+pub(super) async fn any(pool: &SqlitePool) -> Result<bool> {
+    let found: i64 =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM segment)").fetch_one(pool).await.map_err(failed)?;
+    Ok(found == 1)
 }
 
 /// Takes a segment into use with the bytes that it counts from now on; gives those that it counted before.

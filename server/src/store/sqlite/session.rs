@@ -11,19 +11,10 @@ use sqlx::{SqliteConnection, SqlitePool};
 
 pub(super) async fn put(c: &mut SqliteConnection, session: SessionRow) -> Result<()> {
     let kind = i64::from(session.kind);
-    let gone =
-        sqlx::query("SELECT 1 FROM device WHERE account = ? AND device = ? AND revoked_at IS NOT NULL")
-            .bind(&session.account.as_bytes()[..])
-            .bind(&session.device.as_bytes()[..])
-            .fetch_optional(&mut *c)
-            .await
-            .map_err(failed)?;
-    if gone.is_some() {
-        return Err(revoked());
-    }
-    sqlx::query(
+    let put = sqlx::query(
         "INSERT INTO session (token_hash, account, device, kind, expires_utc, id, created_utc, used_utc)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+         WHERE NOT EXISTS (SELECT 1 FROM device WHERE account = ?2 AND device = ?3 AND revoked_at IS NOT NULL)",
     )
     .bind(&session.token_hash.as_bytes()[..])
     .bind(&session.account.as_bytes()[..])
@@ -36,6 +27,9 @@ pub(super) async fn put(c: &mut SqliteConnection, session: SessionRow) -> Result
     .execute(&mut *c)
     .await
     .map_err(failed)?;
+    if put.rows_affected() == 0 {
+        return Err(revoked());
+    }
     // Whoever opens sessions in a loop ends the oldest of them; this one stays.
     sqlx::query(
         "DELETE FROM session WHERE token_hash IN (
@@ -68,7 +62,9 @@ fn row(row: &SqliteRow) -> Result<SessionRow> {
 pub(super) async fn find(pool: &SqlitePool, token_hash: Digest, now_utc: u64) -> Result<Option<SessionRow>> {
     let found = sqlx::query(
         "SELECT token_hash, id, account, device, kind, created_utc, used_utc, expires_utc
-         FROM session WHERE token_hash = ? AND expires_utc > ?",
+         FROM session s WHERE token_hash = ? AND expires_utc > ? AND NOT EXISTS (
+             SELECT 1 FROM device d
+             WHERE d.account = s.account AND d.device = s.device AND d.revoked_at IS NOT NULL)",
     )
     .bind(&token_hash.as_bytes()[..])
     .bind(sql(now_utc)?)

@@ -1,8 +1,8 @@
 //! Staged envelopes: they wait for the commit that names them.
 
-use super::row::{digest, sql};
+use super::row::{digest, number, sql};
 use super::{ROWS_A_STATEMENT, failed, usage};
-use crate::domain::commit::PreparedCommit;
+use crate::domain::commit::{PreparedCommit, check_staged};
 use crate::domain::quota::{Charge, DefaultQuota, allowance_of_staged, row_bytes};
 use crate::store::{Result, VaultKey};
 use lockstep_proto::Digest;
@@ -64,14 +64,13 @@ pub(super) async fn take(
 ) -> Result<Vec<Digest>> {
     let missing = push.missing();
     let mut found = Vec::new();
+    let mut bytes = 0_u64;
     for digests in missing.chunks(ROWS_A_STATEMENT) {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT digest, envelope FROM staged WHERE vault = ");
-        query.push_bind(key.0).push(" AND digest IN (");
-        let mut list = query.separated(", ");
-        for digest in digests {
-            list.push_bind(&digest.as_bytes()[..]);
-        }
-        query.push(")");
+        let mut sizes = select("SELECT coalesce(sum(length(envelope)), 0)", key, digests);
+        let sum = sizes.build().fetch_one(&mut *c).await.map_err(failed)?;
+        bytes = bytes.saturating_add(number(&sum, 0)?);
+        check_staged(bytes)?;
+        let mut query = select("SELECT digest, envelope", key, digests);
         for row in query.build().fetch_all(&mut *c).await.map_err(failed)? {
             let digest = digest(&row, 0)?;
             push.envelopes.insert(digest, row.try_get(1).map_err(failed)?);
@@ -79,6 +78,17 @@ pub(super) async fn take(
         }
     }
     Ok(found)
+}
+
+fn select(columns: &str, key: VaultKey, digests: &[Digest]) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::<Sqlite>::new(columns);
+    query.push(" FROM staged WHERE vault = ").push_bind(key.0).push(" AND digest IN (");
+    let mut list = query.separated(", ");
+    for digest in digests {
+        list.push_bind(digest.as_bytes().to_vec());
+    }
+    query.push(")");
+    query
 }
 
 /// Drops envelopes that a commit took over.
