@@ -149,7 +149,7 @@ pub(super) async fn delete(c: &mut PgConnection, key: VaultKey) -> Result<()> {
         // An upload counted its parts; it is gone with the vault.
         "UPDATE segment SET counted_bytes = (SELECT coalesce(sum(size), 0) FROM part WHERE part.segment = segment.id)
          WHERE vault = $1 AND counted_bytes = 0",
-        "UPDATE account SET used_bytes = used_bytes - v.used_bytes
+        "UPDATE account SET used_bytes = account.used_bytes - v.used_bytes
              + (SELECT coalesce(sum(counted_bytes), 0) FROM segment WHERE segment.vault = v.id)
          FROM vault v WHERE v.id = $1 AND account.id = v.account",
         "UPDATE segment SET state = 3, vault = 0, owner = v.account FROM vault v
