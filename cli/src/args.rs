@@ -169,6 +169,9 @@ pub(crate) struct Signup {
 pub(crate) struct Login {
     #[command(flatten)]
     pub(crate) server: Server,
+    /// Do not believe what a stolen or faulty device says that it verified; the beginning of its id. Revoke it next.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) ignore_pins_of: Vec<String>,
 }
 
 #[derive(Args)]

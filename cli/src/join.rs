@@ -3,7 +3,7 @@
 use crate::Context;
 use crate::args::{Login, Recover, Server, Signup};
 use crate::look::sync_all;
-use lockstep_client::account::{self, Account, NewSecrets, Place, generate_passphrase};
+use lockstep_client::account::{self, Account, Ignored, NewSecrets, Place, generate_passphrase};
 use lockstep_client::api::check_server;
 use lockstep_client::error::Result;
 use lockstep_client::home::{Home, write_private};
@@ -142,7 +142,8 @@ pub(crate) async fn signup(context: &Context, args: Signup) -> Result<()> {
     let home = Home::open(&context.home)?;
     let passphrase = new_passphrase(context, args.server.passphrase_file.as_deref(), "--passphrase-file")?;
     let device_name = device_name(&args.server);
-    let place = Place { origin: &origin, name: &name, device_name: &device_name };
+    let place =
+        Place { origin: &origin, name: &name, device_name: &device_name, ignored: Ignored::Some(&[]) };
     let mut deliver_kit = deliver(context, args.kit.as_deref(), false);
     let secrets = NewSecrets { passphrase: &passphrase, deliver_kit: &mut deliver_kit };
     let done = account::signup(home, &place, &args.invite, secrets, context.insecure_http).await;
@@ -177,7 +178,8 @@ pub(crate) async fn login(context: &Context, args: Login) -> Result<()> {
     let home = Home::open(&context.home)?;
     let passphrase = passphrase(args.server.passphrase_file.as_deref())?;
     let device_name = device_name(&args.server);
-    let place = Place { origin: &origin, name: &name, device_name: &device_name };
+    let ignored = Ignored::Some(&args.ignore_pins_of);
+    let place = Place { origin: &origin, name: &name, device_name: &device_name, ignored };
     let account = account::login(home, &place, &passphrase, context.insecure_http).await?;
     joined(context, &account, "signed in as", &[])
 }
@@ -197,7 +199,8 @@ pub(crate) async fn recover(context: &Context, args: Recover) -> Result<()> {
     let home = Home::open(&context.home)?;
     let passphrase = new_passphrase(context, args.server.passphrase_file.as_deref(), "--passphrase-file")?;
     let device_name = device_name(&args.server);
-    let place = Place { origin: &origin, name: &name, device_name: &device_name };
+    let ignored = if args.revoke_others { Ignored::Others } else { Ignored::Some(&[]) };
+    let place = Place { origin: &origin, name: &name, device_name: &device_name, ignored };
     let mut deliver_kit = deliver(context, args.kit.as_deref(), false);
     let secrets = NewSecrets { passphrase: &passphrase, deliver_kit: &mut deliver_kit };
     let done = account::recover(home, &place, &kit, secrets, context.insecure_http).await;

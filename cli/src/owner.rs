@@ -141,8 +141,13 @@ async fn rename(context: &Context, device: &str, name: &str) -> Result<()> {
 
 async fn revoke(context: &Context, device: &str, unlock: &Unlock) -> Result<()> {
     let mut account = context.account()?;
-    account.sync_keyring().await?;
-    let id = account.find_device(device)?;
+    // What it says that it verified may be what keeps this from working.
+    let synced = account.sync_keyring().await;
+    let id = match (account.find_device(device), synced) {
+        (Ok(id), _) => id,
+        (Err(_), Err(error)) | (Err(error), Ok(())) => return Err(error),
+    };
+    account.ignore_pins_of(&[id]);
     let text = id.to_string();
     let known = account.devices().into_iter().find(|known| known.id == text);
     let name = known.map_or_else(|| short(&text).to_owned(), |known| called(&known));
@@ -170,6 +175,7 @@ pub(crate) async fn revoke_all(
     devices: &[DeviceInfo],
 ) -> Result<()> {
     let ids: Vec<DeviceId> = devices.iter().filter_map(|device| device.id.parse().ok()).collect();
+    account.ignore_pins_of(&ids);
     account.unlock(passphrase).await?.revoke(&ids).await
 }
 

@@ -7,7 +7,7 @@ mod join;
 pub(crate) mod manage;
 mod session;
 
-pub use join::{NewSecrets, Place, generate_passphrase, login, recover, signup};
+pub use join::{Ignored, NewSecrets, Place, generate_passphrase, login, recover, signup};
 pub use manage::{KitState, Owner};
 pub use session::SessionInfo;
 
@@ -20,15 +20,16 @@ use lockstep_client_crypto::account::KeyringKeys;
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::local::LocalKeys;
 use lockstep_client_crypto::vault::VaultKeys;
-use lockstep_engine::engine::Setup;
+use lockstep_engine::engine::{NextKey, Setup};
 use lockstep_proto::api::account::Devices;
 use lockstep_proto::api::vault::VaultLog;
 use lockstep_proto::device_log::DeviceLog;
-use lockstep_proto::id::AccountId;
+use lockstep_proto::id::{AccountId, DeviceId};
 use lockstep_proto::key_header::VerifiedKeyHeader;
 use lockstep_proto::sign::PublicKey;
 use lockstep_proto::vault_log::keyring_vault_id;
 use lockstep_proto::{Signed, limits};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -41,6 +42,8 @@ pub struct Account {
     pub(crate) device: Arc<DeviceKeys>,
     pub(crate) names: KeyringKeys,
     pub(crate) keyring: Vault,
+    /// Devices whose head pins are not believed: they are about to be revoked.
+    pub(crate) ignored: BTreeSet<DeviceId>,
 }
 
 /// A device of the account, for people.
@@ -89,7 +92,7 @@ impl Account {
         let create = replica.create_entry()?;
         let setup = keyring_setup(account, header.identity(), &names, &device, create);
         let keyring = Vault::new(setup, Arc::new(log), replica, Arc::clone(&api));
-        Ok(Self { home, file, api, db, device, names, keyring })
+        Ok(Self { home, file, api, db, device, names, keyring, ignored: BTreeSet::new() })
     }
 
     /// Account id.
@@ -230,14 +233,15 @@ pub(crate) fn keyring_setup(
     for (epoch, key) in keyring.keys() {
         keys.add_epoch(epoch, key.duplicate());
     }
-    let next_epoch = Some(keyring.epoch());
+    let next_key = Some(NextKey { epoch: keyring.epoch(), fresh_for: keyring.epoch() });
     Setup {
         account,
         keys: Arc::new(keys),
         device: Arc::clone(device),
         create,
         genesis: None,
-        next_epoch,
+        next_key,
+        unreadable: None,
         heals: false,
     }
 }

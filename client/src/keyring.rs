@@ -1,10 +1,12 @@
 //! The keyring vault: which vaults there are, their keys and names, and the pins that tie views together
 //! (PROTOCOL.md section 4.2).
 
+mod keys;
 mod pins;
 mod rotate;
 
-pub(crate) use pins::{check_log_pins, check_pin, head_pins};
+pub(crate) use keys::HeldKey;
+pub(crate) use pins::{Known, check_log_pins, check_pin, counting, head_pins};
 pub(crate) use rotate::open_keyring;
 
 use crate::account::Account;
@@ -20,9 +22,10 @@ use lockstep_engine::keyring::{
 use lockstep_engine::replica::{Pinning, Policy, Replica as _};
 use lockstep_engine::{NewRecord, read};
 use lockstep_proto::api::problem::Code;
-use lockstep_proto::api::vault::{CreateVault, Entries, GetEnvelopes, Vaults};
+use lockstep_proto::api::vault::{CreateVault, Vaults};
 use lockstep_proto::cbor::{ByteArray, Wire};
-use lockstep_proto::id::{DeviceId, Epoch, RecordId, Revision, VaultId};
+use lockstep_proto::id::{DeviceId, Epoch, VaultId};
+use lockstep_proto::sign::Signature;
 use lockstep_proto::vault_log::files_vault_id;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -74,11 +77,8 @@ impl Account {
         let deleted = self.deleted_vaults()?;
         let names: BTreeMap<VaultId, String> = docs.into_iter().map(|doc| (doc.vault, doc.name)).collect();
         let mut ids = std::collections::BTreeSet::new();
-        // Deletions of a key do not count: it is write-once.
-        for row in self.keyring.replica.tagged(VAULT_KEY_TYPE, b"")? {
-            if let Some(content) = read::open(&self.keyring.replica, &self.keyring.setup.keys, &row)?
-                && let Some((id, _)) = content.name.0.split_first_chunk::<16>()
-            {
+        for name in self.key_names()? {
+            if let Some((id, _)) = name.split_first_chunk::<16>() {
                 ids.insert(VaultId::from_bytes(*id));
             }
         }
@@ -110,7 +110,7 @@ impl Account {
             }
         };
         let keys = self.keys_of(vault).await?;
-        let first = keys.first().ok_or_else(|| changed_key(vault))?;
+        let first = first_of(vault, &keys)?;
         if self.writes() {
             self.finish_birth(&first.doc).await?;
         }
@@ -132,80 +132,8 @@ impl Account {
     /// The same by id.
     pub(crate) fn open_held(&self, vault: VaultId) -> Result<Vault> {
         let keys = self.held_keys(vault)?;
-        if keys.first().is_none_or(|key| key.doc.epoch != Epoch::new(1)) {
-            return Err(changed_key(vault));
-        }
+        first_of(vault, &keys)?;
         self.vault_of(&keys)
-    }
-
-    fn key_record(&self, vault: VaultId, epoch: Epoch) -> RecordId {
-        self.keyring.setup.keys.record_id(VAULT_KEY_TYPE, &vault_key_name(vault, epoch))
-    }
-
-    /// The keys of a vault as held, ascending by epoch. One that somebody wrote over is left out: it is write-once,
-    /// and the first one has to be fetched.
-    pub(crate) fn held_keys(&self, vault: VaultId) -> Result<Vec<HeldKey>> {
-        let replica = &self.keyring.replica;
-        let mut found = Vec::new();
-        for row in replica.tagged(VAULT_KEY_TYPE, b"")? {
-            if row.revision != Revision::new(1) {
-                continue;
-            }
-            let Some(bytes) = replica.envelope(row.record)? else { continue };
-            let Ok(opened) = self.keyring.setup.keys.open(&bytes) else { continue };
-            let Some(epoch) = key_epoch(vault, &opened.content.name.0) else { continue };
-            let doc = parse_key(vault, epoch, &opened.content.document.0)?;
-            found.push(HeldKey { doc, sealed_in: opened.header.epoch });
-        }
-        // A key of this device's own that waits for the server.
-        for row in replica.pending(usize::MAX)? {
-            let Ok(content) = lockstep_client_crypto::content::Content::decode(&row.content) else {
-                continue;
-            };
-            let epoch = key_epoch(vault, &content.name.0).filter(|_| content.record_type == VAULT_KEY_TYPE);
-            if let Some(epoch) = epoch.filter(|epoch| found.iter().all(|key| key.doc.epoch != *epoch)) {
-                let doc = parse_key(vault, epoch, &content.document.0)?;
-                found.push(HeldKey { doc, sealed_in: Epoch::new(0) });
-            }
-        }
-        found.sort_by_key(|key| key.doc.epoch);
-        Ok(found)
-    }
-
-    /// The keys of a vault; those that somebody wrote over are fetched as they were first.
-    async fn keys_of(&self, vault: VaultId) -> Result<Vec<HeldKey>> {
-        let mut keys = self.held_keys(vault)?;
-        for row in self.keyring.replica.tagged(VAULT_KEY_TYPE, b"")? {
-            if row.revision != Revision::new(1)
-                && let Some(content) = read::open(&self.keyring.replica, &self.keyring.setup.keys, &row)?
-                && let Some(epoch) = key_epoch(vault, &content.name.0)
-            {
-                keys.push(self.first_key(vault, epoch).await?);
-            }
-        }
-        keys.sort_by_key(|key| key.doc.epoch);
-        Ok(keys)
-    }
-
-    /// A vault key is write-once: whatever was written later, revision 1 counts.
-    async fn first_key(&self, vault: VaultId, epoch: Epoch) -> Result<HeldKey> {
-        let record = self.key_record(vault, epoch);
-        let replica = &self.keyring.replica;
-        let mut place = replica.record(record)?.map(|row| row.seq);
-        let mut first = None;
-        while let Some(seq) = place {
-            first = replica.version(seq, record)?;
-            place = first.and_then(|version| version.previous_seq);
-        }
-        let version = first.ok_or_else(|| changed_key(vault))?;
-        let path = format!("/v1/vaults/{}/envelopes/get", self.keyring.setup.vault());
-        let page: Entries = self.api.post(&path, &GetEnvelopes(vec![(version.seq, record)])).await?;
-        let entry = page.entries.into_iter().next().ok_or_else(|| changed_key(vault))?;
-        let content = read::open_version(replica, &self.keyring.setup, &version, &entry.envelope.0)?;
-        let doc = parse_key(vault, epoch, &content.ok_or_else(|| changed_key(vault))?.document.0)?;
-        let (_, header) = lockstep_proto::envelope::decode(&entry.envelope.0)
-            .map_err(|error| ClientError::Server(error.to_string()))?;
-        Ok(HeldKey { doc, sealed_in: header.epoch })
     }
 
     fn vault_of(&self, keys: &[HeldKey]) -> Result<Vault> {
@@ -213,12 +141,7 @@ impl Account {
         let first = &keys.first().ok_or_else(none)?.doc;
         let mut vault_keys = VaultKeys::new(first.vault, &SecretKey::from_bytes(&first.secret.0));
         for key in keys {
-            // Secret and birth are fixed at creation: a record that says otherwise is no key of this vault.
-            if (&key.doc.secret, &key.doc.create, &key.doc.genesis)
-                == (&first.secret, &first.create, &first.genesis)
-            {
-                vault_keys.add_epoch(key.doc.epoch, SecretKey::from_bytes(&key.doc.key.0));
-            }
+            vault_keys.add_epoch(key.doc.epoch, SecretKey::from_bytes(&key.doc.key.0));
         }
         let create = self.writes().then_some(&first.create);
         let replica = self.db.vault(first.vault, create)?;
@@ -232,7 +155,8 @@ impl Account {
             device: Arc::clone(&self.device),
             create: first.create.clone(),
             genesis: Some(first.genesis.clone()),
-            next_epoch: self.next_key(first.vault, epoch)?,
+            next_key: self.next_key(first.vault, epoch)?,
+            unreadable: None,
             heals: false,
         };
         Ok(Vault::new(setup, Arc::clone(self.keyring.device_log()), replica, Arc::clone(&self.api)))
@@ -244,12 +168,16 @@ impl Account {
         Ok(docs.into_iter().map(|doc| (doc.device, doc.name)).collect())
     }
 
-    /// Marks a vault as deleted in the keyring; one that is marked already is found by its id's text.
-    pub(crate) async fn mark_deleted(&mut self, name: &str) -> Result<VaultId> {
+    /// Marks a vault as deleted in the keyring, signed by the identity; one that is marked already is found by its
+    /// name, too.
+    pub(crate) async fn mark_deleted(
+        &mut self,
+        name: &str,
+        authorise: impl Fn(VaultId) -> Signature,
+    ) -> Result<VaultId> {
         self.sync_keyring().await?;
         let known = self.vaults()?.into_iter().find(|entry| entry.name == name).map(|entry| entry.vault);
-        let marked = documents::<VaultDoc>(&self.keyring, VAULT_TYPE)?;
-        let marked = marked.into_iter().find(|doc| doc.deleted_utc > 0 && doc.name == name);
+        let marked = self.deletions()?.into_iter().find(|doc| doc.name == name);
         let vault = match (known, marked) {
             (Some(vault), _) => vault,
             (None, Some(doc)) => return Ok(doc.vault),
@@ -259,17 +187,24 @@ impl Account {
                 )));
             }
         };
-        let doc = VaultDoc { vault, name: name.to_owned(), deleted_utc: rng::now_utc() };
+        let deletion = Some(authorise(vault));
+        let doc = VaultDoc { vault, name: name.to_owned(), deleted_utc: rng::now_utc(), deletion };
         let place = vault.as_bytes().to_vec();
         self.keyring.put(vec![record(VAULT_TYPE, place, doc.encode(), Policy::Overwrite)]).await?;
         self.push_keyring().await?;
         Ok(vault)
     }
 
-    /// Vaults that were deleted.
+    /// Vaults that were deleted: a device can write a mark, but not the identity's word for it.
     pub(crate) fn deleted_vaults(&self) -> Result<BTreeSet<VaultId>> {
-        let docs = documents::<VaultDoc>(&self.keyring, VAULT_TYPE)?;
-        Ok(docs.into_iter().filter(|doc| doc.deleted_utc > 0).map(|doc| doc.vault).collect())
+        Ok(self.deletions()?.into_iter().map(|doc| doc.vault).collect())
+    }
+
+    fn deletions(&self) -> Result<Vec<VaultDoc>> {
+        let (account, identity) = (self.id(), self.identity());
+        let mut docs = documents::<VaultDoc>(&self.keyring, VAULT_TYPE)?;
+        docs.retain(|doc| doc.is_deleted(account, identity));
+        Ok(docs)
     }
 
     /// Makes a vault: its key becomes durable in the keyring before it exists. Who loses a race adopts the
@@ -312,8 +247,9 @@ impl Account {
             secret: ByteArray(*SecretKey::generate(&mut generator).expose()),
             create: birth.create,
             genesis: birth.genesis,
+            made_in: Epoch::new(1),
         };
-        let name_doc = VaultDoc { vault, name: name.to_owned(), deleted_utc: 0 };
+        let name_doc = VaultDoc { vault, name: name.to_owned(), deleted_utc: 0, deletion: None };
         let records = vec![
             record(VAULT_KEY_TYPE, vault_key_name(vault, doc.epoch), doc.encode(), Policy::AdoptCommitted),
             record(VAULT_TYPE, vault.as_bytes().to_vec(), name_doc.encode(), Policy::AdoptCommitted),
@@ -336,10 +272,11 @@ impl Account {
         if listed.0.iter().any(|info| info.vault == doc.vault) {
             return Ok(());
         }
-        if self.pins()?.iter().any(|pin| pin.vault == doc.vault) {
+        if let Some(known) = self.pins()?.iter().find(|known| known.pin.vault == doc.vault) {
             return Err(ClientError::Rollback(format!(
-                "the server went back in time: it does not list vault {}",
-                doc.vault
+                "the server went back in time: it does not list vault {}{}",
+                doc.vault,
+                known.blame()
             )));
         }
         let body = CreateVault { create: doc.create.clone(), genesis: doc.genesis.clone() };
@@ -352,29 +289,13 @@ impl Account {
     }
 }
 
-/// A vault's key of one epoch, and the keyring's own epoch under which it was written.
-pub(crate) struct HeldKey {
-    pub(crate) doc: VaultKeyDoc,
-    pub(crate) sealed_in: Epoch,
-}
-
-/// The epoch that a key record's name says, if it is of this vault.
-fn key_epoch(vault: VaultId, name: &[u8]) -> Option<Epoch> {
-    let epoch: [u8; 8] = name.strip_prefix(vault.as_bytes().as_slice())?.try_into().ok()?;
-    Some(Epoch::new(u64::from_be_bytes(epoch)))
+/// The key of epoch 1, without which a vault can not be opened.
+fn first_of(vault: VaultId, keys: &[HeldKey]) -> Result<&HeldKey> {
+    keys.first().filter(|key| key.doc.epoch == Epoch::new(1)).ok_or_else(|| changed_key(vault))
 }
 
 fn changed_key(vault: VaultId) -> ClientError {
     ClientError::Fault(format!(
         "the key record of vault {vault} was written over, and the first one can not be had"
     ))
-}
-
-fn parse_key(vault: VaultId, epoch: Epoch, document: &[u8]) -> Result<VaultKeyDoc> {
-    let doc = VaultKeyDoc::decode(document).map_err(|error| ClientError::Damaged(error.to_string()))?;
-    if doc.vault == vault && doc.epoch == epoch {
-        Ok(doc)
-    } else {
-        Err(ClientError::Damaged(format!("the keyring's record of vault {vault} names another vault")))
-    }
 }

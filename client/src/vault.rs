@@ -9,7 +9,7 @@ use lockstep_engine::{Answer, Effect, Env, Event, Failure, Input, NewRecord, Req
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{Entries, GetEnvelopes, Page, Pushed, StageEnvelopes, StagedEnvelopes};
 use lockstep_proto::device_log::DeviceLog;
-use lockstep_proto::id::{BlobId, RecordId, Seq};
+use lockstep_proto::id::{BlobId, Epoch, RecordId, Seq};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,6 +50,12 @@ impl Vault {
     pub(crate) fn healing(self) -> Self {
         let log = Arc::clone(self.engine.devices());
         Self::new(Setup { heals: true, ..self.setup }, log, self.replica, self.api)
+    }
+
+    /// From now on takes commits under epochs up to this one although their keys are not here.
+    pub(crate) fn take_unreadable(&mut self, epoch: Epoch) {
+        self.setup.unreadable = Some(epoch);
+        self.engine = VaultEngine::new(self.setup.clone(), Arc::clone(self.engine.devices()));
     }
 
     /// The replica.

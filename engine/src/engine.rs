@@ -1,8 +1,9 @@
 //! The state machine of one vault: pull, then push, until nothing is pending.
 
+use crate::bound::{self, Ahead, Place, Run, Seen};
 use crate::effect::{Answer, Effect, Env, Event, Failure, Input, Request};
 use crate::error::EngineError;
-use crate::pull::Pull;
+use crate::pull::{Pull, Verdict};
 use crate::replica::{InFlight, RecordRow, Replica, Result, WriteOp};
 use crate::seek::{Seek, Sought};
 use crate::{local, push, repair};
@@ -30,10 +31,22 @@ pub struct Setup {
     pub create: Signed,
     /// Genesis as the keyring has it; none for the keyring itself.
     pub genesis: Option<Signed>,
-    /// The epoch to go on to when a device was revoked: its key is among the keys, and was made after.
-    pub next_epoch: Option<Epoch>,
+    /// What to go on to when a device was revoked.
+    pub next_key: Option<NextKey>,
+    /// Commits under epochs up to this one are taken although their keys are not here, because the keyring has none:
+    /// what they write is quarantined.
+    pub unreadable: Option<Epoch>,
     /// Whether commits carry over what a restored server lacks: objects that they name may be missing there.
     pub heals: bool,
+}
+
+/// A key that is among the keys and that the vault can go on to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextKey {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The keyring's epoch for which it was made. A log with more revocations needs another key.
+    pub fresh_for: Epoch,
 }
 
 impl Setup {
@@ -53,6 +66,7 @@ enum Phase {
 enum Doing {
     Commits,
     Seek(Box<Seek>),
+    Ahead(Box<Ahead>),
     Return(Vec<CommitEntry>, EngineError),
     Devices(Box<Page>),
     State(Box<Pull>),
@@ -69,6 +83,7 @@ enum Then {
     Filled { events: Vec<Event> },
     Send(Box<InFlight>),
     Rebuild,
+    Ahead,
     Confirmed { event: Event },
     WentBack,
 }
@@ -90,6 +105,8 @@ pub struct VaultEngine {
     next_id: u64,
     stores: BTreeMap<u64, Vec<OperationId>>,
     reusable: BTreeMap<OperationId, crate::replica::SealedOperation>,
+    /// What the last look ahead saw.
+    ahead: Run,
     races: u32,
     pull_only: bool,
     deletions_only: bool,
@@ -105,6 +122,7 @@ impl VaultEngine {
             next_id: 1,
             stores: BTreeMap::new(),
             reusable: BTreeMap::new(),
+            ahead: Run::new(),
             races: 0,
             pull_only: false,
             deletions_only: false,
@@ -238,6 +256,7 @@ impl VaultEngine {
             }
             Then::Send(in_flight) => self.send_commit(in_flight, out),
             Then::Rebuild => self.build(replica, env, out)?,
+            Then::Ahead => self.ask_commits(replica, out)?,
             Then::WentBack => {
                 out.push(Effect::Report(Event::WentBack));
                 self.reusable.clear();
@@ -278,6 +297,7 @@ impl VaultEngine {
         match (doing, answer) {
             (Doing::Commits, Answer::Page(page)) => self.page(replica, env, page, out),
             (Doing::Seek(seek), Answer::Page(page)) => self.sought(replica, seek, &page, out),
+            (Doing::Ahead(ahead), Answer::Page(page)) => self.seen(replica, ahead, &page, out),
             (Doing::Return(entries, fault), Answer::Page(page)) => {
                 self.go_on_returning(replica, entries, page, fault, out)
             }
@@ -342,24 +362,60 @@ impl VaultEngine {
             if page.more || !at_head {
                 return Err(EngineError::server("it withholds commits that it says are there"));
             }
+            if let Some((verified, _)) = replica.expected()? {
+                return Err(EngineError::Rollback { vault, verified, server: page.head_seq });
+            }
             return self.fill_or_push(replica, env, out);
         }
-        let verified = match Pull::verify(replica, &self.setup, &self.devices, &page) {
+        let verified = match Pull::verify(replica, &self.setup, &self.devices, &self.ahead, &page) {
             Err(fork @ EngineError::Fork { .. }) if head.is_some() => return self.seek(replica, fork, out),
             Err(fault @ EngineError::Fault { .. }) => {
                 return self.go_on_returning(replica, Vec::new(), page, fault, out);
             }
             other => other?,
         };
-        let Some(mut pull) = verified else {
-            self.send(Request::DeviceLog, Doing::Devices(Box::new(page)), out);
-            return Ok(());
+        let mut pull = match verified {
+            Verdict::Round(pull) => pull,
+            Verdict::NeedDevices => {
+                self.send(Request::DeviceLog, Doing::Devices(Box::new(page)), out);
+                return Ok(());
+            }
+            Verdict::LookAhead(place) => return self.look_ahead(replica, place, out),
         };
         pull.take(&self.setup, page.entries)?;
         if pull.is_complete() {
-            return self.finish_pull(replica, pull, out);
+            return self.finish_pull(replica, *pull, out);
         }
-        self.ask_state(Box::new(pull), out);
+        self.ask_state(pull, out);
+        Ok(())
+    }
+
+    /// Nothing is taken before it is seen that the chain leads to this place, or gives it up.
+    fn look_ahead(&mut self, replica: &dyn Replica, place: Place, out: &mut Vec<Effect>) -> Result<()> {
+        let ahead = Ahead::new(replica, place)?;
+        self.send(Request::Commits { after: ahead.after() }, Doing::Ahead(Box::new(ahead)), out);
+        Ok(())
+    }
+
+    fn seen(
+        &mut self,
+        replica: &dyn Replica,
+        mut ahead: Box<Ahead>,
+        page: &Page,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        match ahead.take(&self.setup, &self.devices, page)? {
+            Seen::Ask(after) => self.send(Request::Commits { after }, Doing::Ahead(ahead), out),
+            Seen::Passes(run) => {
+                self.ahead = run;
+                self.ask_commits(replica, out)?;
+            }
+            Seen::GivenUp(repair, abandoned, run) => {
+                self.ahead = run;
+                let ops = bound::follow(replica, ahead.place(), repair, abandoned)?;
+                self.write(ops, Then::Ahead, out);
+            }
+        }
         Ok(())
     }
 
@@ -379,8 +435,9 @@ impl VaultEngine {
     ) -> Result<()> {
         match seek.take(replica, &self.setup, &self.devices, page)? {
             Sought::Ask(after) => self.send(Request::Commits { after }, Doing::Seek(seek), out),
-            Sought::GivenUp(shared) => {
-                let ops = repair::give_up(replica, shared, false)?;
+            Sought::GivenUp { shared, repair } => {
+                let mut ops = repair::give_up(replica, shared, false)?;
+                ops.push(WriteOp::SetExpected(Some(repair)));
                 self.write(ops, Then::WentBack, out);
             }
         }
@@ -401,7 +458,9 @@ impl VaultEngine {
         let bytes: usize =
             entries.iter().map(|entry| entry.changes.as_ref().map_or(0, |list| list.0.len())).sum();
         if let Some(found) = repair::find_return(replica, &self.setup, &self.devices, &entries)? {
-            self.write(found.ops(replica)?, Then::WentBack, out);
+            let mut ops = found.ops(replica)?;
+            bound::arrived(replica, self.setup.vault(), &mut ops)?;
+            self.write(ops, Then::WentBack, out);
             return Ok(());
         }
         if !more || entries.len() > RETURN_COMMITS_MAX || bytes > RETURN_BYTES_MAX {

@@ -2,8 +2,10 @@
 
 use lockstep_proto::cbor::{ByteArray, CodecError, Wire};
 use lockstep_proto::device_log::Pin;
-use lockstep_proto::id::{DeviceId, Epoch, VaultId};
-use lockstep_proto::{Digest, Signed, wire_array};
+use lockstep_proto::id::{AccountId, DeviceId, Epoch, VaultId};
+use lockstep_proto::sign::{PublicKey, Signature};
+use lockstep_proto::vault_log::{deletion_input, keyring_vault_id};
+use lockstep_proto::{Digest, Signed, label, wire_array};
 
 /// Record type of vault keys.
 pub const VAULT_KEY_TYPE: &str = "lockstep/vault-key";
@@ -15,7 +17,7 @@ pub const DEVICE_NAME_TYPE: &str = "lockstep/device-name";
 pub const HEAD_PIN_TYPE: &str = "lockstep/head-pin";
 
 wire_array! {
-    /// Key of a vault's epoch and the vault's signed birth; write-once.
+    /// Key of a vault's epoch and the vault's signed birth; write-once, revision 1 counts.
     #[derive(Clone, PartialEq, Eq)]
     pub struct VaultKeyDoc {
         /// Vault.
@@ -30,6 +32,9 @@ wire_array! {
         pub create: Signed,
         /// Genesis.
         pub genesis: Signed,
+        /// The keyring's epoch for which the key was made: no device revoked before that one began has seen it,
+        /// neither here nor in an envelope that was sent and came to nothing.
+        pub made_in: Epoch,
     }
 }
 
@@ -61,6 +66,19 @@ wire_array! {
         pub name: String,
         /// When it was deleted, seconds since 1970; 0: it was not.
         pub deleted_utc: u64,
+        /// The identity's word for the deletion: no mark counts without it.
+        pub deletion: Option<Signature>,
+    }
+}
+
+impl VaultDoc {
+    /// Whether this account's identity says that the vault is deleted. The keyring never is.
+    pub fn is_deleted(&self, account: AccountId, identity: &PublicKey) -> bool {
+        let input = deletion_input(account, self.vault);
+        self.vault != keyring_vault_id(&identity.to_bytes())
+            && self.deletion.as_ref().is_some_and(|signature| {
+                identity.verify("vault deletion", label::VAULT_DELETION, &input, signature).is_ok()
+            })
     }
 }
 

@@ -3,11 +3,12 @@
 //! adapter carries out. So it runs in a browser and in the simulator as it is.
 //!
 //! Walks: a local write is [`local`]; pushing is [`push`]; pulling is [`pull`], whose checks are
-//! [`verify`]; what happens to pending writes that lost is [`merge`]. Chains that parted or hold commits that do
+//! [`verify`] and [`bound`]; what happens to pending writes that lost is [`merge`]. Chains that parted or hold commits that do
 //! not count are mended by a repair: [`repair`] takes one over, [`seek`] looks for one.
 
 #![cfg_attr(test, allow(clippy::as_conversions, clippy::indexing_slicing, clippy::panic))]
 
+mod bound;
 pub mod effect;
 pub mod engine;
 pub mod error;

@@ -1,5 +1,6 @@
 //! One round of a pull: a verified page of commits, and the envelopes that it announces.
 
+use crate::bound::{Bounds, Place, Run};
 use crate::effect::Event;
 use crate::engine::Setup;
 use crate::error::EngineError;
@@ -23,8 +24,19 @@ use std::collections::{BTreeMap, BTreeSet};
 fn key_missing(setup: &Setup, head: Option<&Head>, next: &CommitEntry) -> Option<EngineError> {
     let Tip { seq, epoch, .. } = head?.tip;
     let writes = Commit::decode(&next.commit.bytes.0).is_ok_and(|commit| commit.kind == KIND_CHANGE);
-    let missing = writes && !setup.keys.has_epoch(epoch);
+    let is_given_up = setup.unreadable.is_some_and(|unreadable| epoch <= unreadable);
+    let missing = writes && !is_given_up && !setup.keys.has_epoch(epoch);
     missing.then(|| EngineError::KeyMissing { vault: setup.vault(), seq: seq.next(), epoch })
+}
+
+/// What a page leads to.
+pub(crate) enum Verdict {
+    /// A round, verified.
+    Round(Box<Pull>),
+    /// The device log has to be fetched first.
+    NeedDevices,
+    /// Whether the chain passes through this place, or gives it up, has to be seen first.
+    LookAhead(Place),
 }
 
 /// A round under way.
@@ -43,14 +55,19 @@ pub(crate) struct Pull {
 }
 
 impl Pull {
-    /// Verifies a page; none if the device log has to be fetched first.
+    /// Verifies a page; `seen` is what was looked at ahead.
     pub(crate) fn verify(
         replica: &dyn Replica,
         setup: &Setup,
         devices: &DeviceLog,
+        seen: &Run,
         page: &Page,
-    ) -> Result<Option<Self>> {
+    ) -> Result<Verdict> {
         let head = replica.head()?;
+        let bounds = Bounds::new(replica, setup.vault(), devices, seen, page)?;
+        if let Some(place) = bounds.missed()? {
+            return Ok(Verdict::LookAhead(place));
+        }
         let after = head.as_ref().map(|head| head.tip.seq);
         let in_flight = replica.in_flight()?;
         let in_flight_hash = in_flight.map(|in_flight| Commit::hash_of(&in_flight.commit.bytes.0));
@@ -63,9 +80,16 @@ impl Pull {
                 }
                 break;
             }
+            let commit = Commit::decode(&entry.commit.bytes.0).map_err(EngineError::server)?;
+            if let Some(place) = bounds.needed(commit.device, commit.seq)? {
+                if overlay.commits.is_empty() {
+                    return Ok(Verdict::LookAhead(place));
+                }
+                break;
+            }
             match overlay.add(replica, setup, devices, entry) {
                 Ok(Step::Next) => {}
-                Ok(Step::NeedDevices) => return Ok(None),
+                Ok(Step::NeedDevices) => return Ok(Verdict::NeedDevices),
                 // The good commits before a fault count; the next round meets the fault first.
                 Err(EngineError::Fault { .. }) if !overlay.commits.is_empty() => break,
                 Err(error) => return Err(error),
@@ -80,7 +104,7 @@ impl Pull {
                 return Err(EngineError::Cloned { vault: setup.vault(), seq: commit.seq });
             }
         }
-        Ok(Some(Self {
+        Ok(Verdict::Round(Box::new(Self {
             overlay,
             after,
             head_seq: page.head_seq,
@@ -90,7 +114,7 @@ impl Pull {
             documents: BTreeMap::new(),
             last_place: None,
             events: Vec::new(),
-        }))
+        })))
     }
 
     pub(crate) fn after(&self) -> Option<Seq> {
@@ -209,6 +233,9 @@ impl Pull {
         }
         let head = self.overlay.head.ok_or(EngineError::server("a round without commits"))?;
         let seq = head.tip.seq;
+        if replica.expected()?.is_some_and(|(place, _)| place <= seq) {
+            ops.push(WriteOp::SetExpected(None));
+        }
         ops.push(WriteOp::SetHead(head));
         ops.push(WriteOp::ClearStaged);
         self.events.push(Event::Pulled { seq, records });

@@ -1,7 +1,7 @@
 //! Building commits from pending writes, and what holds when one is applied (PROTOCOL.md section 6.4).
 
 use crate::effect::{Env, Event};
-use crate::engine::Setup;
+use crate::engine::{NextKey, Setup};
 use crate::error::EngineError;
 use crate::merge;
 use crate::replica::{
@@ -175,8 +175,8 @@ pub(crate) fn build(
     Ok(Some(InFlight { commit, changes, sealed }))
 }
 
-/// The commit that begins a new key epoch, because a device was revoked; none if the key is not made yet and
-/// nothing waits to be written.
+/// The commit that begins a new key epoch, because a device was revoked; none if no key was made for the
+/// device log as it is and nothing waits to be written.
 pub(crate) fn rotate(
     replica: &dyn Replica,
     setup: &Setup,
@@ -185,13 +185,14 @@ pub(crate) fn rotate(
     env: &mut Env<'_>,
 ) -> Result<Option<InFlight>> {
     let tip = &head.tip;
-    let next = setup.next_epoch.filter(|next| *next > tip.epoch && setup.keys.has_epoch(*next));
-    let Some(epoch) = next else {
+    let last = devices.next_index().saturating_sub(1);
+    let is_fresh = |next: &NextKey| next.fresh_for == devices.keyring_epoch_at(last);
+    let next = setup.next_key.filter(is_fresh).map(|next| next.epoch);
+    let Some(epoch) = next.filter(|next| *next > tip.epoch && setup.keys.has_epoch(*next)) else {
         let waits = !replica.pending(1)?.is_empty();
         let vault = setup.vault();
         return if waits { Err(EngineError::NeedsRotation { vault }) } else { Ok(None) };
     };
-    let last = devices.next_index().saturating_sub(1);
     let parent = Parent {
         account: setup.account,
         identity: devices.identity(),

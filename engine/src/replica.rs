@@ -200,6 +200,8 @@ pub enum WriteOp {
     },
     /// A commit of another chain that a verified repair abandons.
     Abandon(Seq, Digest),
+    /// A repair that was followed and has to come at this place of the chain; none: it came.
+    SetExpected(Option<(Seq, Digest)>),
     /// The verified head.
     SetHead(Head),
     /// The hybrid clock.
@@ -231,6 +233,10 @@ pub trait Replica {
     fn pending(&self, limit: usize) -> Result<Vec<PendingRow>>;
     /// Pending writes of a record, in order.
     fn pending_of(&self, record: RecordId) -> Result<Vec<PendingRow>>;
+    /// Whether a verified repair abandons a commit.
+    fn abandoned(&self, seq: Seq, hash: Digest) -> Result<bool>;
+    /// The repair that was followed and has to come.
+    fn expected(&self) -> Result<Option<(Seq, Digest)>>;
     /// The commit that may have been sent.
     fn in_flight(&self) -> Result<Option<InFlight>>;
     /// The hybrid clock's last reading.

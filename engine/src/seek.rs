@@ -29,15 +29,16 @@ pub(crate) struct Seek {
     /// The last commit that both have, once it is known that there is one.
     shared: Option<Seq>,
     last: Option<(Seq, Digest)>,
-    is_given_up: bool,
+    /// The repair that gives the head up.
+    given_up: Option<(Seq, Digest)>,
 }
 
 /// What a page leads to.
 pub(crate) enum Sought {
     /// Another page is needed, after this commit.
     Ask(Option<Seq>),
-    /// The head is given up; both chains pass through this commit.
-    GivenUp(Seq),
+    /// The head is given up by a repair at this place; both chains pass through the commit before.
+    GivenUp { shared: Seq, repair: (Seq, Digest) },
 }
 
 impl Seek {
@@ -49,16 +50,7 @@ impl Seek {
             return Ok(None);
         }
         let head = (head.tip.seq, head.tip.hash);
-        Ok(Some(Self {
-            cause,
-            head,
-            after,
-            stride: 1,
-            pages: 0,
-            shared: None,
-            last: None,
-            is_given_up: false,
-        }))
+        Ok(Some(Self { cause, head, after, stride: 1, pages: 0, shared: None, last: None, given_up: None }))
     }
 
     pub(crate) fn after(&self) -> Option<Seq> {
@@ -93,11 +85,13 @@ impl Seek {
             if replica.commit_hash(commit.seq)? == Some(hash) {
                 self.shared = Some(commit.seq);
             }
-            self.is_given_up |= repair::abandons(setup, devices, entry, self.head);
+            if self.given_up.is_none() && repair::abandons(setup, devices, entry, self.head) {
+                self.given_up = self.last;
+            }
         }
-        match (self.last, page.more && !page.commits.is_empty(), self.is_given_up, self.shared) {
+        match (self.last, page.more && !page.commits.is_empty(), self.given_up, self.shared) {
             (Some((seq, _)), true, ..) => Ok(Sought::Ask(Some(seq))),
-            (_, _, true, Some(shared)) => Ok(Sought::GivenUp(shared)),
+            (_, _, Some(repair), Some(shared)) => Ok(Sought::GivenUp { shared, repair }),
             _ => Err(self.cause.clone()),
         }
     }

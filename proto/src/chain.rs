@@ -8,10 +8,10 @@ use crate::commit::{
 use crate::device_log::DeviceLog;
 use crate::hash::Digest;
 use crate::id::{AccountId, DeviceId, Epoch, Seq, VaultId};
-use crate::label;
 use crate::sign::{PublicKey, SignatureError, Signed};
 use crate::state::StateDigest;
-use crate::vault_log::{KIND_CREATE, KIND_ROTATE as ENTRY_ROTATE, VaultLogEntry};
+use crate::vault_log::{KIND_CREATE, KIND_ROTATE as ENTRY_ROTATE, VaultLogEntry, keyring_vault_id};
+use crate::{label, limits};
 
 /// Why a commit does not go on a chain.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,8 @@ pub trait Authors {
     fn counts(&self, device: DeviceId, vault: VaultId, seq: Seq) -> bool;
     /// Index of the last revocation at or before entry `index`.
     fn last_revocation(&self, index: u64) -> Option<u64>;
+    /// The keyring's epoch as of entry `index`: one more than there are revocations at or before it.
+    fn keyring_epoch(&self, index: u64) -> Epoch;
 }
 
 impl Authors for DeviceLog {
@@ -79,6 +81,10 @@ impl Authors for DeviceLog {
 
     fn last_revocation(&self, index: u64) -> Option<u64> {
         self.last_revocation(index)
+    }
+
+    fn keyring_epoch(&self, index: u64) -> Epoch {
+        self.keyring_epoch_at(index)
     }
 }
 
@@ -245,6 +251,9 @@ pub fn verify_next(
     if commit.kind == KIND_CHANGE && tip.needs_rotation(authors, commit.device_log_index) {
         return rule("a device was revoked and the vault has no new key epoch since");
     }
+    if rotates && !tip.needs_rotation(authors, commit.device_log_index) {
+        return rule("it begins a key epoch although no device was revoked since the last one began");
+    }
     let hash = Commit::hash_of(&signed.bytes.0);
     let rotated_at = if rotates { commit.device_log_index } else { tip.rotated_at };
     Ok(VerifiedCommit { commit, hash, rotated_at })
@@ -304,6 +313,18 @@ fn verify_rotation(
 ) -> Result<(), ChainError> {
     let entry = VaultLogEntry::decode(&signed.bytes.0)?;
     let rule = rule_of(commit);
+    if commit.vault == keyring_vault_id(&owner.identity.to_bytes()) {
+        if commit.epoch != authors.keyring_epoch(commit.device_log_index) {
+            return rule("the keyring's epoch is one more than there are revocations");
+        }
+    } else if commit
+        .epoch
+        .value()
+        .checked_sub(tip.epoch.value())
+        .is_none_or(|step| step > limits::EPOCH_STEP_MAX)
+    {
+        return rule("its key epoch is too far beyond the vault's");
+    }
     let place = (ENTRY_ROTATE, commit.vault, commit.vault_log_index, tip.vault_log_head, commit.epoch);
     if (entry.kind, entry.vault, entry.index, entry.previous, entry.epoch) != place
         || entry.account != owner.account

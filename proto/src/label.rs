@@ -70,6 +70,8 @@ labels! {
     CHANGES = "changes";
     /// The identity's word for a repair.
     REPAIR = "repair";
+    /// The identity's word for the deletion of a vault.
+    VAULT_DELETION = "vault-deletion";
     /// Element of the state digest.
     STATE_ELEMENT = "state-element";
     /// Checksum of the state digest.

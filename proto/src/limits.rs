@@ -63,6 +63,8 @@ pub const VAULTS_MAX: usize = 1024;
 pub const VAULT_LOG_ENTRY_BYTES_MAX: usize = 4 * KIB;
 /// Entries of a vault log.
 pub const VAULT_LOG_ENTRIES_MAX: u64 = 4096;
+/// A rotation of a vault goes on to an epoch at most so much later; more than anybody can fill with keys.
+pub const EPOCH_STEP_MAX: u64 = 1 << 32;
 /// Account name.
 pub const ACCOUNT_NAME_BYTES_MAX: usize = 64;
 /// Any small request body: sign-in, registration, enrolment.

@@ -1,6 +1,6 @@
 //! The vault log: birth, key epochs and (later) members of a vault (PROTOCOL.md section 4.1).
 
-use crate::cbor::{CodecError, Wire};
+use crate::cbor::{CodecError, Wire, encode};
 use crate::hash::Digest;
 use crate::id::{AccountId, DeviceId, Epoch, VaultId};
 use crate::{label, limits, wire_array};
@@ -76,6 +76,11 @@ pub fn keyring_vault_id(identity: &[u8; 32]) -> VaultId {
 /// Id of the default vault `files` of an identity.
 pub fn files_vault_id(identity: &[u8; 32]) -> VaultId {
     derived_id(identity, "files")
+}
+
+/// What the identity signs when it deletes a vault.
+pub fn deletion_input(account: AccountId, vault: VaultId) -> Vec<u8> {
+    encode(&(account, vault))
 }
 
 fn derived_id(identity: &[u8; 32], purpose: &str) -> VaultId {

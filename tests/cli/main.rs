@@ -43,5 +43,7 @@ mod rollback;
 mod safety;
 mod server;
 mod sessions;
+mod stolen;
+mod thief;
 mod tree;
 mod world;

@@ -294,7 +294,12 @@ fn a_local_database_that_was_changed_is_refused() {
     let copy = world.path("replica copy");
     std::fs::copy(database(&a), &copy).unwrap();
     // The files' vault, and in it a version that was replaced since the first snapshot, and what replaced it.
-    let files_vault = "(SELECT vault FROM record GROUP BY vault ORDER BY count(*) DESC LIMIT 1)";
+    let listed = a.ok(&["--json", "vault", "list"]).json();
+    let id = listed.as_array().unwrap().iter().find(|entry| entry["name"] == "files").unwrap();
+    let files_vault = format!(
+        "(SELECT id FROM vault WHERE lower(hex(vault)) = '{}')",
+        id["vault"].as_str().unwrap().replace('-', "")
+    );
     let old = format!(
         "vault = {files_vault} AND (seq, record) IN (SELECT previous_seq, record FROM version WHERE previous_seq IS NOT NULL AND vault = {files_vault} AND kind = 1 AND revision = 2)"
     );

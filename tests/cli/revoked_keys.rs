@@ -27,13 +27,13 @@ fn signed(bytes: Vec<u8>, signature: &[u8]) -> Signed {
     Signed { bytes: bytes.into(), signature: ByteArray(signature.try_into().unwrap()) }
 }
 
-fn account_of(database: &Connection) -> AccountId {
+pub(crate) fn account_of(database: &Connection) -> AccountId {
     let id: [u8; 16] = database.query_row("SELECT id FROM account", [], |row| row.get(0)).unwrap();
     AccountId::from_bytes(id)
 }
 
 /// The key header as it is now.
-fn header(database: &Connection) -> VerifiedKeyHeader {
+pub(crate) fn header(database: &Connection) -> VerifiedKeyHeader {
     let row = database
         .query_row("SELECT key_header, key_header_signature FROM account", [], |row| {
             Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))
@@ -42,7 +42,7 @@ fn header(database: &Connection) -> VerifiedKeyHeader {
     VerifiedKeyHeader::verify(account_of(database), &signed(row.0, &row.1)).unwrap()
 }
 
-fn device_log(database: &Connection, identity: lockstep_proto::sign::PublicKey) -> DeviceLog {
+pub(crate) fn device_log(database: &Connection, identity: lockstep_proto::sign::PublicKey) -> DeviceLog {
     let mut log = DeviceLog::new(identity);
     let mut rows = database.prepare("SELECT bytes, signature FROM device_log ORDER BY position").unwrap();
     let rows = rows.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))).unwrap();

@@ -76,6 +76,37 @@ fn put_back_newest(world: &mut World) {
     world.server.put_back(&newest, true, true);
 }
 
+/// Only the keyring lies behind: nothing else is taken over from such a server before that is noticed.
+#[test]
+fn a_keyring_that_is_behind_is_noticed_before_anything_is_taken_over() {
+    let mut world = World::new();
+    let a = world.signup("a");
+    a.put("n", "1").ok();
+    let b = world.login("b");
+    assert_eq!(b.get("n"), "1");
+    let device = a.ok(&["--json", "whoami"]).json()["device"].as_str().unwrap().to_owned();
+    let old = world.path("old");
+    world.server.back_up(&old);
+    for number in 0..12 {
+        a.ok(&["device", "rename", &device, &number.to_string()]);
+    }
+    put_back(&mut world);
+    world.login("c");
+    b.put("n", "2").ok();
+    let held = || {
+        let database = rusqlite::Connection::open(a.home.join("replica.sqlite")).unwrap();
+        let count = |table: &str| -> i64 {
+            database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+        };
+        (count("commit_row"), count("device_log"))
+    };
+    let before = held();
+    for _ in 0..2 {
+        a.run(&["status"]).ends(6, &["went back in time"]);
+        assert_eq!(held(), before);
+    }
+}
+
 #[test]
 fn what_is_held_here_is_still_read() {
     let (mut world, a, _b) = ahead();

@@ -5,7 +5,9 @@ use lockstep_client_crypto::vault::{Parent, Rotating, sign_rotation};
 use lockstep_proto::api::vault::PushCommit;
 use lockstep_proto::cbor::{ByteArray, Bytes, Wire as _};
 use lockstep_proto::chain::Tip;
-use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE, KIND_ROTATE};
+use lockstep_proto::commit::{
+    Change, Changes, Commit, KIND_CHANGE, KIND_REPAIR, KIND_ROTATE, RepairPlace, repair_input,
+};
 use lockstep_proto::envelope::{
     self, Envelope, EnvelopeHeader, KIND_DOCUMENT, KIND_TOMBSTONE, blob_list_digest,
 };
@@ -80,6 +82,15 @@ pub(crate) struct Chain {
     pub(crate) versions: Vec<Version>,
     newest: BTreeMap<RecordId, usize>,
     rng: ChaCha20Rng,
+}
+
+/// What a vault was after an earlier commit.
+#[derive(Clone)]
+pub(crate) struct Earlier {
+    tip: Tip,
+    state: StateDigest,
+    versions: Vec<Version>,
+    newest: BTreeMap<RecordId, usize>,
 }
 
 impl Chain {
@@ -193,6 +204,39 @@ impl Chain {
         draft.commit.vault_log_head = entry.digest(label::VAULT_LOG_ENTRY);
         draft.changes = Changes(vec![Change::Rotate(Box::new(entry))]);
         draft
+    }
+
+    pub(crate) fn remember(&self) -> Earlier {
+        let (tip, state) = (self.tip.clone(), self.state.clone());
+        Earlier { tip, state, versions: self.versions.clone(), newest: self.newest.clone() }
+    }
+
+    /// A repair by which the chain goes back to what was before. The author's key is the identity's, too.
+    pub(crate) fn repair(&mut self, account: AccountId, author: &Author, earlier: &Earlier) -> Draft {
+        let mut draft = self.draft(author, &[]);
+        let commit = &mut draft.commit;
+        (commit.kind, commit.epoch, commit.state) =
+            (KIND_REPAIR, earlier.tip.epoch, earlier.state.checksum());
+        (commit.vault_log_index, commit.vault_log_head) =
+            (earlier.tip.vault_log_index, earlier.tip.vault_log_head);
+        let says = vec![Change::GoBack(earlier.tip.seq)];
+        let place = RepairPlace {
+            vault: commit.vault,
+            seq: commit.seq,
+            previous: commit.previous,
+            device: commit.device,
+        };
+        let signed = author.keys.sign(label::REPAIR, repair_input(account, &place, &says));
+        draft.changes = Changes(says.into_iter().chain([Change::Authority(signed.signature)]).collect());
+        draft
+    }
+
+    /// Follows a repair that was applied: what was before counts again, at the end of this chain.
+    pub(crate) fn go_back(&mut self, applied: &PreparedCommit, earlier: Earlier) {
+        self.hashes.push(applied.hash);
+        let (seq, device_log_index) = (applied.commit.seq, applied.commit.device_log_index);
+        self.tip = Tip { seq, hash: applied.hash, device_log_index, ..earlier.tip };
+        (self.state, self.versions, self.newest) = (earlier.state, earlier.versions, earlier.newest);
     }
 
     /// Follows a commit that was applied.

@@ -66,10 +66,6 @@ macro_rules! on_back_ends {
 }
 
 on_back_ends! {
-    life::a_revocation_counts_once_and_only_as_one
-    life::commits_after_a_revocation_name_it_and_are_under_a_new_epoch
-    life::new_credentials_are_what_the_request_says
-    life::deletions_are_for_what_they_name
     account::registration_and_three_ways_to_sign_in
     account::statements_for_others_are_refused
     account::a_second_device_joins_once
@@ -81,6 +77,10 @@ on_back_ends! {
     authority::another_account_finds_nothing
     authority::unknown_routes_and_methods_are_told_apart
     authority::bad_places_are_refused
+    life::a_revocation_counts_once_and_only_as_one
+    life::commits_after_a_revocation_name_it_and_are_under_a_new_epoch
+    life::new_credentials_are_what_the_request_says
+    life::deletions_are_for_what_they_name
     malformed::bytes_that_are_no_structure_are_malformed
     malformed::cut_and_flipped_bodies_are_told_apart_from_faults
     malformed::bodies_beyond_their_limit_are_too_large

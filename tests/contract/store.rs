@@ -2,10 +2,12 @@
 
 mod account;
 mod commit;
+mod heal;
 mod life;
 mod migration;
 mod object;
 mod pull;
+mod remains;
 mod session;
 mod usage;
 mod vault;
@@ -103,6 +105,13 @@ on_back_ends! {
     object::abandoned_segments_are_collected
     object::commits_need_whole_objects_of_their_vault
     object::naming_and_collecting_do_not_cross
+    heal::a_repair_gives_the_earlier_state_back
+    heal::rotations_and_repairs_go_on_at_the_quota
+    heal::what_a_healed_store_lacks_comes_later
+    heal::lost_objects_are_uploaded_again
+    heal::entries_are_given_back_all_or_none
+    life::no_session_begins_for_a_revoked_device
+    life::commits_and_their_devices_revocation_do_not_cross
     session::sessions_are_found_until_they_end
     session::sessions_are_listed_and_revoked_by_their_account
     session::the_last_use_of_a_session_only_grows

@@ -8,8 +8,10 @@ use crate::server::{LOG_MOVED, ModelServer, PageSizes};
 use crate::tamper::in_entries;
 use lockstep_engine::VaultEngine;
 use lockstep_engine::effect::{Event, Failure, Input, Request};
+use lockstep_engine::engine::{NextKey, Setup};
 use lockstep_engine::error::EngineError;
 use lockstep_engine::replica::Policy;
+use lockstep_proto::id::Epoch;
 use lockstep_proto::limits;
 
 /// A server that was set back and written to again may stand at this device's own seq: then nothing is
@@ -161,4 +163,56 @@ fn a_commit_in_flight_that_a_revocation_overtook_is_built_anew() {
     late.engine = VaultEngine::new(FIXTURE.later_setup(1), FIXTURE.later_log.clone());
     late.sync(&mut server);
     assert_eq!((late.read("a"), late.read("b")), (Some(b"second".to_vec()), Some(b"waits".to_vec())));
+}
+
+/// The key for the next epoch was made for the log as it was when the engine was set up. Another revocation came
+/// meanwhile, in a log that the engine fetched by itself: whoever left then had read that key. It went on to it, in a
+/// commit that named the new log.
+#[test]
+fn a_key_that_was_made_for_an_older_log_is_not_used() {
+    let mut server = ModelServer::new(ROOMY);
+    let mut desk = Desk::new(0);
+    desk.put(vec![note("a", Some(b"first"))]);
+    desk.sync(&mut server);
+    server.log = FIXTURE.later_log.clone();
+    desk.put(vec![note("a", Some(b"second"))]);
+    let next_key = NextKey { epoch: Epoch::new(2), fresh_for: FIXTURE.log().keyring_epoch() };
+    let setup = Setup { next_key: Some(next_key), ..FIXTURE.later_setup(0) };
+    desk.engine = VaultEngine::new(setup, FIXTURE.later_log.clone());
+    let events = desk.run(Input::Sync, &mut |request| server.serve(request));
+    assert!(matches!(crate::bench::stopped(&events), EngineError::NeedsRotation { .. }));
+    assert_eq!((server.tip.epoch, desk.replica.pending.len()), (Epoch::new(1), 1));
+    desk.engine = VaultEngine::new(FIXTURE.later_setup(0), FIXTURE.later_log.clone());
+    desk.sync(&mut server);
+    assert_eq!(server.tip.epoch, Epoch::new(2));
+}
+
+/// Commits under a key that nobody has stopped every pull, so that their author could not be revoked. Once it is known
+/// that there is no such key they are taken, their envelopes quarantined; nothing is written under it.
+#[test]
+fn commits_under_a_key_that_does_not_exist_are_taken_unread() {
+    let mut server = ModelServer::new(ROOMY);
+    let mut desk = Desk::new(0);
+    desk.put(vec![note("a", Some(b"first"))]);
+    desk.sync(&mut server);
+    server.log = FIXTURE.later_log.clone();
+    desk.put(vec![note("a", Some(b"second"))]);
+    desk.engine = VaultEngine::new(FIXTURE.later_setup(0), FIXTURE.later_log.clone());
+    desk.sync(&mut server);
+    let mut late = Desk::new(1);
+    late.put(vec![note("b", Some(b"waits"))]);
+    late.engine = VaultEngine::new(FIXTURE.setup(1), FIXTURE.later_log.clone());
+    for unreadable in [None, Some(Epoch::new(1))] {
+        late.engine = VaultEngine::new(Setup { unreadable, ..FIXTURE.setup(1) }, FIXTURE.later_log.clone());
+        let events = late.run(Input::Pull, &mut |request| server.serve(request));
+        assert!(matches!(crate::bench::stopped(&events), EngineError::KeyMissing { .. }), "{events:?}");
+    }
+    let setup = Setup { unreadable: Some(Epoch::new(2)), ..FIXTURE.setup(1) };
+    late.engine = VaultEngine::new(setup, FIXTURE.later_log.clone());
+    let events = late.run(Input::Pull, &mut |request| server.serve(request));
+    assert!(events.iter().any(|event| matches!(event, Event::Quarantined { .. })), "{events:?}");
+    assert_eq!(late.replica.head.as_ref().unwrap().tip, server.tip);
+    let events = late.run(Input::Sync, &mut |request| server.serve(request));
+    assert!(matches!(crate::bench::stopped(&events), EngineError::KeyMissing { .. }), "{events:?}");
+    assert_eq!(late.replica.pending.len(), 1);
 }

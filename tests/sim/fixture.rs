@@ -7,7 +7,7 @@ use lockstep_client_crypto::passphrase::Passphrase;
 use lockstep_client_crypto::recovery::RecoveryKey;
 use lockstep_client_crypto::secret::SecretKey;
 use lockstep_client_crypto::vault::{Birth, Parent, VaultKeys, give_birth};
-use lockstep_engine::engine::Setup;
+use lockstep_engine::engine::{NextKey, Setup};
 use lockstep_proto::device_log::{DeviceLog, Pin};
 use lockstep_proto::id::{Epoch, Seq, VaultId};
 use lockstep_proto::key_header::VerifiedKeyHeader;
@@ -36,6 +36,8 @@ pub(crate) struct Fixture {
     pub(crate) birth: Birth,
     /// The device log after each enrolment.
     pub(crate) logs: Vec<Arc<DeviceLog>>,
+    /// The key header that belongs to the last of them.
+    pub(crate) header: VerifiedKeyHeader,
     /// The device log after a fourth device, which writes nothing here, came and was revoked.
     pub(crate) later_log: Arc<DeviceLog>,
 }
@@ -52,7 +54,8 @@ impl Fixture {
             device: self.devices[device].clone(),
             create: self.birth.create.clone(),
             genesis: Some(self.birth.genesis.clone()),
-            next_epoch: None,
+            next_key: None,
+            unreadable: None,
             heals: false,
         }
     }
@@ -60,7 +63,8 @@ impl Fixture {
     /// The same once the device has the key that is made after the revocation.
     pub(crate) fn later_setup(&self, device: usize) -> Setup {
         let keys = self.later_keys.clone();
-        Setup { keys, next_epoch: Some(Epoch::new(2)), ..self.setup(device) }
+        let next_key = NextKey { epoch: Epoch::new(2), fresh_for: self.later_log.keyring_epoch() };
+        Setup { keys, next_key: Some(next_key), ..self.setup(device) }
     }
 
     /// The device log as the server has it.
@@ -105,7 +109,8 @@ fn build() -> Fixture {
     let later_keys = VaultKeys::new(vault, &secret)
         .with_epoch(Epoch::new(1), key)
         .with_epoch(Epoch::new(2), SecretKey::generate(&mut later_rng));
-    let later_log = revoke(&account, &header.unwrap(), log, vec![pin], &mut later_rng);
+    let header = header.unwrap();
+    let later_log = revoke(&account, &header, log, vec![pin], &mut later_rng);
     let parent = Parent {
         account: account.account(),
         identity: account.identity(),
@@ -125,6 +130,7 @@ fn build() -> Fixture {
         later_keys: Arc::new(later_keys),
         birth,
         logs,
+        header,
         later_log: Arc::new(later_log),
     }
 }

@@ -17,6 +17,7 @@
 )]
 
 mod bench;
+mod bound;
 mod check;
 mod crash;
 mod dice;

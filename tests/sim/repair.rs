@@ -16,7 +16,7 @@ use lockstep_proto::id::Seq;
 use lockstep_proto::{Digest, Signature, label};
 
 /// Hash of a commit at the server.
-fn hash_at(server: &ModelServer, seq: Seq) -> Digest {
+pub(crate) fn hash_at(server: &ModelServer, seq: Seq) -> Digest {
     server.commits[seq.value() as usize].2
 }
 
@@ -25,12 +25,12 @@ fn end(server: &ModelServer) -> (Seq, Digest) {
     (seq, hash_at(server, seq))
 }
 
-fn by_identity(place: &lockstep_proto::commit::RepairPlace, says: &[Change]) -> Signature {
+pub(crate) fn by_identity(place: &lockstep_proto::commit::RepairPlace, says: &[Change]) -> Signature {
     FIXTURE.unlocked.authorise_repair(place, says)
 }
 
 /// A repair by a device at the end of the server's chain, which goes back to `good` and abandons commits.
-fn repair(
+pub(crate) fn repair(
     server: &ModelServer,
     desk: &Desk,
     good: Seq,
@@ -50,7 +50,7 @@ fn repair(
 }
 
 /// The server stores it without looking, its state being that of `good` from here on.
-fn publish(server: &mut ModelServer, good: &ModelServer, repair: &InFlight) {
+pub(crate) fn publish(server: &mut ModelServer, good: &ModelServer, repair: &InFlight) {
     let commit = Commit::decode(&repair.commit.bytes.0).unwrap();
     let hash = Commit::hash_of(&repair.commit.bytes.0);
     let commits = std::mem::take(&mut server.commits);
@@ -66,7 +66,7 @@ fn publish(server: &mut ModelServer, good: &ModelServer, repair: &InFlight) {
     server.tip.hash = hash;
 }
 
-fn went_back(events: &[Event]) -> bool {
+pub(crate) fn went_back(events: &[Event]) -> bool {
     events.contains(&Event::WentBack)
 }
 
@@ -128,7 +128,7 @@ fn who_had_taken_what_is_given_up_goes_back_and_keeps_it() {
 }
 
 /// Two branches after one commit: the reader verified the first one, the server goes on with the second.
-fn parted(sizes: PageSizes) -> (crate::hostile::Scene, ModelServer, Vec<(Seq, Digest)>) {
+pub(crate) fn parted(sizes: PageSizes) -> (crate::hostile::Scene, ModelServer, Vec<(Seq, Digest)>) {
     let mut one = scene(sizes);
     one.reader.sync(&mut one.server);
     let mut other = one.server.clone();

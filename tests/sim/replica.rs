@@ -33,6 +33,8 @@ pub(crate) struct MemReplica {
     pub(crate) abandoned: BTreeSet<(Seq, Digest)>,
     /// Commits that were given up.
     pub(crate) given_up: BTreeSet<(Seq, Digest)>,
+    /// A repair that was followed and has to come.
+    pub(crate) expected: Option<(Seq, Digest)>,
 }
 
 impl Default for MemReplica {
@@ -49,6 +51,7 @@ impl Default for MemReplica {
             shelved: Vec::new(),
             abandoned: BTreeSet::new(),
             given_up: BTreeSet::new(),
+            expected: None,
         }
     }
 }
@@ -119,6 +122,7 @@ impl MemReplica {
             WriteOp::Abandon(seq, hash) => {
                 self.abandoned.insert((*seq, *hash));
             }
+            WriteOp::SetExpected(place) => self.expected = *place,
             WriteOp::SetClock(clock) => {
                 if *clock < self.clock {
                     return Err("the hybrid clock goes back".into());
@@ -229,6 +233,14 @@ impl Replica for MemReplica {
 
     fn pending_of(&self, record: RecordId) -> Result<Vec<PendingRow>> {
         Ok(self.pending.iter().filter(|row| row.record == record).cloned().collect())
+    }
+
+    fn abandoned(&self, seq: Seq, hash: Digest) -> Result<bool> {
+        Ok(self.abandoned.contains(&(seq, hash)))
+    }
+
+    fn expected(&self) -> Result<Option<(Seq, Digest)>> {
+        Ok(self.expected)
     }
 
     fn in_flight(&self) -> Result<Option<InFlight>> {

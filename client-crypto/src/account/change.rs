@@ -9,10 +9,11 @@ use crate::{device, seal};
 use lockstep_proto::cbor::{ByteArray, Wire};
 use lockstep_proto::commit::{Change, RepairPlace, repair_input};
 use lockstep_proto::device_log::{DeviceLog, KIND_KEYS, KIND_REVOKE, KeysChanged, Pin, Revoke};
-use lockstep_proto::id::{DeviceId, Epoch};
+use lockstep_proto::id::{DeviceId, Epoch, VaultId};
 use lockstep_proto::key_header::{KeyHeader, Link, VerifiedKeyHeader};
 use lockstep_proto::label;
 use lockstep_proto::sign::Signature;
+use lockstep_proto::vault_log::deletion_input;
 use rand::rand_core::CryptoRng;
 
 /// Which credentials change.
@@ -114,5 +115,10 @@ impl UnlockedAccount {
     /// Signs what a repair says at its place.
     pub fn authorise_repair(&self, place: &RepairPlace, says: &[Change]) -> Signature {
         device::sign(&self.identity, label::REPAIR, &repair_input(self.account, place, says))
+    }
+
+    /// Signs that a vault is deleted: no device's mark counts without it.
+    pub fn authorise_deletion(&self, vault: VaultId) -> Signature {
+        device::sign(&self.identity, label::VAULT_DELETION, &deletion_input(self.account, vault))
     }
 }

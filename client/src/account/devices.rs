@@ -73,7 +73,8 @@ fn own_device() -> ClientError {
 }
 
 impl Owner<'_> {
-    /// Revokes devices, and gives every vault a key that they never had.
+    /// Revokes devices, and gives every vault a key that they never had. What the devices say that they verified
+    /// does not keep them from being revoked, if the account was told to ignore it before it was unlocked.
     ///
     /// # Errors
     /// [`ClientError`]. Once a device is revoked, what is cut off goes on at the next sync of any device.
@@ -117,26 +118,27 @@ impl Owner<'_> {
         let listed: Vaults = self.account.api.get("/v1/vaults").await?;
         self.account.sync_keyring().await?;
         self.reload()?;
-        self.finish_deletions().await?;
         for entry in self.account.vaults()? {
             let mut vault = self.account.open_vault(&entry.name, false).await?;
-            vault.pull().await?;
+            self.account.pull_vault(&mut vault).await?;
             self.account.check_pins_of(&vault, true)?;
         }
+        // A deleted vault that is still there is pinned as the server shows it, like one that nobody knows.
+        let deleted = self.account.deleted_vaults()?;
         let mut pins = Vec::new();
-        for vault in self.account.db.vault_ids()? {
+        for vault in self.account.db.vault_ids()?.into_iter().filter(|vault| !deleted.contains(vault)) {
             if let Some(replica) = self.account.db.vault(vault, None)?
                 && let Some(head) = replica.head()?
             {
                 pins.push(Pin { vault, seq: head.tip.seq, head: head.tip.hash });
             }
         }
-        let deleted = self.account.deleted_vaults()?;
+        let files = files_vault_id(&self.account.identity().to_bytes());
         for info in listed.0 {
-            if deleted.contains(&info.vault) || pins.iter().any(|pin| pin.vault == info.vault) {
+            if pins.iter().any(|pin| pin.vault == info.vault) {
                 continue;
             }
-            if info.vault == files_vault_id(&self.account.identity().to_bytes()) {
+            if info.vault == files && !deleted.contains(&files) {
                 return Err(ClientError::Rollback(format!(
                     "the server went back in time: the keyring is older than vault {}",
                     info.vault

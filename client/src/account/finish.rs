@@ -122,6 +122,7 @@ async fn complete_home(
     home.take_next(&account_file(place, account, device, true), device)?;
     home.set_session(api.token().as_deref())?;
     let mut account = Account::open(home, insecure_http)?;
+    account.ignored = place.ignored.devices(&seen.log, device.id())?;
     account.sync_keyring().await?;
     account.pin_heads(true).await?;
     account.keep_session()?;

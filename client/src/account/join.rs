@@ -5,7 +5,7 @@ use super::{Account, fetch_create, keyring_id, keyring_setup};
 use crate::api::Api;
 use crate::error::{ClientError, Result};
 use crate::home::Home;
-use crate::keyring::{check_log_pins, head_pins};
+use crate::keyring::{Known, check_log_pins, check_pin, counting};
 use crate::kit::{self, Kit};
 use crate::rng;
 use crate::vault::{CLONED, Vault};
@@ -26,11 +26,12 @@ use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::server::ServerInfo;
 use lockstep_proto::cbor::{ByteArray, Wire as _};
 use lockstep_proto::commit::Commit;
-use lockstep_proto::device_log::Pin;
+use lockstep_proto::device_log::{DeviceLog, Pin};
 use lockstep_proto::id::{AccountId, DeviceId, Seq};
 use lockstep_proto::recovery::Checkpoint;
 use lockstep_proto::version::VERSION;
 use lockstep_proto::{Digest, label};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -50,6 +51,38 @@ pub struct Place<'a> {
     pub name: &'a str,
     /// Name of this device, for the owner's eyes.
     pub device_name: &'a str,
+    /// Devices that are not believed.
+    pub ignored: Ignored<'a>,
+}
+
+/// Devices of an account whose head pins are not believed when another one joins: a stolen or faulty device can pin
+/// what no chain satisfies.
+#[derive(Debug, Clone, Copy)]
+pub enum Ignored<'a> {
+    /// These, each by the beginning of its id.
+    Some(&'a [String]),
+    /// All others: they are revoked as soon as this one is in.
+    Others,
+}
+
+impl Ignored<'_> {
+    pub(super) fn devices(self, log: &DeviceLog, own: DeviceId) -> Result<BTreeSet<DeviceId>> {
+        let ids = || log.devices().map(|device| device.id).filter(|id| *id != own);
+        let Self::Some(texts) = self else { return Ok(ids().collect()) };
+        let mut found = BTreeSet::new();
+        for text in texts {
+            let fits: Vec<DeviceId> = ids().filter(|id| id.to_string().starts_with(text.as_str())).collect();
+            match fits.as_slice() {
+                [one] if text.len() >= 4 => found.insert(*one),
+                _ => {
+                    return Err(ClientError::Usage(format!(
+                        "\"{text}\" is not the beginning, of 4 characters at least, of one device's id"
+                    )));
+                }
+            };
+        }
+        Ok(found)
+    }
 }
 
 /// Asks the server who it is; it must call itself what we call it.
@@ -167,6 +200,7 @@ async fn build_keyring(
     unlocked: &UnlockedAccount,
     device: &Arc<DeviceKeys>,
     checkpoint: Option<&Checkpoint>,
+    ignored: Ignored<'_>,
 ) -> Result<Pin> {
     let account = unlocked.account();
     if let Some(checkpoint) = checkpoint {
@@ -200,19 +234,20 @@ async fn build_keyring(
     let setup = keyring_setup(account, unlocked.identity(), unlocked.keyring(), device, create);
     let mut keyring = Vault::new(setup, Arc::new(seen.log.clone()), replica, Arc::clone(api));
     keyring.pull().await?;
-    check_log_pins(&keyring)?;
+    let ignored = ignored.devices(&seen.log, device.id())?;
+    check_log_pins(&keyring, &ignored)?;
     let head =
         keyring.replica.head()?.ok_or_else(|| ClientError::Server("the keyring vault is empty".into()))?;
-    let mut pins: Vec<Pin> = seen.log.pins().iter().filter(|pin| pin.vault == id).copied().collect();
-    let noted = head_pins(&keyring)?.into_iter().flat_map(|doc| doc.heads);
-    pins.extend(noted.filter(|pin| pin.vault == id));
-    pins.extend(checkpoint.map(|checkpoint| Pin {
-        vault: id,
-        seq: checkpoint.keyring_seq,
-        head: checkpoint.keyring_head,
+    let mut pins: Vec<Known> = seen.log.pins().iter().map(|pin| Known { pin: *pin, by: None }).collect();
+    for doc in counting(&keyring, &ignored)? {
+        pins.extend(doc.heads.iter().map(|pin| Known { pin: *pin, by: Some(doc.device) }));
+    }
+    pins.extend(checkpoint.map(|checkpoint| Known {
+        pin: Pin { vault: id, seq: checkpoint.keyring_seq, head: checkpoint.keyring_head },
+        by: None,
     }));
-    for pin in pins {
-        crate::keyring::check_pin(&keyring.replica, &pin, true)?;
+    for known in pins.iter().filter(|known| known.pin.vault == id) {
+        check_pin(&keyring.replica, known, true)?;
     }
     Ok(Pin { vault: id, seq: head.tip.seq, head: head.tip.hash })
 }
@@ -265,7 +300,7 @@ pub async fn login(
         Some(old) => old.renew(&mut generator)?,
         None => DeviceKeys::generate(&mut generator)?,
     });
-    let pin = build_keyring(&home, &api, &seen, &unlocked, &device, None).await?;
+    let pin = build_keyring(&home, &api, &seen, &unlocked, &device, None, place.ignored).await?;
     let joining = Joining { device: &device, name: place.device_name, pins: vec![pin] };
     let enrolment = unlocked.enrol(&seen.header, &seen.log, None, joining, &mut generator)?;
     let request = EnrolDevice { key_header: enrolment.key_header, entry: enrolment.entry }.encode();
@@ -308,7 +343,8 @@ pub async fn recover(
         UnlockedAccount::unlock(&seen.header, Credential::Recovery(&kit.recovery)).map_err(|_| unopened())?;
     let mut generator = rng::system();
     let device = Arc::new(DeviceKeys::generate(&mut generator)?);
-    let pin = build_keyring(&home, &api, &seen, &unlocked, &device, kit.checkpoint.as_ref()).await?;
+    let checkpoint = kit.checkpoint.as_ref();
+    let pin = build_keyring(&home, &api, &seen, &unlocked, &device, checkpoint, place.ignored).await?;
 
     let (registration, request) = Registration::start(secrets.passphrase, &mut generator)?;
     let started: OpaqueStarted =

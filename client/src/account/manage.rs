@@ -17,7 +17,6 @@ use lockstep_proto::api::auth::{
     ACTION_CREDENTIALS, ACTION_DELETE_ACCOUNT, ACTION_DELETE_VAULT, Authorised, OpaqueStarted,
 };
 use lockstep_proto::api::problem::Code;
-use lockstep_proto::api::vault::Vaults;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::key_header::VerifiedKeyHeader;
@@ -220,33 +219,18 @@ impl Owner<'_> {
     /// Deletes a vault: first in the keyring, so that every device knows that it was meant, then at the server.
     ///
     /// # Errors
-    /// [`ClientError`]; what is cut off goes on when the same is asked for again, or a device is revoked.
+    /// [`ClientError`]; what is cut off goes on when the same is asked for again.
     pub async fn delete_vault(&mut self, name: &str) -> Result<()> {
-        self.account.mark_deleted(name).await?;
+        let unlocked = &self.unlocked;
+        let vault = self.account.mark_deleted(name, |vault| unlocked.authorise_deletion(vault)).await?;
         self.reload()?;
-        self.finish_deletions().await
-    }
-
-    /// Deletes at the server, and here, what the keyring calls deleted.
-    pub(super) async fn finish_deletions(&mut self) -> Result<()> {
-        let deleted = self.account.deleted_vaults()?;
-        if deleted.is_empty() {
-            return Ok(());
+        let body = self.authorised(ACTION_DELETE_VAULT, DeleteVault { vault }.encode());
+        match self.account.api.post_nothing(&format!("/v1/vaults/{vault}/delete"), Some(&body)).await {
+            // A repetition of a request that counted finds nothing.
+            Err(error) if error.code() == Some(Code::NotFound) => {}
+            other => other?,
         }
-        let listed: Vaults = self.account.api.get("/v1/vaults").await?;
-        for info in listed.0.into_iter().filter(|info| deleted.contains(&info.vault)) {
-            let vault = info.vault;
-            let body = self.authorised(ACTION_DELETE_VAULT, DeleteVault { vault }.encode());
-            match self.account.api.post_nothing(&format!("/v1/vaults/{vault}/delete"), Some(&body)).await {
-                // A repetition of a request that counted finds nothing.
-                Err(error) if error.code() == Some(Code::NotFound) => {}
-                other => other?,
-            }
-        }
-        for vault in deleted {
-            self.account.db.drop_vault(vault)?;
-        }
-        Ok(())
+        self.account.db.drop_vault(vault)
     }
 }
 

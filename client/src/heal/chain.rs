@@ -214,16 +214,11 @@ impl ServerChain {
 
     /// Its last commit.
     pub(super) fn end(&self, replica: &VaultReplica) -> Result<(Seq, Digest)> {
-        match self.commits.last() {
-            Some(last) => Ok((last.seq, last.hash)),
-            None => {
-                let hash = replica.commit_hash(self.shared)?;
-                Ok((
-                    self.shared,
-                    hash.ok_or_else(|| ClientError::Damaged("a commit is missing here".into()))?,
-                ))
-            }
+        if let Some(last) = self.commits.last() {
+            return Ok((last.seq, last.hash));
         }
+        let missing = || ClientError::Damaged("a commit is missing here".into());
+        Ok((self.shared, replica.commit_hash(self.shared)?.ok_or_else(missing)?))
     }
 
     /// Hash of a commit of it.

@@ -51,7 +51,7 @@ impl Owner<'_> {
         if head_of(&vault)?.0 > shown.shared {
             vault.replica.apply(&repair::give_up(&vault.replica, shown.shared, true)?)?;
         }
-        self.settle_others(&vault, &shown)?;
+        settle_others(&vault, &shown)?;
         self.carry_over(&mut vault, false, healed).await?;
         // The server's branch, as far as it is valid.
         match vault.pull().await {
@@ -74,19 +74,6 @@ impl Owner<'_> {
             Err(ClientError::KeysBehind(_)) => Ok(()),
             other => other.map(|_| ()),
         }
-    }
-
-    /// What another device's repair abandoned, that device carried over.
-    fn settle_others(&mut self, vault: &Vault, shown: &ServerChain) -> Result<()> {
-        let mut done = Vec::new();
-        for row in vault.replica.shelved()?.into_iter().filter(|row| row.waits) {
-            let Some(hash) = row.commit else { continue };
-            // Of an earlier healing here that was cut off, the repair is this device's own: it goes on.
-            if shown.abandoned.contains(&(row.seq, hash)) {
-                done.push(row.id);
-            }
-        }
-        vault.replica.settle_shelved(&done)
     }
 
     /// Puts what waits on the shelf as pending writes, in the order in which it was committed: everything but
@@ -222,6 +209,18 @@ impl Owner<'_> {
         }
         put(vault, newest.into_values().collect(), healed).await
     }
+}
+
+/// What another device's repair abandoned, that device carried over.
+fn settle_others(vault: &Vault, shown: &ServerChain) -> Result<()> {
+    let mut done = Vec::new();
+    for row in vault.replica.shelved()?.into_iter().filter(|row| row.waits) {
+        // Of an earlier healing here that was cut off, the repair is this device's own: it goes on.
+        if row.commit.is_some_and(|hash| shown.abandoned.contains(&(row.seq, hash))) {
+            done.push(row.id);
+        }
+    }
+    vault.replica.settle_shelved(&done)
 }
 
 fn for_review(seq: Seq, commit: Digest, record: RecordId, envelope: Vec<u8>) -> Shelved {

@@ -4,6 +4,7 @@
 use super::record;
 use crate::account::Account;
 use crate::error::{ClientError, Result};
+use crate::replica::VaultReplica;
 use crate::rng;
 use crate::vault::Vault;
 use lockstep_engine::keyring::{HEAD_PIN_TYPE, HeadPinDoc};
@@ -11,24 +12,85 @@ use lockstep_engine::replica::{Policy, Replica as _};
 use lockstep_proto::api::vault::Vaults;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::device_log::Pin;
-use lockstep_proto::id::VaultId;
+use lockstep_proto::id::{DeviceId, VaultId};
+use std::collections::BTreeSet;
 
 const PIN_INTERVAL_SECONDS: u64 = 24 * 3600;
 
+/// A pin, and the device that says so; none: the device log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known {
+    pub(crate) pin: Pin,
+    pub(crate) by: Option<DeviceId>,
+}
+
+impl Known {
+    /// Who says so, and what can be done if it is not true.
+    pub(crate) fn blame(&self) -> String {
+        self.by.map(blame).unwrap_or_default()
+    }
+}
+
+/// Any device can write any pin: who can not believe one of them shuts that device out.
+fn blame(device: DeviceId) -> String {
+    let text = device.to_string();
+    let short = text.get(..8).unwrap_or(&text);
+    format!(
+        ". Device {text} pinned it. Should that device be stolen or faulty, and the server right: lockstep device \
+         revoke {short}. Where no device of the account is at hand: lockstep login --ignore-pins-of {short}, or \
+         lockstep recover --revoke-others"
+    )
+}
+
+/// The head pins that count: those of live devices, but for those that are not to be believed. What a revoked device
+/// pinned is replaced by the pins of its revocation.
+pub(crate) fn counting(keyring: &Vault, ignored: &BTreeSet<DeviceId>) -> Result<Vec<HeadPinDoc>> {
+    let log = keyring.device_log();
+    let mut docs = head_pins(keyring)?;
+    docs.retain(|doc| {
+        !ignored.contains(&doc.device)
+            && log.device(doc.device).is_some_and(|device| device.revoked.is_none())
+    });
+    Ok(docs)
+}
+
 impl Account {
-    /// Every pin that is known: of the device log and of the keyring.
-    pub(crate) fn pins(&self) -> Result<Vec<Pin>> {
-        let mut pins = self.keyring.device_log().pins().to_vec();
-        for doc in self.head_pins()? {
-            pins.extend(doc.heads);
-        }
-        let deleted = self.deleted_vaults()?;
-        pins.retain(|pin| !deleted.contains(&pin.vault));
-        Ok(pins)
+    /// What these devices say that they verified is not believed as long as this account is open: they are about to
+    /// be revoked.
+    pub fn ignore_pins_of(&mut self, devices: &[DeviceId]) {
+        self.ignored.extend(devices);
     }
 
-    fn head_pins(&self) -> Result<Vec<HeadPinDoc>> {
-        head_pins(&self.keyring)
+    /// Pins of a vault that what is held here does not satisfy, ascending: places that its chain does not pass
+    /// through, and that no repair gave up.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn unsatisfied_pins(&self, replica: &VaultReplica) -> Result<Vec<Pin>> {
+        let mut left = Vec::new();
+        for Known { pin, .. } in self.pins()? {
+            let is_met =
+                replica.commit_hash(pin.seq)? == Some(pin.head) || replica.is_abandoned(pin.seq, pin.head)?;
+            if pin.vault == replica.vault() && !is_met && !left.contains(&pin) {
+                left.push(pin);
+            }
+        }
+        // A repair that was followed and never came is one, too.
+        left.extend(replica.expected()?.map(|(seq, head)| Pin { vault: replica.vault(), seq, head }));
+        left.sort_unstable_by_key(|pin| (pin.seq, pin.head));
+        Ok(left)
+    }
+
+    /// Every pin that is known and counts: of the device log and of the keyring.
+    pub(crate) fn pins(&self) -> Result<Vec<Known>> {
+        let of_log = self.keyring.device_log().pins();
+        let mut pins: Vec<Known> = of_log.iter().map(|pin| Known { pin: *pin, by: None }).collect();
+        for doc in counting(&self.keyring, &self.ignored)? {
+            pins.extend(doc.heads.iter().map(|pin| Known { pin: *pin, by: Some(doc.device) }));
+        }
+        let deleted = self.deleted_vaults()?;
+        pins.retain(|known| !deleted.contains(&known.pin.vault));
+        Ok(pins)
     }
 
     /// Pulls the keyring, checks every pin against everything that is held, then pushes.
@@ -49,7 +111,8 @@ impl Account {
         // Only now: a server that is behind may show a device log that went another way, too.
         self.refresh_devices().await?;
         self.pull_keyring().await?;
-        check_log_pins(&self.keyring)?;
+        self.keep_first_keys().await?;
+        check_log_pins(&self.keyring, &self.ignored)?;
         self.drop_deleted(&unlisted)?;
         self.check_pins_of(&self.keyring, true)?;
         let keyring = self.keyring.setup.vault();
@@ -58,8 +121,8 @@ impl Account {
             if vault != keyring
                 && let Some(replica) = self.db.vault(vault, None)?
             {
-                for pin in pins.iter().filter(|pin| pin.vault == vault) {
-                    check_pin(&replica, pin, false)?;
+                for known in pins.iter().filter(|known| known.pin.vault == vault) {
+                    check_pin(&replica, known, false)?;
                 }
             }
         }
@@ -102,9 +165,17 @@ impl Account {
                 }
                 None => unlisted.push(vault),
                 // Unless a repair gives this very head up.
-                Some(info) if info.seq < head.tip.seq => self.pull_held(vault).await?,
+                Some(info) if info.seq < head.tip.seq => match self.follow_repair(vault).await {
+                    Err(ClientError::Fork(_)) => {
+                        return Err(ClientError::Rollback(format!(
+                            "{back}: vault {vault} ends at commit {}, this device verified commit {}",
+                            info.seq, head.tip.seq
+                        )));
+                    }
+                    other => other?,
+                },
                 Some(info) if info.seq == head.tip.seq && info.head != head.tip.hash => {
-                    self.heal_vault(vault)?.follow_repair().await?;
+                    self.follow_repair(vault).await?;
                 }
                 Some(_) => {}
             }
@@ -116,6 +187,14 @@ impl Account {
             }
         }
         Ok(unlisted)
+    }
+
+    /// Looks for a repair that gives the held head of a vault up. Keys that the keyring brings only then come later.
+    async fn follow_repair(&self, vault: VaultId) -> Result<()> {
+        match self.heal_vault(vault)?.follow_repair().await {
+            Err(ClientError::KeysBehind(_)) => Ok(()),
+            other => other.map(|_| ()),
+        }
     }
 
     /// Pulls a vault over what is held. What is wrong with this vault only is told when it is used.
@@ -136,8 +215,8 @@ impl Account {
     /// [`ClientError::Rollback`], [`ClientError::Fork`].
     pub fn check_pins_of(&self, vault: &Vault, pulled: bool) -> Result<()> {
         let id = vault.setup.vault();
-        for pin in self.pins()?.iter().filter(|pin| pin.vault == id) {
-            check_pin(&vault.replica, pin, pulled)?;
+        for known in self.pins()?.iter().filter(|known| known.pin.vault == id) {
+            check_pin(&vault.replica, known, pulled)?;
         }
         Ok(())
     }
@@ -155,7 +234,7 @@ impl Account {
                 heads.push(Pin { vault, seq: head.tip.seq, head: head.tip.hash });
             }
         }
-        let own = self.head_pins()?.into_iter().find(|doc| doc.device == self.device.id());
+        let own = head_pins(&self.keyring)?.into_iter().find(|doc| doc.device == self.device.id());
         let now = rng::now_utc();
         let is_due = own.is_none_or(|doc| {
             now.saturating_sub(doc.utc) >= PIN_INTERVAL_SECONDS
@@ -178,7 +257,7 @@ impl Account {
     }
 }
 
-/// Head pins that count: record name, document and envelope name the same device.
+/// Head pins as devices wrote them: record name, document and envelope name the same device.
 pub(crate) fn head_pins(keyring: &Vault) -> Result<Vec<HeadPinDoc>> {
     let mut found = Vec::new();
     for row in keyring.replica.list(HEAD_PIN_TYPE, None)? {
@@ -193,34 +272,43 @@ pub(crate) fn head_pins(keyring: &Vault) -> Result<Vec<HeadPinDoc>> {
 }
 
 /// The device log passes through every place of it that was pinned.
-pub(crate) fn check_log_pins(keyring: &Vault) -> Result<()> {
+pub(crate) fn check_log_pins(keyring: &Vault, ignored: &BTreeSet<DeviceId>) -> Result<()> {
     let log = keyring.device_log();
-    for doc in head_pins(keyring)? {
+    for doc in counting(keyring, ignored)? {
         match log.hash_at(doc.device_log_index) {
             Some(hash) if hash == doc.device_log_head => {}
-            Some(_) => return Err(ClientError::Fork("the device log is not the one that was pinned".into())),
+            Some(_) => {
+                return Err(ClientError::Fork(format!(
+                    "the device log is not the one that was pinned{}",
+                    blame(doc.device)
+                )));
+            }
             None => {
-                return Err(ClientError::Rollback(
-                    "the server went back in time: the device log is shorter than was pinned".into(),
-                ));
+                return Err(ClientError::Rollback(format!(
+                    "the server went back in time: the device log is shorter than was pinned{}",
+                    blame(doc.device)
+                )));
             }
         }
     }
     Ok(())
 }
 
-pub(crate) fn check_pin(replica: &crate::replica::VaultReplica, pin: &Pin, pulled: bool) -> Result<()> {
+pub(crate) fn check_pin(replica: &VaultReplica, known: &Known, pulled: bool) -> Result<()> {
+    let pin = known.pin;
     let vault = pin.vault;
     match replica.commit_hash(pin.seq)? {
         Some(hash) if hash == pin.head => Ok(()),
         _ if replica.is_abandoned(pin.seq, pin.head)? => Ok(()),
         Some(_) => Err(ClientError::Fork(format!(
-            "commit {} of vault {vault} is not the one that was pinned",
-            pin.seq
+            "commit {} of vault {vault} is not the one that was pinned{}",
+            pin.seq,
+            known.blame()
         ))),
         None if pulled => Err(ClientError::Rollback(format!(
-            "the server went back in time: vault {vault} ends before commit {}, which one of your devices verified",
-            pin.seq
+            "the server went back in time: vault {vault} ends before commit {}, which one of your devices verified{}",
+            pin.seq,
+            known.blame()
         ))),
         None => Ok(()),
     }

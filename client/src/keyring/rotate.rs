@@ -8,16 +8,22 @@ use crate::vault::Vault;
 use crate::{account, rng};
 use lockstep_client_crypto::account::KeyringKeys;
 use lockstep_client_crypto::secret::SecretKey;
+use lockstep_engine::engine::NextKey;
 use lockstep_engine::keyring::{VAULT_KEY_TYPE, VaultKeyDoc, vault_key_name};
 use lockstep_engine::replica::{Policy, Replica as _};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::cbor::{ByteArray, Wire as _};
+use lockstep_proto::chain::Tip;
+use lockstep_proto::commit::KIND_ROTATE;
 use lockstep_proto::id::{Epoch, VaultId};
 use lockstep_proto::key_header::VerifiedKeyHeader;
+use lockstep_proto::limits;
 use std::sync::Arc;
 
 /// Keys, device log and head may each move on while a sync runs; more often than this nobody's luck is so bad.
 const ROUNDS_MAX: usize = 16;
+/// Epochs after the present one that are looked at for one that is free.
+const NEAR_EPOCHS: usize = 256;
 
 impl Account {
     /// Brings the device log up to date; with it comes the key header, and the keyring's newest key.
@@ -30,7 +36,8 @@ impl Account {
         }
         let known = Arc::clone(self.keyring.device_log());
         let (log, _) = account::refresh_log(&self.api, &self.db, &known).await?;
-        if log.next_index() > known.next_index() {
+        // The keyring's engine may have fetched the log by itself: then it has not grown, and the keys are behind it.
+        if log.next_index() > known.next_index() || self.names.epoch() != log.keyring_epoch() {
             self.reload_keys()?;
         }
         Ok(())
@@ -93,10 +100,40 @@ impl Account {
                 Err(error) if error.code() == Some(Code::LogMoved) => {}
                 other => return other,
             }
-            Box::pin(self.sync_keyring()).await?;
-            self.reopen(vault)?;
+            self.take_new_keys(vault).await?;
         }
         Err(unsettled())
+    }
+
+    /// Pulls a vault; keys that came meanwhile are taken over on the way.
+    ///
+    /// # Errors
+    /// The pull's.
+    pub(crate) async fn pull_vault(&mut self, vault: &mut Vault) -> Result<()> {
+        for _ in 0..ROUNDS_MAX {
+            match vault.pull().await {
+                Err(ClientError::KeysBehind(_)) => self.take_new_keys(vault).await?,
+                other => return other.map(|_| ()),
+            }
+        }
+        Err(unsettled())
+    }
+
+    /// Opens a vault again with the keys that the keyring has by now. A key is in the keyring before any commit is
+    /// under it: one that is still not there does not exist, and its commits are taken unread, so that whoever wrote
+    /// them can be revoked.
+    async fn take_new_keys(&mut self, vault: &mut Vault) -> Result<()> {
+        let seen = vault.replica.head()?.map(|head| head.tip);
+        Box::pin(self.sync_keyring()).await?;
+        self.reopen(vault)?;
+        let Some(tip) = seen.filter(|tip| !vault.setup.keys.has_epoch(tip.epoch)) else { return Ok(()) };
+        let log = self.keyring.device_log();
+        let last = log.next_index().saturating_sub(1);
+        if vault.setup.unreadable == Some(tip.epoch) && !tip.needs_rotation(&**log, last) {
+            return Err(keyless(vault, &tip)?);
+        }
+        vault.take_unreadable(tip.epoch);
+        Ok(())
     }
 
     /// Sends what is pending in a vault that was synced before; if a device was revoked meanwhile, under a key that
@@ -122,7 +159,11 @@ impl Account {
 
     /// Opens a vault again with the keys that the keyring has now.
     fn reopen(&self, vault: &mut Vault) -> Result<()> {
+        let unreadable = vault.setup.unreadable;
         *vault = self.open_held(vault.setup.vault())?;
+        if let Some(epoch) = unreadable {
+            vault.take_unreadable(epoch);
+        }
         Ok(())
     }
 
@@ -142,28 +183,51 @@ impl Account {
         self.reopen(vault)
     }
 
-    /// An epoch after `current` whose key was written to the keyring under the keyring's own newest key: whoever was
-    /// revoked before that can not have read it.
-    pub(super) fn next_key(&self, vault: VaultId, current: Epoch) -> Result<Option<Epoch>> {
-        let newest = self.names.epoch();
-        let fresh = |key: &HeldKey| key.doc.epoch > current && key.sealed_in == newest;
-        Ok(self.held_keys(vault)?.into_iter().find(fresh).map(|key| key.doc.epoch))
+    /// A key after `current` that was made for the keyring's epoch of now, and written under it: whoever was revoked
+    /// before that can not have read it, nor an earlier envelope of it.
+    pub(super) fn next_key(&self, vault: VaultId, current: Epoch) -> Result<Option<NextKey>> {
+        let fresh_for = self.keyring.device_log().keyring_epoch();
+        let fresh = |key: &HeldKey| {
+            is_next(current, key.doc.epoch) && (key.doc.made_in, key.sealed_in) == (fresh_for, fresh_for)
+        };
+        let key = self.held_keys(vault)?.into_iter().find(fresh);
+        Ok(key.map(|key| NextKey { epoch: key.doc.epoch, fresh_for }))
     }
 
     async fn make_key(&mut self, vault: VaultId, current: Epoch) -> Result<()> {
         let keys = self.held_keys(vault)?;
-        let newest = keys.iter().map(|key| key.doc.epoch).max().unwrap_or(current).max(current);
-        let first = keys.into_iter().find(|key| key.doc.epoch == Epoch::new(1));
-        let first = first.ok_or_else(|| super::changed_key(vault))?.doc;
-        let mut generator = rng::system();
-        let doc = VaultKeyDoc {
-            epoch: newest.next(),
-            key: ByteArray(*SecretKey::generate(&mut generator).expose()),
-            ..first
+        let first = super::first_of(vault, &keys)?.doc.clone();
+        let made_in = self.keyring.device_log().keyring_epoch();
+        // An earlier try may wait to be sent.
+        let waits = |key: &HeldKey| {
+            is_next(current, key.doc.epoch) && (key.doc.made_in, key.sealed_in) == (made_in, Epoch::new(0))
         };
-        let name = vault_key_name(vault, doc.epoch);
-        self.keyring.put(vec![record(VAULT_KEY_TYPE, name, doc.encode(), Policy::AdoptCommitted)]).await?;
+        if !keys.iter().any(waits) {
+            let epoch = self.free_epoch(vault, current)?;
+            let key = ByteArray(*SecretKey::generate(&mut rng::system()).expose());
+            let name = vault_key_name(vault, epoch);
+            let doc = VaultKeyDoc { epoch, key, made_in, ..first };
+            self.keyring
+                .put(vec![record(VAULT_KEY_TYPE, name, doc.encode(), Policy::AdoptCommitted)])
+                .await?;
+        }
         Box::pin(self.sync_keyring()).await
+    }
+
+    /// The next epoch of which nobody wrote a key, good or not. Somebody may have filled up the nearest ones: then any
+    /// further on.
+    fn free_epoch(&self, vault: VaultId, current: Epoch) -> Result<Epoch> {
+        let mut epoch = current;
+        for _ in 0..NEAR_EPOCHS {
+            epoch = epoch.next();
+            let record = self.key_record(vault, epoch);
+            let replica = &self.keyring.replica;
+            if replica.record(record)?.is_none() && replica.pending_of(record)?.is_empty() {
+                return Ok(epoch);
+            }
+        }
+        let further = u64::from(u32::from_be_bytes(rng::bytes()) >> 1);
+        Ok(Epoch::new(epoch.next().value().saturating_add(further)))
     }
 
     /// What a revoked device wrote beyond its pins, and this device took before it knew of the revocation.
@@ -179,6 +243,30 @@ impl Account {
             ))),
         }
     }
+}
+
+/// Whether a vault can go on from one epoch to another.
+fn is_next(current: Epoch, next: Epoch) -> bool {
+    let step = next.value().checked_sub(current.value());
+    step.is_some_and(|step| step > 0 && step <= limits::EPOCH_STEP_MAX)
+}
+
+/// Says who began an epoch whose key is not in the keyring.
+fn keyless(vault: &Vault, tip: &Tip) -> Result<ClientError> {
+    let mut commit = late::commit_at(&vault.replica, tip.seq)?.0;
+    while commit.kind != KIND_ROTATE {
+        let Some(previous) = commit.seq.previous() else { break };
+        commit = late::commit_at(&vault.replica, previous)?.0;
+    }
+    Ok(ClientError::Damaged(format!(
+        "commit {} of vault {} begins key epoch {}, whose key its author did not write to the keyring; nothing can \
+         be written to the vault until device {} is revoked: lockstep device revoke {}",
+        commit.seq,
+        vault.setup.vault(),
+        tip.epoch,
+        commit.device,
+        commit.device
+    )))
 }
 
 /// Opens the keyring's keys with this device's own.

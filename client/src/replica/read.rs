@@ -69,6 +69,11 @@ fn decode_tip(bytes: &[u8]) -> Result<Tip> {
     Ok(Tip { vault, seq, hash, epoch, device_log_index, vault_log_index, vault_log_head, rotated_at, state })
 }
 
+/// A place of a chain as stored.
+pub(super) fn encode_place(place: &(Seq, Digest)) -> Vec<u8> {
+    encode(place)
+}
+
 type SealedFields = (OperationId, RecordId, Revision, Bytes);
 
 pub(super) fn encode_in_flight(in_flight: &InFlight) -> Vec<u8> {
@@ -280,6 +285,21 @@ impl Replica for VaultReplica {
 
     fn pending_of(&self, record: RecordId) -> Result<Vec<PendingRow>> {
         self.pending_where("vault = ?1 AND record = ?2 ORDER BY id", params![self.key, record.as_bytes()])
+    }
+
+    fn abandoned(&self, seq: Seq, hash: Digest) -> Result<bool> {
+        self.is_abandoned(seq, hash).map_err(EngineError::replica)
+    }
+
+    fn expected(&self) -> Result<Option<(Seq, Digest)>> {
+        let mut statement = self
+            .db
+            .connection()
+            .prepare_cached("SELECT expected FROM vault WHERE id = ?1")
+            .map_err(failed)?;
+        let bytes: Option<Vec<u8>> = statement.query_row([self.key], |row| row.get(0)).map_err(failed)?;
+        let place = |bytes: Vec<u8>| decode_local(&bytes).ok_or_else(|| damaged("an expected repair"));
+        bytes.map(place).transpose()
     }
 
     fn in_flight(&self) -> Result<Option<InFlight>> {

@@ -12,6 +12,8 @@ const STEPS: &[&str] = &[
     "ALTER TABLE pending ADD COLUMN unpin_seq INTEGER",
     // What repairs abandon and leave aside.
     include_str!("repairs.sql"),
+    // A repair that was followed and has to come: seq and hash.
+    "ALTER TABLE vault ADD COLUMN expected BLOB",
 ];
 
 fn version(connection: &Connection) -> Result<usize> {

@@ -1,7 +1,7 @@
 //! Carrying out the engine's writes: all operations of one effect in one transaction.
 
 use super::VaultReplica;
-use super::read::{encode_in_flight, encode_tip, pending_place, sql};
+use super::read::{encode_in_flight, encode_place, encode_tip, pending_place, sql};
 use crate::error::Result;
 use lockstep_engine::replica::{
     Base, EnvelopeSource, IndexInfo, PendingRow, Pinning, Policy, RecordRow, WriteOp,
@@ -81,6 +81,10 @@ impl VaultReplica {
             WriteOp::Abandon(seq, hash) => run(
                 "INSERT OR IGNORE INTO abandoned (vault, seq, hash) VALUES (?1, ?2, ?3)",
                 params![self.key, sql(seq.value()), hash.as_bytes()],
+            ),
+            WriteOp::SetExpected(place) => run(
+                "UPDATE vault SET expected = ?2 WHERE id = ?1",
+                params![self.key, place.as_ref().map(encode_place)],
             ),
             WriteOp::ClearStaged => run("DELETE FROM staged WHERE vault = ?1", params![self.key]),
             WriteOp::SetHead(head) => run(

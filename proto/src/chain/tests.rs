@@ -44,6 +44,10 @@ impl Authors for Log {
     fn last_revocation(&self, index: u64) -> Option<u64> {
         (index >= 2).then_some(2)
     }
+
+    fn keyring_epoch(&self, index: u64) -> Epoch {
+        Epoch::new(1 + u64::from(index >= 2))
+    }
 }
 
 fn tip(rotated_at: u64) -> Tip {
@@ -175,9 +179,53 @@ fn a_rotation_begins_a_later_epoch() {
     }
     let (commit, entry) = rotation(LEAVES, 3, 4);
     refused(judge_rotation(&log, commit, &entry), "not an enrolled device");
-    // One that does not know of the revocation does not count as one for it.
+}
+
+#[test]
+fn without_a_revocation_no_epoch_begins() {
+    let log = Log { pin: Some(0) };
+    // It does not know of the revocation; another one was for it.
     let (commit, entry) = rotation(STAYS, 1, 4);
-    assert!(judge_rotation(&log, commit, &entry).unwrap().needs_rotation(&log, 3));
+    refused(judge_rotation(&log, commit, &entry), "although no device was revoked");
+    let (commit, _) = rotation(STAYS, 3, 4);
+    for rotated_at in [2, 3] {
+        refused(judge(&tip(rotated_at), &log, &commit), "although no device was revoked");
+    }
+}
+
+#[test]
+fn an_epoch_is_not_far_beyond_the_last_one() {
+    let log = Log { pin: Some(0) };
+    let now = tip(0).epoch.value();
+    let (commit, entry) = rotation(STAYS, 3, now + limits::EPOCH_STEP_MAX);
+    judge_rotation(&log, commit, &entry).expect("as far as it goes");
+    for epoch in [now + limits::EPOCH_STEP_MAX + 1, u64::MAX] {
+        let (commit, entry) = rotation(STAYS, 3, epoch);
+        refused(judge_rotation(&log, commit, &entry), "too far beyond");
+    }
+}
+
+#[test]
+fn the_keyring_has_the_epoch_of_the_log_that_its_rotation_names() {
+    let log = Log { pin: Some(0) };
+    let identity = public(STAYS);
+    let vault = keyring_vault_id(&identity.to_bytes());
+    let before = Tip { vault, epoch: Epoch::new(1), ..tip(0) };
+    for epoch in 2..5 {
+        let (mut commit, mut entry) = rotation(STAYS, 3, epoch);
+        (commit.vault, entry.vault) = (vault, vault);
+        let signed = sign(label::VAULT_LOG_ENTRY, commit.device, entry.encode());
+        commit.vault_log_head = VaultLogEntry::hash_of(&signed.bytes.0);
+        let changes = Changes(vec![Change::Rotate(Box::new(signed))]);
+        let verified = judge(&before, &log, &commit).unwrap();
+        let owner = Owner { account: ACCOUNT, identity: &identity };
+        let judged =
+            verify_kind(&before, owner, &log, &verified, &changes).map_err(|error| error.to_string());
+        match epoch {
+            2 => judged.expect("one revocation"),
+            _ => refused(judged, "one more than there are revocations"),
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{DeviceLogEntry, Enrol, KIND_ENROL, KIND_REVOKE, KeysChanged, Pin, Revoke, SealedName};
 use crate::cbor::{ByteArray, CodecError, Wire};
 use crate::hash::Digest;
-use crate::id::{AccountId, DeviceId, Seq, VaultId};
+use crate::id::{AccountId, DeviceId, Epoch, Seq, VaultId};
 use crate::key_header::{KeyHeader, VerifiedKeyHeader};
 use crate::sign::{PublicKey, SignatureError, Signed};
 use crate::{label, limits};
@@ -228,8 +228,7 @@ impl DeviceLog {
                 rule: "it does not seal to exactly the enrolled devices",
             });
         }
-        let revocations = u64::try_from(self.revocations.len()).unwrap_or(u64::MAX);
-        if revocations.checked_add(1) != Some(header.keyring.epoch.value()) {
+        if header.keyring.epoch != self.keyring_epoch() {
             return Err(DeviceLogError::KeyHeader {
                 rule: "its keyring has one epoch more than there are revocations",
             });
@@ -275,6 +274,17 @@ impl DeviceLog {
     /// The last revocation at or before an entry: whoever has seen it writes under keys made after it.
     pub fn last_revocation(&self, index: u64) -> Option<u64> {
         self.revocations.iter().rev().copied().find(|revoked| *revoked <= index)
+    }
+
+    /// The keyring's epoch as of an entry: one more than there are revocations at or before it.
+    pub fn keyring_epoch_at(&self, index: u64) -> Epoch {
+        let revocations = self.revocations.iter().filter(|revoked| **revoked <= index).count();
+        Epoch::new(u64::try_from(revocations).unwrap_or(u64::MAX)).next()
+    }
+
+    /// The keyring's epoch as of the last entry.
+    pub fn keyring_epoch(&self) -> Epoch {
+        self.keyring_epoch_at(self.next_index())
     }
 
     /// A device, live or revoked.

@@ -201,3 +201,38 @@ pub(super) async fn a_deleted_account_is_gone_and_its_name_is_free(store: AnySto
     assert_eq!(store.devices(account, 0, 10).await.unwrap().unwrap().total, 1);
     assert_eq!(store.vaults(account).await.unwrap()[0].seq, Seq::new(0));
 }
+
+pub(super) async fn no_session_begins_for_a_revoked_device(store: AnyStore) {
+    let (home, second, entry) = with_second(&store).await;
+    let row = session_of(&home.world, second.keys.id(), 1);
+    store.put_session(row).await.unwrap();
+    let revocation = revocation(&home.world, &entry, second.keys.id(), pins(&home).await);
+    store.add_entry(revocation, SignInChange::default()).await.unwrap();
+    let late = session_of(&home.world, second.keys.id(), 2);
+    refused(store.put_session(late).await, Code::Unauthenticated);
+    assert!(store.sessions(home.world.account, 50).await.unwrap().is_empty());
+    store.put_session(session_of(&home.world, home.world.author.keys.id(), 3)).await.unwrap();
+}
+
+/// Of a commit and its device's revocation whose pins do not know of it one is taken, whatever the order.
+pub(super) async fn commits_and_their_devices_revocation_do_not_cross(store: AnyStore) {
+    for seed in 0..8 {
+        let mut home = Home::new(&store, seed).await;
+        let (second, entry) = home.world.second(10 + seed);
+        store.add_entry(entry.clone(), SignInChange::default()).await.unwrap();
+        let revocation = revocation(&home.world, &entry, second.keys.id(), pins(&home).await);
+        let commit = home.chain.draft(&second, &[put(1)]).prepare(&second);
+        let (account, key) = (home.world.account, home.key);
+        let (committing, revoking) = (std::sync::Arc::clone(&store), std::sync::Arc::clone(&store));
+        let tasks = (
+            tokio::spawn(async move { committing.apply_commit(account, key, commit).await }),
+            tokio::spawn(async move { revoking.add_entry(revocation, SignInChange::default()).await }),
+        );
+        let (committed, revoked) = (tasks.0.await.unwrap(), tasks.1.await.unwrap());
+        assert_ne!(committed.is_ok(), revoked.is_ok(), "{committed:?} {revoked:?}");
+        match revoked {
+            Ok(()) => refused(committed, Code::LogMoved),
+            Err(error) => refused::<()>(Err(error), Code::HeadMoved),
+        }
+    }
+}

@@ -40,7 +40,7 @@ fn birth_bytes(birth: &NewVault) -> u64 {
 
 impl Home {
     /// A vault that is not the keyring, which has the reserve.
-    async fn plain(store: &AnyStore, seed: u64) -> Self {
+    pub(super) async fn plain(store: &AnyStore, seed: u64) -> Self {
         let home = Self::new(store, seed).await;
         let birth = home.world.birth(VAULT, 1);
         let chain = Chain::new(birth.tip.clone(), seed);
@@ -49,7 +49,7 @@ impl Home {
         Self { vault: VAULT, key, chain, ..home }
     }
 
-    async fn used(&self) -> u64 {
+    pub(super) async fn used(&self) -> u64 {
         let usage = self.store.usage(self.world.account).await.unwrap().unwrap();
         assert_eq!(self.store.check_usage(false).await.unwrap(), [], "what is kept is what is there");
         usage.used
@@ -61,7 +61,7 @@ impl Home {
     }
 
     /// Leaves room for so many bytes.
-    async fn leave(&self, bytes: u64) {
+    pub(super) async fn leave(&self, bytes: u64) {
         self.set_quota(self.used().await + bytes).await;
     }
 
@@ -71,7 +71,7 @@ impl Home {
         signed_bytes(&push.commit) + push.changes.0.len() as u64 + envelopes
     }
 
-    async fn collect(&self, now: u64) {
+    pub(super) async fn collect(&self, now: u64) {
         for segment in self.store.collect(now, GRACE).await.unwrap() {
             self.store.forget_segment(segment).await.unwrap();
         }

@@ -178,6 +178,7 @@ struct Claimed {
     revoked: bool,
     last: Option<Seq>,
     last_revocation: Option<u64>,
+    keyring_epoch: Epoch,
 }
 
 impl Authors for Claimed {
@@ -196,6 +197,10 @@ impl Authors for Claimed {
     fn last_revocation(&self, _index: u64) -> Option<u64> {
         self.last_revocation
     }
+
+    fn keyring_epoch(&self, _index: u64) -> Epoch {
+        self.keyring_epoch
+    }
 }
 
 async fn authors(c: &mut SqliteConnection, account: AccountId, push: &PreparedCommit) -> Result<Claimed> {
@@ -203,7 +208,8 @@ async fn authors(c: &mut SqliteConnection, account: AccountId, push: &PreparedCo
     let row = sqlx::query(
         "SELECT l.hash, d.sign_key, d.revoked_at, p.seq,
                 (SELECT max(r.revoked_at) FROM device r WHERE r.account = ?2 AND r.revoked_at <= ?3),
-                (SELECT max(r.revoked_at) FROM device r WHERE r.account = ?2)
+                (SELECT max(r.revoked_at) FROM device r WHERE r.account = ?2),
+                (SELECT count(*) FROM device r WHERE r.account = ?2 AND r.revoked_at <= ?3)
          FROM device_log l
          LEFT JOIN device d ON d.account = l.account AND d.device = ?1 AND d.enrolled_at <= l.position
          LEFT JOIN device_pin p ON p.account = l.account AND p.device = ?1 AND p.vault = ?4
@@ -216,8 +222,16 @@ async fn authors(c: &mut SqliteConnection, account: AccountId, push: &PreparedCo
     .fetch_optional(c)
     .await
     .map_err(failed)?;
-    let none =
-        Claimed { index, hash: None, device, key: None, revoked: false, last: None, last_revocation: None };
+    let none = Claimed {
+        index,
+        hash: None,
+        device,
+        key: None,
+        revoked: false,
+        last: None,
+        last_revocation: None,
+        keyring_epoch: Epoch::new(1),
+    };
     let Some(row) = row else { return Ok(none) };
     let revoked_at = maybe(&row, 2)?;
     let (last_revocation, newest) = (maybe(&row, 4)?, maybe(&row, 5)?);
@@ -237,6 +251,7 @@ async fn authors(c: &mut SqliteConnection, account: AccountId, push: &PreparedCo
         revoked: revoked_at.is_some(),
         last,
         last_revocation,
+        keyring_epoch: Epoch::new(number(&row, 6)?).next(),
         ..none
     })
 }

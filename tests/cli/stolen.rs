@@ -1,0 +1,199 @@
+//! A stolen device that is not revoked yet writes what it likes to the keyring: it deletes nothing, and can not keep
+//! its owner from shutting it out.
+
+use crate::life::recover;
+use crate::program::Done;
+use crate::revoke::{id_of, login_as, revoke};
+use crate::revoked_keys::{device_log, header};
+use crate::world::{Device, World};
+use lockstep_client_crypto::account::KeyringKeys;
+use lockstep_client_crypto::content::{Content, Hlc};
+use lockstep_client_crypto::device::DeviceKeys;
+use lockstep_client_crypto::local::LocalKeys;
+use lockstep_client_crypto::vault::VaultKeys;
+use lockstep_engine::keyring::{HEAD_PIN_TYPE, HeadPinDoc, VAULT_TYPE, VaultDoc};
+use lockstep_proto::Digest;
+use lockstep_proto::cbor::{ByteArray, Wire as _};
+use lockstep_proto::device_log::Pin;
+use lockstep_proto::id::{OperationId, Revision, Seq, VaultId};
+use lockstep_proto::vault_log::keyring_vault_id;
+use rand::SeedableRng as _;
+use rusqlite::{OptionalExtension as _, params};
+
+fn keys_of(device: &Device) -> DeviceKeys {
+    DeviceKeys::from_bytes(&std::fs::read(device.home.join("device")).unwrap()).unwrap()
+}
+
+fn keyring_of(world: &World) -> VaultId {
+    keyring_vault_id(&header(&world.server.database()).identity().to_bytes())
+}
+
+fn files_of(device: &Device) -> VaultId {
+    let listed = device.ok(&["--json", "vault", "list"]).json();
+    let files = listed.as_array().unwrap().iter().find(|entry| entry["name"] == "files").unwrap();
+    files["vault"].as_str().unwrap().parse().unwrap()
+}
+
+/// Commits of a vault at the server.
+fn commits(world: &World, vault: VaultId) -> i64 {
+    let text = "SELECT count(*) FROM commit_header c JOIN vault v ON v.id = c.vault WHERE v.vault = ?1";
+    world.server.database().query_row(text, [&vault.as_bytes()[..]], |row| row.get(0)).unwrap()
+}
+
+/// The device writes a record to the keyring as a program of its thief's would: durable at the server in the end.
+fn forge(world: &World, device: &Device, record_type: &str, name: &[u8], document: Vec<u8>) {
+    let own = keys_of(device);
+    let keyring = keyring_of(world);
+    let opened = KeyringKeys::open_as_device(&header(&world.server.database()), &own).unwrap();
+    let record = VaultKeys::new(keyring, &opened.vault_secret()).record_id(record_type, name);
+    let before = commits(world, keyring);
+    let operation = OperationId::from_bytes([before as u8; 16]);
+    let content = Content {
+        record_type: record_type.into(),
+        name: name.to_vec().into(),
+        schema: 1,
+        codec: 0,
+        hlc: Hlc { utc_ms: 1, counter: 0 },
+        operation,
+        base_revision: Revision::new(0),
+        conflict_of: Vec::new().into(),
+        document: document.into(),
+        blobs: Vec::new(),
+        manifest: (),
+    };
+    let database = rusqlite::Connection::open(device.home.join("replica.sqlite")).unwrap();
+    let text = "SELECT id FROM vault WHERE vault = ?1";
+    let vault: i64 = database.query_row(text, [&keyring.as_bytes()[..]], |row| row.get(0)).unwrap();
+    let text = "SELECT revision FROM record WHERE vault = ?1 AND record = ?2";
+    let revision = database.query_row(text, params![vault, record.as_bytes()], |row| row.get::<_, i64>(0));
+    let place = [&b"pending"[..], keyring.as_bytes(), operation.as_bytes()].concat();
+    let mut rng = rand::rngs::ChaCha20Rng::from_seed([before as u8; 32]);
+    let sealed = LocalKeys::new(own.index_key()).seal_row(&place, &content.encode(), &mut rng);
+    let text = "INSERT INTO pending (vault, operation, record, kind, base_revision, policy, pin, content)
+                VALUES (?1, ?2, ?3, 1, ?4, 2, 0, ?5)";
+    let base = revision.optional().unwrap().unwrap_or(0);
+    let row = params![vault, operation.as_bytes(), record.as_bytes(), base, sealed];
+    assert_eq!(database.execute(text, row).unwrap(), 1);
+    drop(database);
+    device.run(&["status"]);
+    assert_eq!(commits(world, keyring), before + 1, "nothing was forged");
+}
+
+fn mark(world: &World, device: &Device, vault: VaultId, signature: Option<[u8; 64]>) {
+    let doc = VaultDoc { vault, name: "files".into(), deleted_utc: 1, deletion: signature.map(ByteArray) };
+    forge(world, device, VAULT_TYPE, vault.as_bytes(), doc.encode());
+}
+
+/// A head pin of the device over what is not there.
+fn pin(world: &World, device: &Device, pins: Vec<Pin>, log: Option<(u64, Digest)>) {
+    let own = keys_of(device).id();
+    let database = world.server.database();
+    let known = device_log(&database, *header(&database).identity());
+    let (device_log_index, device_log_head) = log.unwrap_or((known.next_index() - 1, known.head()));
+    let doc = HeadPinDoc { device: own, utc: 1, device_log_index, device_log_head, heads: pins };
+    forge(world, device, HEAD_PIN_TYPE, own.as_bytes(), doc.encode());
+}
+
+#[test]
+fn a_mark_without_the_identitys_word_deletes_nothing() {
+    let world = World::new();
+    let a = world.signup("a");
+    a.put("n", "1").ok();
+    let thief = login_as(&world, "thief");
+    assert_eq!(thief.get("n"), "1");
+    let (files, keyring) = (files_of(&a), keyring_of(&world));
+    mark(&world, &thief, files, None);
+    mark(&world, &thief, keyring, Some([7; 64]));
+    assert_eq!(a.get("n"), "1");
+    mark(&world, &thief, files, Some([7; 64]));
+    // The server joins in and hides the vault.
+    let hidden = VaultId::from_bytes([9; 16]);
+    let rename = |from: VaultId, to: VaultId| {
+        let text = "UPDATE vault SET vault = ?2 WHERE vault = ?1";
+        let row = params![from.as_bytes(), to.as_bytes()];
+        assert_eq!(world.server.database().execute(text, row).unwrap(), 1);
+    };
+    rename(files, hidden);
+    for _ in 0..2 {
+        a.run(&["status"]).ends(6, &["does not list vault"]);
+    }
+    rename(hidden, files);
+    assert_eq!(a.get("n"), "1");
+    // The owner's answer to a stolen device is no harm either.
+    revoke(&world, &a, "thief").ok();
+    assert!(commits(&world, files) > 0);
+    assert_eq!(a.get("n"), "1");
+    assert_eq!(login_as(&world, "b").get("n"), "1");
+    // Who means it deletes it all the same.
+    let passphrase = world.text("passphrase");
+    a.ok(&["vault", "delete", "files", "--yes", "--passphrase-file", &passphrase]);
+    assert_eq!(commits(&world, files), 0);
+    a.ok(&["status"]);
+}
+
+fn ignoring(world: &World, name: &str, id: &str) -> Done {
+    world.device(name).run(&[
+        "login",
+        "--name",
+        crate::world::NAME,
+        "--passphrase-file",
+        &world.text("passphrase"),
+        "--ignore-pins-of",
+        id,
+    ])
+}
+
+/// Whatever a device says that it verified: its owner is told which one it is, and shuts it out.
+#[test]
+fn a_device_that_pins_what_is_not_there_is_named_and_revoked() {
+    let world = World::new();
+    let a = world.signup("a");
+    a.put("n", "1").ok();
+    let (files, keyring) = (files_of(&a), keyring_of(&world));
+    let other = Digest::from_bytes([7; 32]);
+    let beyond = Pin { vault: files, seq: Seq::new(1_000_000), head: other };
+    let forked = Pin { vault: keyring, seq: Seq::new(1), head: other };
+    let cases: [(Vec<Pin>, Option<(u64, Digest)>); 4] = [
+        (vec![beyond], None),
+        (vec![forked], None),
+        (vec![], Some((1000, other))),
+        (vec![], Some((0, other))),
+    ];
+    for (number, (pins, log)) in cases.into_iter().enumerate() {
+        let thief = login_as(&world, &format!("thief-{number}"));
+        thief.get("n");
+        let id = id_of(&thief);
+        pin(&world, &thief, pins.clone(), log);
+        let needle = format!("lockstep device revoke {}", &id[..8]);
+        if pins.iter().all(|pin| pin.vault == keyring) {
+            a.run(&["status"]).ends(6, &[&id, &needle]);
+            world.device(&format!("no-{number}")).try_login(&world.text("passphrase")).ends(6, &[&id[..8]]);
+        } else {
+            a.run(&["record", "get", "--type", "note", "--id", "n"]).ends(6, &[&id, &needle]);
+        }
+        ignoring(&world, &format!("x-{number}"), "ffff").ends(2, &["beginning"]);
+        ignoring(&world, &format!("in-{number}"), &id[..8]).ok();
+        let by = world.device(&format!("in-{number}"));
+        let by = if number % 2 == 0 { &a } else { &by };
+        revoke(&world, by, &format!("thief-{number}")).ok();
+        assert_eq!(a.get("n"), "1");
+        a.ok(&["status"]);
+        assert_eq!(world.login(&format!("after-{number}")).get("n"), "1");
+    }
+}
+
+#[test]
+fn a_recovery_that_revokes_all_others_does_not_ask_them() {
+    let world = World::new();
+    let a = world.signup("a");
+    a.put("n", "1").ok();
+    let thief = login_as(&world, "thief");
+    pin(&world, &thief, vec![], Some((1000, Digest::from_bytes([7; 32]))));
+    let id = id_of(&thief);
+    recover(&world, "b", "kit", "kit-2", &["--keep-others"]).ends(6, &[&id, "--revoke-others"]);
+    recover(&world, "b", "kit", "kit-3", &["--revoke-others"]).ok();
+    let b = world.device("b");
+    assert_eq!(b.get("n"), "1");
+    b.ok(&["status"]);
+    thief.run(&["status"]).ends(5, &["revoked"]);
+}
