@@ -109,9 +109,9 @@ fn a_mark_without_the_identitys_word_deletes_nothing() {
     // The server joins in and hides the vault.
     let hidden = VaultId::from_bytes([9; 16]);
     let rename = |from: VaultId, to: VaultId| {
-        let text = "UPDATE vault SET vault = ?2 WHERE vault = ?1";
-        let row = params![from.as_bytes(), to.as_bytes()];
-        assert_eq!(world.server.database().execute(text, row).unwrap(), 1);
+        let (from, to) = (world.server.literal(from.as_bytes()), world.server.literal(to.as_bytes()));
+        let text = format!("UPDATE vault SET vault = {to} WHERE vault = {from}");
+        assert_eq!(world.server.change(&text), 1);
     };
     rename(files, hidden);
     for _ in 0..2 {
