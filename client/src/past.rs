@@ -75,15 +75,16 @@ impl Vault {
     }
 
     /// Whether the versions in force after a commit, as held here, give the state digest that its author signed
-    /// (PROTOCOL.md section 6.2). Asks the server for nothing.
+    /// (PROTOCOL.md section 6.2); the newest ones, too. Asks the server for nothing.
     ///
     /// # Errors
     /// [`ClientError::Damaged`] if a version is missing, was changed or is one too many; [`ClientError::NotFound`] if a
     /// repair went back over the commit.
     pub fn check_state_as_of(&self, seq: Seq) -> Result<()> {
         let head = self.replica.head()?.ok_or_else(|| damaged(&"the vault has no head"))?;
+        self.check_state()?;
         if seq == head.tip.seq {
-            return self.check_state();
+            return Ok(());
         }
         let Err(error) = self.check_signed(seq) else { return Ok(()) };
         let skipped = skipped(&self.replica)?;

@@ -20,6 +20,9 @@ use lockstep_proto::vault_log::keyring_vault_id;
 use rand::SeedableRng as _;
 use rusqlite::{OptionalExtension as _, params};
 
+/// Pins, and a place of the device log.
+type Case = (Vec<Pin>, Option<(u64, Digest)>);
+
 fn keys_of(device: &Device) -> DeviceKeys {
     DeviceKeys::from_bytes(&std::fs::read(device.home.join("device")).unwrap()).unwrap()
 }
@@ -47,7 +50,7 @@ fn forge(world: &World, device: &Device, record_type: &str, name: &[u8], documen
     let opened = KeyringKeys::open_as_device(&header(&world.server.database()), &own).unwrap();
     let record = VaultKeys::new(keyring, &opened.vault_secret()).record_id(record_type, name);
     let before = commits(world, keyring);
-    let operation = OperationId::from_bytes([before as u8; 16]);
+    let operation = OperationId::from_bytes([before.to_le_bytes()[0]; 16]);
     let content = Content {
         record_type: record_type.into(),
         name: name.to_vec().into(),
@@ -67,7 +70,7 @@ fn forge(world: &World, device: &Device, record_type: &str, name: &[u8], documen
     let text = "SELECT revision FROM record WHERE vault = ?1 AND record = ?2";
     let revision = database.query_row(text, params![vault, record.as_bytes()], |row| row.get::<_, i64>(0));
     let place = [&b"pending"[..], keyring.as_bytes(), operation.as_bytes()].concat();
-    let mut rng = rand::rngs::ChaCha20Rng::from_seed([before as u8; 32]);
+    let mut rng = rand::rngs::ChaCha20Rng::from_seed([before.to_le_bytes()[0]; 32]);
     let sealed = LocalKeys::new(own.index_key()).seal_row(&place, &content.encode(), &mut rng);
     let text = "INSERT INTO pending (vault, operation, record, kind, base_revision, policy, pin, content)
                 VALUES (?1, ?2, ?3, 1, ?4, 2, 0, ?5)";
@@ -109,7 +112,7 @@ fn a_mark_without_the_identitys_word_deletes_nothing() {
     // The server joins in and hides the vault.
     let hidden = VaultId::from_bytes([9; 16]);
     let rename = |from: VaultId, to: VaultId| {
-        let (from, to) = (world.server.literal(from.as_bytes()), world.server.literal(to.as_bytes()));
+        let [from, to] = [from, to].map(|vault| world.server.literal(vault.as_bytes()));
         let text = format!("UPDATE vault SET vault = {to} WHERE vault = {from}");
         assert_eq!(world.server.change(&text), 1);
     };
@@ -153,7 +156,7 @@ fn a_device_that_pins_what_is_not_there_is_named_and_revoked() {
     let other = Digest::from_bytes([7; 32]);
     let beyond = Pin { vault: files, seq: Seq::new(1_000_000), head: other };
     let forked = Pin { vault: keyring, seq: Seq::new(1), head: other };
-    let cases: [(Vec<Pin>, Option<(u64, Digest)>); 4] = [
+    let cases: [Case; 4] = [
         (vec![beyond], None),
         (vec![forked], None),
         (vec![], Some((1000, other))),

@@ -9,12 +9,15 @@ use crate::world::{bytes_of, rng};
 use lockstep_client_crypto::opaque;
 use lockstep_client_crypto::passphrase::Passphrase;
 use lockstep_proto::Digest;
-use lockstep_proto::api::account::{EnrolDevice, OpaqueStart, Recover};
-use lockstep_proto::api::auth::{
-    Authorised, DeviceLoginStart, LoginFinish, LoginStart, PURPOSE_DEVICE, RecoveryStart, RegisterFinish,
-    RegisterStart, Statement,
+use lockstep_proto::api::account::{
+    ChangeCredentials, DeleteAccount, DeleteVault, EnrolDevice, HealDevices, OpaqueStart, Recover,
 };
-use lockstep_proto::api::object::BeginUpload;
+use lockstep_proto::api::auth::{
+    ACTION_CREDENTIALS, ACTION_DELETE_ACCOUNT, ACTION_DELETE_VAULT, ACTION_ENROL, ACTION_RECOVER,
+    ACTION_REGISTER, ACTION_REVOKE, Authorised, DeviceLoginStart, LoginFinish, LoginStart, PURPOSE_DEVICE,
+    RecoveryStart, RegisterFinish, RegisterStart, Statement,
+};
+use lockstep_proto::api::object::{BeginUpload, ObjectList};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{CreateVault, GetEnvelopes, StageEnvelopes};
 use lockstep_proto::cbor::{ByteArray, Wire as _};
@@ -78,11 +81,21 @@ fn identity_takers(seeded: &Seeded) -> Vec<(&'static str, usize, Vec<u8>)> {
         let action = material().unlocked.authorise(action, &bytes, 0, seeded.world.author.log_head);
         Authorised { bytes: bytes.into(), action }.encode()
     };
+    let change = || EnrolDevice { key_header: key_header.clone(), entry: entry.clone() }.encode();
+    let credentials =
+        ChangeCredentials { record: None, key_header: key_header.clone(), entry: entry.clone() }.encode();
+    let account = seeded.world.account;
+    let delete = DeleteVault { vault: VaultId::from_bytes([0x52; 16]) }.encode();
     let small = SMALL_BODY_BYTES_MAX;
     vec![
-        ("/v1/register/finish", small, signed(register.encode(), 1)),
-        ("/v1/account/devices", small, signed(EnrolDevice { key_header, entry }.encode(), 2)),
-        ("/v1/account/recover", small, signed(recover.encode(), 3)),
+        ("/v1/register/finish", small, signed(register.encode(), ACTION_REGISTER)),
+        ("/v1/account/devices", small, signed(change(), ACTION_ENROL)),
+        ("/v1/account/recover", small, signed(recover.encode(), ACTION_RECOVER)),
+        ("/v1/account/devices/revoke", small, signed(change(), ACTION_REVOKE)),
+        ("/v1/account/credentials", small, signed(credentials, ACTION_CREDENTIALS)),
+        ("/v1/account/delete", small, signed(DeleteAccount { account }.encode(), ACTION_DELETE_ACCOUNT)),
+        ("/v1/vaults/{v}/delete", small, signed(delete, ACTION_DELETE_VAULT)),
+        ("/v1/heal/devices", small, HealDevices { account, entries: vec![entry], key_header }.encode()),
     ]
 }
 
@@ -100,6 +113,8 @@ fn takers(seeded: &mut Seeded) -> Vec<Taker> {
     takers.push(("/v1/vaults/{v}/envelopes", COMMIT_BODY_BYTES_MAX, stage.encode()));
     takers.push(("/v1/vaults/{v}/envelopes/get", GetEnvelopes::BYTES_MAX, get.encode()));
     takers.push(("/v1/vaults/{v}/commits", COMMIT_BODY_BYTES_MAX, push));
+    let list = ObjectList(vec![BlobId::from_bytes([2; 16])]);
+    takers.push(("/v1/vaults/{v}/objects/missing", ObjectList::BYTES_MAX, list.encode()));
     takers.push(("/v1/vaults/{v}/uploads", TINY_BODY_BYTES_MAX, begin.encode()));
     let covered = |path: &str| takers.iter().any(|(known, ..)| *known == path);
     for (_, path, _) in ROUTES.iter().filter(|(method, ..)| *method == "POST") {

@@ -1,6 +1,6 @@
 //! Sessions: found until they end, listed and revoked by a name that is not their token, bounded.
 
-use super::{AnyStore, at_once};
+use super::{AnyStore, Home, at_once};
 use lockstep_proto::Digest;
 use lockstep_proto::api::auth::{SESSION_DEVICE, SESSION_PROVISIONAL};
 use lockstep_proto::id::{AccountId, DeviceId, SessionId};
@@ -76,6 +76,8 @@ pub(super) async fn the_last_use_of_a_session_only_grows(store: AnyStore) {
 
 pub(super) async fn who_opens_sessions_in_a_loop_ends_the_oldest(store: AnyStore) {
     let count = SESSIONS_MAX as u16;
+    let account = Home::new(&store, 1).await.world.account;
+    let session = move |number, kind| SessionRow { account, ..session(number, kind) };
     let provisional = session(5000, SESSION_PROVISIONAL);
     let other = SessionRow { account: OTHER, ..session(5001, SESSION_DEVICE) };
     for row in [provisional, other] {
@@ -86,7 +88,7 @@ pub(super) async fn who_opens_sessions_in_a_loop_ends_the_oldest(store: AnyStore
         async move { store.put_session(session(number, SESSION_DEVICE)).await.unwrap() }
     });
     at_once(open.collect()).await;
-    let live = store.sessions(ACCOUNT, 50).await.unwrap();
+    let live = store.sessions(account, 50).await.unwrap();
     let devices: Vec<_> = live.iter().filter(|row| row.kind == SESSION_DEVICE).collect();
     assert_eq!(devices.len(), SESSIONS_MAX);
     let last = session(count + 41, SESSION_DEVICE);
