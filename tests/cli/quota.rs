@@ -1,5 +1,6 @@
 //! Accounts whose quota is used up, and what goes on all the same.
 
+use crate::back_end::is_embedded;
 use crate::tree::{assert_same, noise, write};
 use crate::world::{Device, NAME, World};
 
@@ -110,8 +111,15 @@ fn whoever_runs_the_server_sees_and_sets_quotas() {
     let a = world.signup("a");
     a.put("n", "1").ok();
     let folder = world.path("");
-    world.server.run(&folder, &["quota", NAME]).ends(1, &["stop it first"]);
-    world.server.run(&folder, &["check-usage"]).ends(1, &["stop it first"]);
+    for command in [&["quota", NAME][..], &["check-usage"]] {
+        let done = world.server.run(&folder, command);
+        // SQLite is one process's alone.
+        if is_embedded() {
+            done.ends(1, &["stop it first"]);
+        } else {
+            done.ok();
+        }
+    }
     world.server.stop();
     let run = |arguments: &[&str]| world.server.run(&folder, arguments);
     assert!(run(&["check-config"]).ok().out.contains("quota: 476.83 MiB"));
