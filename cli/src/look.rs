@@ -73,18 +73,30 @@ pub(crate) async fn vault_list(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Syncs keyring and vaults; pending writes go out.
+/// Syncs keyring and vaults; pending writes go out. What is wrong with one vault does not keep the others from it.
 pub(crate) async fn sync_all(context: &Context, account: &mut Account) -> Result<Vec<(String, Vault)>> {
     account.sync_keyring().await?;
     let mut open = Vec::new();
+    let mut failed = None;
     for entry in account.vaults()? {
-        let mut vault = account.open_vault(&entry.name, false).await?;
-        account.sync_vault(&mut vault).await?;
-        open.push((entry.name, vault));
+        match sync_one(account, &entry.name).await {
+            Ok(vault) => open.push((entry.name, vault)),
+            Err(error) if account.is_of(entry.vault, &error)? => failed = failed.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     account.pin_heads(false).await?;
     context.synced(account)?;
     Ok(open)
+}
+
+async fn sync_one(account: &mut Account, name: &str) -> Result<Vault> {
+    let mut vault = account.open_vault(name, false).await?;
+    account.sync_vault(&mut vault).await?;
+    Ok(vault)
 }
 
 pub(crate) async fn status(context: &Context) -> Result<()> {

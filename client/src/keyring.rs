@@ -2,6 +2,7 @@
 //! (PROTOCOL.md section 4.2).
 
 mod keys;
+mod list;
 mod pins;
 mod rotate;
 
@@ -68,32 +69,6 @@ pub(crate) fn record(record_type: &str, name: Vec<u8>, document: Vec<u8>, policy
 }
 
 impl Account {
-    /// Vaults that the keyring knows, by name.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub fn vaults(&self) -> Result<Vec<VaultEntry>> {
-        let docs = documents::<VaultDoc>(&self.keyring, VAULT_TYPE)?;
-        let deleted = self.deleted_vaults()?;
-        let names: BTreeMap<VaultId, String> = docs.into_iter().map(|doc| (doc.vault, doc.name)).collect();
-        let mut ids = std::collections::BTreeSet::new();
-        for name in self.key_names()? {
-            if let Some((id, _)) = name.split_first_chunk::<16>() {
-                ids.insert(VaultId::from_bytes(*id));
-            }
-        }
-        ids.retain(|id| !deleted.contains(id));
-        let mut found: Vec<VaultEntry> = ids
-            .into_iter()
-            .map(|vault| VaultEntry {
-                vault,
-                name: names.get(&vault).cloned().unwrap_or_else(|| vault.to_string()),
-            })
-            .collect();
-        found.sort_by(|left, right| left.name.cmp(&right.name));
-        Ok(found)
-    }
-
     /// Opens a vault by name; with `create`, makes it if there is none.
     ///
     /// # Errors
@@ -109,6 +84,11 @@ impl Account {
                 )));
             }
         };
+        self.open_known(vault).await
+    }
+
+    /// Opens a vault that the keyring knows.
+    pub(crate) async fn open_known(&mut self, vault: VaultId) -> Result<Vault> {
         let keys = self.keys_of(vault).await?;
         let first = first_of(vault, &keys)?;
         if self.writes() {
@@ -210,9 +190,10 @@ impl Account {
     /// Makes a vault: its key becomes durable in the keyring before it exists. Who loses a race adopts the
     /// winner's.
     async fn create_vault(&mut self, name: &str) -> Result<VaultId> {
-        if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) {
+        let is_id = name.parse::<VaultId>().is_ok();
+        if name.is_empty() || name.len() > 128 || name.chars().any(char::is_control) || is_id {
             return Err(ClientError::Usage(
-                "a vault's name has 1 to 128 characters, none of them control".into(),
+                "a vault's name has 1 to 128 characters, none of them control, and is not like an id".into(),
             ));
         }
         let default = files_vault_id(&self.identity().to_bytes());
@@ -261,24 +242,14 @@ impl Account {
 
     /// Posts a vault's birth if the server has not got it: also finishes what another device began.
     async fn finish_birth(&mut self, doc: &VaultKeyDoc) -> Result<()> {
-        let held = match self.db.vault(doc.vault, None)? {
-            Some(replica) => replica.head()?,
-            None => None,
-        };
-        if held.is_some() {
+        if self.holds(doc.vault)? {
             return Ok(());
         }
         let listed: Vaults = self.api.get("/v1/vaults").await?;
         if listed.0.iter().any(|info| info.vault == doc.vault) {
             return Ok(());
         }
-        if let Some(known) = self.pins()?.iter().find(|known| known.pin.vault == doc.vault) {
-            return Err(ClientError::Rollback(format!(
-                "the server went back in time: it does not list vault {}{}",
-                doc.vault,
-                known.blame()
-            )));
-        }
+        self.check_unlisted(doc.vault)?;
         let body = CreateVault { create: doc.create.clone(), genesis: doc.genesis.clone() };
         match self.api.post_nothing("/v1/vaults", Some(&body)).await {
             Err(error) if error.code() == Some(Code::Exists) => {

@@ -5,17 +5,21 @@ use crate::life::recover;
 use crate::program::Done;
 use crate::revoke::{id_of, login_as, revoke};
 use crate::revoked_keys::{device_log, header};
+use crate::thief::post;
 use crate::world::{Device, World};
 use lockstep_client_crypto::account::KeyringKeys;
 use lockstep_client_crypto::content::{Content, Hlc};
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::local::LocalKeys;
-use lockstep_client_crypto::vault::VaultKeys;
-use lockstep_engine::keyring::{HEAD_PIN_TYPE, HeadPinDoc, VAULT_TYPE, VaultDoc};
+use lockstep_client_crypto::vault::{Birth, Parent, VaultKeys, give_birth};
+use lockstep_engine::keyring::{
+    HEAD_PIN_TYPE, HeadPinDoc, VAULT_KEY_TYPE, VAULT_TYPE, VaultDoc, VaultKeyDoc, vault_key_name,
+};
 use lockstep_proto::Digest;
+use lockstep_proto::api::vault::CreateVault;
 use lockstep_proto::cbor::{ByteArray, Wire as _};
 use lockstep_proto::device_log::Pin;
-use lockstep_proto::id::{OperationId, Revision, Seq, VaultId};
+use lockstep_proto::id::{Epoch, OperationId, Revision, Seq, VaultId};
 use lockstep_proto::vault_log::keyring_vault_id;
 use rand::SeedableRng as _;
 use rusqlite::{OptionalExtension as _, params};
@@ -79,7 +83,10 @@ fn forge(world: &World, device: &Device, record_type: &str, name: &[u8], documen
     assert_eq!(database.execute(text, row).unwrap(), 1);
     drop(database);
     device.run(&["status"]);
-    assert_eq!(commits(world, keyring), before + 1, "nothing was forged");
+    let database = rusqlite::Connection::open(device.home.join("replica.sqlite")).unwrap();
+    let text = "SELECT count(*) FROM pending WHERE operation = ?1";
+    let waiting: i64 = database.query_row(text, [operation.as_bytes()], |row| row.get(0)).unwrap();
+    assert!(waiting == 0 && commits(world, keyring) > before, "nothing was forged");
 }
 
 fn mark(world: &World, device: &Device, vault: VaultId, signature: Option<[u8; 64]>) {
@@ -132,6 +139,89 @@ fn a_mark_without_the_identitys_word_deletes_nothing() {
     a.ok(&["vault", "delete", "files", "--yes", "--passphrase-file", &passphrase]);
     assert_eq!(commits(&world, files), 0);
     a.ok(&["status"]);
+}
+
+/// Births of one vault by the device, which differ by their time.
+fn births(world: &World, device: &Device, vault: VaultId) -> [Birth; 2] {
+    let database = world.server.database();
+    let identity = *header(&database).identity();
+    let log = device_log(&database, identity);
+    [1, 2].map(|utc| {
+        let (device_log_index, device_log_head) = (log.next_index() - 1, log.head());
+        let parent =
+            Parent { account: log.account(), identity: &identity, device_log_index, device_log_head, utc };
+        give_birth(vault, &parent, &keys_of(device))
+    })
+}
+
+fn forge_key(world: &World, device: &Device, vault: VaultId, epoch: u64, birth: &Birth) {
+    let doc = VaultKeyDoc {
+        vault,
+        epoch: Epoch::new(epoch),
+        key: ByteArray([1; 32]),
+        secret: ByteArray([2; 32]),
+        create: birth.create.clone(),
+        genesis: birth.genesis.clone(),
+        made_in: Epoch::new(1),
+    };
+    forge(world, device, VAULT_KEY_TYPE, &vault_key_name(vault, doc.epoch), doc.encode());
+}
+
+fn call(world: &World, device: &Device, vault: VaultId, name: &str) {
+    let doc = VaultDoc { vault, name: name.into(), deleted_utc: 0, deletion: None };
+    forge(world, device, VAULT_TYPE, vault.as_bytes(), doc.encode());
+}
+
+/// Keys of vaults that there are not, of the keyring, of a vault that is born twice, and names of other vaults.
+#[test]
+fn vaults_that_a_thief_makes_up_are_in_nobodys_way() {
+    let world = World::new();
+    let a = world.signup("a");
+    a.put("n", "1").ok();
+    let photos = a.ok(&["--json", "vault", "create", "photos"]).json()["vault"].as_str().unwrap().to_owned();
+    let thief = login_as(&world, "thief");
+    let (files, keyring) = (files_of(&a), keyring_of(&world));
+    let [unborn, late, own, twice] = [1, 2, 0, 3].map(|number| VaultId::from_bytes([number; 16]));
+    let mut junk = births(&world, &thief, unborn)[0].clone();
+    junk.genesis.signature = ByteArray([7; 64]);
+    forge_key(&world, &thief, unborn, 1, &junk);
+    forge_key(&world, &thief, late, 7, &births(&world, &thief, late)[0]);
+    forge_key(&world, &thief, keyring, 1, &births(&world, &thief, keyring)[0]);
+    forge_key(&world, &thief, own, 1, &births(&world, &thief, own)[0]);
+    call(&world, &thief, own, "photos");
+    let ids = |device: &Device| -> Vec<(String, String)> {
+        let listed = device.ok(&["--json", "vault", "list"]).json();
+        let text = |entry: &serde_json::Value, key: &str| entry[key].as_str().unwrap().to_owned();
+        listed.as_array().unwrap().iter().map(|entry| (text(entry, "name"), text(entry, "vault"))).collect()
+    };
+    let expected = vec![
+        (own.to_string(), own.to_string()),
+        ("files".into(), files.to_string()),
+        ("photos".into(), photos.clone()),
+    ];
+    assert_eq!((ids(&a), ids(&thief)), (expected.clone(), expected));
+    call(&world, &thief, own, "files");
+    call(&world, &thief, VaultId::from_bytes([4; 16]), &photos);
+    assert_eq!((files_of(&a), ids(&a).len()), (files, 3));
+    a.ok(&["status"]);
+    let [there, told] = births(&world, &thief, twice);
+    let create = CreateVault { create: there.create, genesis: there.genesis }.encode();
+    assert!(post(&world, &thief.home, "/v1/vaults", &create).starts_with("HTTP/1.1 2"));
+    forge_key(&world, &thief, twice, 1, &told);
+    a.put("n", "2").ok();
+    a.run(&["status"]).ends(6, &["another history"]);
+    revoke(&world, &a, "thief").ok();
+    a.put("n", "3").ok();
+    let b = login_as(&world, "b");
+    assert_eq!((a.get("n"), b.get("n")), ("3".into(), "3".into()));
+    thief.run(&["status"]).ends(5, &[]);
+    // The owner gets rid of what was born twice, too.
+    let passphrase = world.text("passphrase");
+    for vault in [twice, own] {
+        a.ok(&["vault", "delete", &vault.to_string(), "--yes", "--passphrase-file", &passphrase]);
+    }
+    a.ok(&["status"]);
+    b.ok(&["status"]);
 }
 
 fn ignoring(world: &World, name: &str, id: &str) -> Done {

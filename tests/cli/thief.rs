@@ -184,21 +184,26 @@ impl<'a> Thief<'a> {
         let commit = self.keys.sign(label::COMMIT, commit.encode());
         let envelopes = envelopes.into_iter().map(Into::into).collect();
         let body = PushCommit { commit, changes: changes.into(), envelopes, heals: false }.encode();
-        let token = std::fs::read_to_string(self.home.join("session")).unwrap();
-        let address = self.world.server.address();
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
-        let request = format!(
-            "POST /v1/vaults/{vault}/commits HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
-             authorization: Bearer {}\r\ncontent-type: application/cbor\r\ncontent-length: {}\r\n\r\n",
-            token.trim(),
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).unwrap();
-        stream.write_all(&body).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
+        post(self.world, &self.home, &format!("/v1/vaults/{vault}/commits"), &body)
     }
+}
+
+/// Posts what a device would never send; the server's answer.
+pub(crate) fn post(world: &World, home: &std::path::Path, path: &str, body: &[u8]) -> String {
+    let token = std::fs::read_to_string(home.join("session")).unwrap();
+    let address = world.server.address();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\nauthorization: Bearer {}\r\n\
+         content-type: application/cbor\r\ncontent-length: {}\r\n\r\n",
+        token.trim(),
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(body).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 #[track_caller]

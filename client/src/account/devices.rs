@@ -2,22 +2,48 @@
 
 use super::{Account, Owner};
 use crate::error::{ClientError, Result};
+use crate::keyring::VaultEntry;
 use crate::rng;
 use lockstep_engine::keyring::{DEVICE_NAME_TYPE, DeviceNameDoc};
 use lockstep_engine::replica::{Policy, Replica as _};
 use lockstep_proto::api::account::EnrolDevice;
 use lockstep_proto::api::auth::ACTION_REVOKE;
 use lockstep_proto::api::problem::Code;
-use lockstep_proto::api::vault::Vaults;
+use lockstep_proto::api::vault::{Page, Vaults};
 use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::chain::Authors as _;
+use lockstep_proto::commit::Commit;
 use lockstep_proto::device_log::Pin;
-use lockstep_proto::id::DeviceId;
+use lockstep_proto::id::{DeviceId, Seq, VaultId};
+use lockstep_proto::label;
 use lockstep_proto::vault_log::files_vault_id;
 
 /// Other devices may write while heads are being pinned; each try pins what is there then.
 const REVOKE_TRIES: usize = 16;
 
 impl Account {
+    /// Whether commits of a vault were verified here.
+    pub(crate) fn holds(&self, vault: VaultId) -> Result<bool> {
+        match self.db.vault(vault, None)? {
+            Some(replica) => Ok(replica.head()?.is_some()),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether an error is about one vault only, so that the others can go on: a device wrote what is not valid, or the
+    /// vault is another one from the beginning. A server that goes back or parts from what was verified is not believed
+    /// in any.
+    ///
+    /// # Errors
+    /// [`ClientError::Database`].
+    pub fn is_of(&self, vault: VaultId, error: &ClientError) -> Result<bool> {
+        Ok(match error {
+            ClientError::Fault(_) | ClientError::Damaged(_) | ClientError::Refused { .. } => true,
+            ClientError::Fork(_) => !self.holds(vault)?,
+            _ => false,
+        })
+    }
+
     /// Gives a device another name, for the eyes of the account's devices only.
     ///
     /// # Errors
@@ -93,7 +119,7 @@ impl Owner<'_> {
                 Some(true) if device == self.account.device.id() => return Err(own_device()),
                 Some(true) => {}
             }
-            let pins = self.heads().await?;
+            let pins = self.heads(device).await?;
             if self.log.device(device).is_some_and(|known| known.revoked.is_some()) {
                 return Ok(());
             }
@@ -113,15 +139,22 @@ impl Owner<'_> {
     }
 
     /// The head of every vault, verified just now, ascending. A vault that the keyring does not know is pinned as
-    /// the server shows it: nobody reads it, and it must not keep a device from being revoked.
-    async fn heads(&mut self) -> Result<Vec<Pin>> {
+    /// the server shows it: nobody reads it, and it must not keep a device from being revoked. So is one to which the
+    /// device gave two births.
+    async fn heads(&mut self, device: DeviceId) -> Result<Vec<Pin>> {
         let listed: Vaults = self.account.api.get("/v1/vaults").await?;
         self.account.sync_keyring().await?;
         self.reload()?;
-        for entry in self.account.vaults()? {
-            let mut vault = self.account.open_vault(&entry.name, false).await?;
-            self.account.pull_vault(&mut vault).await?;
-            self.account.check_pins_of(&vault, true)?;
+        for VaultEntry { vault: id, .. } in self.account.vaults()? {
+            let is_held = self.account.holds(id)?;
+            if !is_held && listed.0.iter().all(|info| info.vault != id) {
+                self.account.check_unlisted(id)?;
+                continue;
+            }
+            match self.pull_known(id).await {
+                Err(ClientError::Fork(_)) if !is_held && self.gave_two_births(id, device).await? => {}
+                other => other?,
+            }
         }
         // A deleted vault that is still there is pinned as the server shows it, like one that nobody knows.
         let deleted = self.account.deleted_vaults()?;
@@ -150,13 +183,46 @@ impl Owner<'_> {
         Ok(pins)
     }
 
-    /// Brings the keyring and every vault under keys that no revoked device had.
+    async fn pull_known(&mut self, id: VaultId) -> Result<()> {
+        let mut vault = self.account.open_known(id).await?;
+        self.account.pull_vault(&mut vault).await?;
+        self.account.check_pins_of(&vault, true)
+    }
+
+    /// Whether the genesis at the server is another than the keyring's, and yet the device signed it: nobody else could.
+    async fn gave_two_births(&self, id: VaultId, device: DeviceId) -> Result<bool> {
+        let known = self.account.open_held(id)?.setup.genesis;
+        let page: Page = self.account.api.get(&format!("/v1/vaults/{id}/commits")).await?;
+        let Some(entry) = page.commits.into_iter().next() else { return Ok(false) };
+        let Ok(commit) = Commit::decode(&entry.commit.bytes.0) else { return Ok(false) };
+        let key = self.log.author_key(device, commit.device_log_index);
+        let is_its = (commit.vault, commit.seq, commit.device) == (id, Seq::new(0), device)
+            && key.is_some_and(|key| entry.commit.verify(Commit::NAME, label::COMMIT, &key).is_ok());
+        Ok(is_its && known.as_ref() != Some(&entry.commit))
+    }
+
+    /// Brings the keyring and every vault under keys that no revoked device had. One that can not be brought there
+    /// does not keep the others from it; nobody writes to it before it is.
     async fn rotate_all(&mut self) -> Result<()> {
         self.account.sync_keyring().await?;
-        for entry in self.account.vaults()? {
-            let mut vault = self.account.open_vault(&entry.name, false).await?;
-            self.account.sync_vault(&mut vault).await?;
+        let mut failed = None;
+        for VaultEntry { vault: id, .. } in self.account.vaults()? {
+            if !self.account.holds(id)? {
+                continue;
+            }
+            match self.sync_known(id).await {
+                Err(error) if self.account.is_of(id, &error)? => failed = failed.or(Some(error)),
+                other => other?,
+            }
         }
-        self.account.pin_heads(true).await
+        match failed {
+            None => self.account.pin_heads(true).await,
+            Some(error) => Err(error),
+        }
+    }
+
+    async fn sync_known(&mut self, id: VaultId) -> Result<()> {
+        let mut vault = self.account.open_known(id).await?;
+        self.account.sync_vault(&mut vault).await
     }
 }

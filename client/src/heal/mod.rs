@@ -281,6 +281,10 @@ impl Account {
     /// [`ClientError`].
     pub async fn push_healing(&mut self) -> Result<()> {
         for entry in self.vaults()? {
+            // What was never synced here waits for nothing.
+            if !self.holds(entry.vault)? {
+                continue;
+            }
             let mut vault = self.open_held(entry.vault)?;
             vault.pull().await?;
             self.check_pins_of(&vault, true)?;

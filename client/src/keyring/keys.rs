@@ -123,6 +123,13 @@ impl Account {
         Ok(unkept)
     }
 
+    /// Whether the first key of a vault was written over and its first version is not here.
+    pub(super) fn is_first_key_elsewhere(&self, vault: VaultId) -> Result<bool> {
+        let row = self.keyring.replica.record(self.key_record(vault, Epoch::new(1)))?;
+        let Some(row) = row.filter(|row| row.revision != Revision::new(1)) else { return Ok(false) };
+        Ok(self.first_envelope(&row)?.is_none())
+    }
+
     fn first_version(&self, record: RecordId) -> Result<Option<VersionRow>> {
         let replica = &self.keyring.replica;
         let mut place = replica.record(record)?.map(|row| row.seq);
@@ -144,8 +151,8 @@ impl Account {
         Ok(kept.filter(|bytes| envelope::digest(bytes) == version.digest))
     }
 
-    /// Fetches a first version; none if the server has none that its commit announced and that opens. What that means
-    /// is said where the key is needed.
+    /// Fetches a first version; none if the server has none that its commit announced. What that means is said where
+    /// the key is needed. One that does not open is kept, too: it is the first one, and no key.
     async fn fetch_first(&self, version: &VersionRow) -> Result<Option<Vec<u8>>> {
         let path = format!("/v1/vaults/{}/envelopes/get", self.keyring.setup.vault());
         let places = GetEnvelopes(vec![(version.seq, version.record)]);
@@ -156,7 +163,7 @@ impl Account {
         let Some(entry) = page.entries.into_iter().next() else { return Ok(None) };
         let bytes = entry.envelope.0;
         let opened = read::open_version(&self.keyring.replica, &self.keyring.setup, version, &bytes);
-        Ok(opened.ok().flatten().map(|_| bytes))
+        Ok(opened.is_ok().then_some(bytes))
     }
 
     fn key_in(&self, vault: VaultId, bytes: &[u8]) -> Option<HeldKey> {

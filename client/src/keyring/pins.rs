@@ -199,7 +199,7 @@ impl Account {
 
     /// Pulls a vault over what is held. What is wrong with this vault only is told when it is used.
     async fn pull_held(&self, id: VaultId) -> Result<()> {
-        if id == self.keyring.setup.vault() {
+        if !self.holds(id)? {
             return Ok(());
         }
         let Ok(mut vault) = self.open_held(id) else { return Ok(()) };
@@ -219,6 +219,20 @@ impl Account {
             check_pin(&vault.replica, known, pulled)?;
         }
         Ok(())
+    }
+
+    /// A vault that the server does not list, and that no device verified, was not born yet.
+    ///
+    /// # Errors
+    /// [`ClientError::Rollback`] if one did.
+    pub(crate) fn check_unlisted(&self, vault: VaultId) -> Result<()> {
+        match self.pins()?.iter().find(|known| known.pin.vault == vault) {
+            None => Ok(()),
+            Some(known) => Err(ClientError::Rollback(format!(
+                "the server went back in time: it does not list vault {vault}{}",
+                known.blame()
+            ))),
+        }
     }
 
     /// Writes this device's head pin if it is due: a day old, or a vault is not in it yet.
