@@ -1,20 +1,21 @@
 //! The state machine of one vault: pull, then push, until nothing is pending.
 
-use crate::bound::{self, Ahead, Place, Run, Seen};
+mod descent;
+mod fetch;
+
+use crate::bound::{Ahead, Run};
 use crate::effect::{Answer, Effect, Env, Event, Failure, Input, Request};
 use crate::error::EngineError;
-use crate::pull::{Pull, Verdict};
+use crate::pull::Pull;
 use crate::replica::{InFlight, RecordRow, Replica, Result, WriteOp};
-use crate::seek::{Seek, Sought};
-use crate::{local, push, repair};
+use crate::seek::Seek;
+use crate::{local, push};
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::vault::VaultKeys;
-use lockstep_proto::api::vault::{CommitEntry, Entry, Page};
-use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::commit::Commit;
+use lockstep_proto::Signed;
+use lockstep_proto::api::vault::{CommitEntry, Page};
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::id::{AccountId, Epoch, OperationId, Seq, VaultId};
-use lockstep_proto::{Signed, limits};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -87,11 +88,6 @@ enum Then {
     Confirmed { event: Event },
     WentBack,
 }
-
-/// Commits that one search for a repair looks through at most.
-const RETURN_COMMITS_MAX: usize = 8192;
-/// Bytes of their change lists.
-const RETURN_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// After so many lost races envelopes are staged before the commit is sent.
 const RACES_BEFORE_STAGING: u32 = 2;
@@ -340,241 +336,6 @@ impl VaultEngine {
             }
             _ => Err(EngineError::server("it does not fit the request")),
         }
-    }
-
-    fn page(
-        &mut self,
-        replica: &dyn Replica,
-        env: &mut Env<'_>,
-        page: Page,
-        out: &mut Vec<Effect>,
-    ) -> Result<()> {
-        let vault = self.setup.vault();
-        let head = replica.head()?;
-        if let Some(head) = &head
-            && page.head_seq < head.tip.seq
-        {
-            let cause = EngineError::Rollback { vault, verified: head.tip.seq, server: page.head_seq };
-            return self.seek(replica, cause, out);
-        }
-        if page.commits.is_empty() {
-            let at_head = head.is_some_and(|head| head.tip.seq == page.head_seq);
-            if page.more || !at_head {
-                return Err(EngineError::server("it withholds commits that it says are there"));
-            }
-            if let Some((verified, _)) = replica.expected()? {
-                return Err(EngineError::Rollback { vault, verified, server: page.head_seq });
-            }
-            return self.fill_or_push(replica, env, out);
-        }
-        let verified = match Pull::verify(replica, &self.setup, &self.devices, &self.ahead, &page) {
-            Err(fork @ EngineError::Fork { .. }) if head.is_some() => return self.seek(replica, fork, out),
-            Err(fault @ EngineError::Fault { .. }) => {
-                return self.go_on_returning(replica, Vec::new(), page, fault, out);
-            }
-            other => other?,
-        };
-        let mut pull = match verified {
-            Verdict::Round(pull) => pull,
-            Verdict::NeedDevices => {
-                self.send(Request::DeviceLog, Doing::Devices(Box::new(page)), out);
-                return Ok(());
-            }
-            Verdict::LookAhead(place) => return self.look_ahead(replica, place, out),
-        };
-        pull.take(&self.setup, page.entries)?;
-        if pull.is_complete() {
-            return self.finish_pull(replica, *pull, out);
-        }
-        self.ask_state(pull, out);
-        Ok(())
-    }
-
-    /// Nothing is taken before it is seen that the chain leads to this place, or gives it up.
-    fn look_ahead(&mut self, replica: &dyn Replica, place: Place, out: &mut Vec<Effect>) -> Result<()> {
-        let ahead = Ahead::new(replica, place)?;
-        self.send(Request::Commits { after: ahead.after() }, Doing::Ahead(Box::new(ahead)), out);
-        Ok(())
-    }
-
-    fn seen(
-        &mut self,
-        replica: &dyn Replica,
-        mut ahead: Box<Ahead>,
-        page: &Page,
-        out: &mut Vec<Effect>,
-    ) -> Result<()> {
-        match ahead.take(&self.setup, &self.devices, page)? {
-            Seen::Ask(after) => self.send(Request::Commits { after }, Doing::Ahead(ahead), out),
-            Seen::Passes(run) => {
-                self.ahead = run;
-                self.ask_commits(replica, out)?;
-            }
-            Seen::GivenUp(repair, abandoned, run) => {
-                self.ahead = run;
-                let ops = bound::follow(replica, ahead.place(), repair, abandoned)?;
-                self.write(ops, Then::Ahead, out);
-            }
-        }
-        Ok(())
-    }
-
-    /// The server's chain does not pass through what was verified here: looks for a repair that says why.
-    fn seek(&mut self, replica: &dyn Replica, cause: EngineError, out: &mut Vec<Effect>) -> Result<()> {
-        let Some(seek) = Seek::new(replica, cause.clone())? else { return Err(cause) };
-        self.send(Request::Commits { after: seek.after() }, Doing::Seek(Box::new(seek)), out);
-        Ok(())
-    }
-
-    fn sought(
-        &mut self,
-        replica: &dyn Replica,
-        mut seek: Box<Seek>,
-        page: &Page,
-        out: &mut Vec<Effect>,
-    ) -> Result<()> {
-        match seek.take(replica, &self.setup, &self.devices, page)? {
-            Sought::Ask(after) => self.send(Request::Commits { after }, Doing::Seek(seek), out),
-            Sought::GivenUp { shared, repair } => {
-                let mut ops = repair::give_up(replica, shared, false)?;
-                ops.push(WriteOp::SetExpected(Some(repair)));
-                self.write(ops, Then::WentBack, out);
-            }
-        }
-        Ok(())
-    }
-
-    /// A commit that does not count: behind it there may be a repair that says how the chain goes on.
-    fn go_on_returning(
-        &mut self,
-        replica: &dyn Replica,
-        mut entries: Vec<CommitEntry>,
-        page: Page,
-        fault: EngineError,
-        out: &mut Vec<Effect>,
-    ) -> Result<()> {
-        let more = page.more && !page.commits.is_empty();
-        entries.extend(page.commits);
-        let bytes: usize =
-            entries.iter().map(|entry| entry.changes.as_ref().map_or(0, |list| list.0.len())).sum();
-        if let Some(found) = repair::find_return(replica, &self.setup, &self.devices, &entries)? {
-            let mut ops = found.ops(replica)?;
-            bound::arrived(replica, self.setup.vault(), &mut ops)?;
-            self.write(ops, Then::WentBack, out);
-            return Ok(());
-        }
-        if !more || entries.len() > RETURN_COMMITS_MAX || bytes > RETURN_BYTES_MAX {
-            return Err(fault);
-        }
-        let last = entries.last().and_then(|entry| Commit::decode(&entry.commit.bytes.0).ok());
-        let after = last.map(|commit| commit.seq);
-        self.send(Request::Commits { after }, Doing::Return(entries, fault), out);
-        Ok(())
-    }
-
-    fn ask_state(&mut self, pull: Box<Pull>, out: &mut Vec<Effect>) {
-        let request = Request::State { after: pull.after(), upto: pull.upto(), from: pull.last_place() };
-        self.send(request, Doing::State(pull), out);
-    }
-
-    fn state_page(
-        &mut self,
-        replica: &dyn Replica,
-        mut pull: Box<Pull>,
-        entries: Vec<Entry>,
-        more: bool,
-        out: &mut Vec<Effect>,
-    ) -> Result<()> {
-        if more && entries.is_empty() {
-            return Err(EngineError::server("it promises more entries and sends none"));
-        }
-        pull.take(&self.setup, entries)?;
-        if pull.is_complete() || (!more && pull.missing(replica)?.is_empty()) {
-            return self.finish_pull(replica, *pull, out);
-        }
-        if !more {
-            return self.ask_missing(replica, pull, out);
-        }
-        // Envelopes do not wait in memory: they are staged, invisible until the round is whole.
-        let ops = pull.stage();
-        self.write(ops, Then::State(pull), out);
-        Ok(())
-    }
-
-    fn ask_missing(
-        &mut self,
-        replica: &dyn Replica,
-        mut pull: Box<Pull>,
-        out: &mut Vec<Effect>,
-    ) -> Result<()> {
-        let places = pull.missing(replica)?;
-        self.send(Request::Envelopes { places }, Doing::Missing(pull), out);
-        Ok(())
-    }
-
-    fn missing(
-        &mut self,
-        replica: &dyn Replica,
-        mut pull: Box<Pull>,
-        entries: Vec<Entry>,
-        out: &mut Vec<Effect>,
-    ) -> Result<()> {
-        if entries.is_empty()
-            && let Some((seq, record)) = pull.missing(replica)?.first().copied()
-        {
-            if pull.has_more() {
-                // It may have been replaced since, and its envelope lost when the server was healed; if not, the last
-                // round asks for it.
-                return self.finish_pull(replica, *pull, out);
-            }
-            return Err(EngineError::Incomplete { vault: self.setup.vault(), seq, record });
-        }
-        pull.take(&self.setup, entries)?;
-        if pull.missing(replica)?.is_empty() {
-            return self.finish_pull(replica, *pull, out);
-        }
-        let ops = pull.stage();
-        self.write(ops, Then::Missing(pull), out);
-        Ok(())
-    }
-
-    fn finish_pull(&mut self, replica: &dyn Replica, pull: Pull, out: &mut Vec<Effect>) -> Result<()> {
-        let more = pull.has_more();
-        let (ops, events) = pull.finish(replica, &self.setup)?;
-        self.write(ops, Then::Pulled { events, more }, out);
-        Ok(())
-    }
-
-    fn fill_or_push(
-        &mut self,
-        replica: &dyn Replica,
-        env: &mut Env<'_>,
-        out: &mut Vec<Effect>,
-    ) -> Result<()> {
-        let absent = replica.absent(limits::PAGE_ENTRIES_MAX)?;
-        if absent.is_empty() {
-            return self.build(replica, env, out);
-        }
-        let places = absent.iter().map(|row| (row.seq, row.record)).collect();
-        self.send(Request::Envelopes { places }, Doing::Fill(absent), out);
-        Ok(())
-    }
-
-    fn fill(
-        &mut self,
-        replica: &dyn Replica,
-        rows: &[RecordRow],
-        entries: Vec<Entry>,
-        out: &mut Vec<Effect>,
-    ) -> Result<()> {
-        let vault = self.setup.vault();
-        let first = rows.first().ok_or(EngineError::server("nothing was asked"))?;
-        if entries.is_empty() {
-            return Err(EngineError::Incomplete { vault, seq: first.seq, record: first.record });
-        }
-        let (ops, events) = crate::pull::fill(replica, &self.setup, rows, entries)?;
-        self.write(ops, Then::Filled { events }, out);
-        Ok(())
     }
 
     fn build(&mut self, replica: &dyn Replica, env: &mut Env<'_>, out: &mut Vec<Effect>) -> Result<()> {

@@ -3,6 +3,7 @@
 mod plan;
 mod run;
 pub mod scan;
+mod source;
 mod store;
 
 pub use run::{Options, Outcome, backup};

@@ -1,24 +1,24 @@
 //! A backup run: scan, read, send, record, and at the end the snapshot.
 
+mod send;
+
 use super::Progress;
 use super::plan::{Known, document, is_untouched, known_files, stat_row};
 use super::scan::{Entry, Kind, Leave, Scan, Stat, identity_of, scan};
+use super::source::{root_of, source_of};
 use super::store::{Stored, is_about_the_file, store};
 use crate::account::Account;
-use crate::blob::{self, Frames};
+use crate::blob::Frames;
 use crate::error::{ClientError, Result};
 use crate::replica::Side;
 use crate::rng;
-use crate::snapshot::Source;
 use crate::vault::Vault;
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use globset::GlobSet;
-use lockstep_client_crypto::blob::new_reference;
 use lockstep_client_crypto::content::BlobRef;
 use lockstep_engine::NewRecord;
 use lockstep_engine::files::{
-    FILE_TYPE, FileDoc, SNAPSHOT_TYPE, SOURCE_TYPE, SnapshotDoc, SourceDoc, UNREADABLE_NAMED_MAX, file_name,
+    FILE_TYPE, FileDoc, SNAPSHOT_TYPE, SnapshotDoc, UNREADABLE_NAMED_MAX, file_name,
 };
 use lockstep_engine::replica::{Pinning, Policy};
 use lockstep_proto::api::problem::Code;
@@ -38,8 +38,6 @@ const BATCH_RECORDS: usize = 1000;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Records do not wait longer than this.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(30);
-/// Framed requests under way at once.
-const UPLOADS_MAX: usize = 2;
 /// Files read and sealed at once.
 const READERS_MAX: usize = 3;
 
@@ -118,16 +116,6 @@ pub async fn backup(
     run.finish(start_utc, options).await
 }
 
-/// One path for one root, however it was written: `docs/`, `./docs/.` and `x/../docs` are one source. A root that is
-/// a symbolic link itself stays one.
-fn root_of(path: &Path) -> std::io::Result<PathBuf> {
-    let plain: PathBuf = std::path::absolute(path)?.components().collect();
-    match (plain.parent(), plain.file_name()) {
-        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
-        _ => plain.canonicalize(),
-    }
-}
-
 /// Brings a vault up to date. Pending writes of an interrupted run may name objects that were collected
 /// meanwhile: they are taken back, this run writes them again.
 async fn sync_or_abandon(account: &mut Account, vault: &mut Vault) -> Result<()> {
@@ -146,39 +134,6 @@ async fn sync_or_abandon(account: &mut Account, vault: &mut Vault) -> Result<()>
         }
     }
     Err(ClientError::Server("it keeps missing objects".into()))
-}
-
-/// The source of a root on this device; a new one comes with its record.
-fn source_of(account: &Account, vault: &Vault, root: &Path) -> Result<(Source, Option<NewRecord>)> {
-    let device = account.device.id();
-    let sources = vault.sources()?;
-    let bytes = root.as_os_str().as_bytes();
-    if let Some(known) =
-        sources.iter().find(|source| source.doc.device == device && source.doc.root.0 == bytes)
-    {
-        return Ok((known.clone(), None));
-    }
-    let base = root.file_name().map_or_else(|| b"root".to_vec(), |name| name.as_bytes().to_vec());
-    let mut name = base.clone();
-    let mut number = 2_u32;
-    while sources.iter().any(|source| source.doc.name.0 == name) {
-        name.clone_from(&base);
-        name.extend_from_slice(format!("-{number}").as_bytes());
-        number = number.saturating_add(1);
-    }
-    let id = SourceId::from_bytes(rng::bytes());
-    let doc = SourceDoc { device, root: bytes.into(), name: name.into(), utc: rng::now_utc() };
-    let record = NewRecord {
-        record_type: SOURCE_TYPE.into(),
-        name: id.as_bytes().to_vec(),
-        schema: 1,
-        document: Some(doc.encode()),
-        blobs: Vec::new(),
-        policy: Policy::Overwrite,
-        pin: Pinning::None,
-        expected: None,
-    };
-    Ok((Source { id, doc }, Some(record)))
 }
 
 type Upload = JoinHandle<Result<Vec<Ready>>>;
@@ -332,59 +287,6 @@ impl Run<'_> {
                     }
                     Err(error) => return Err(error),
                 }
-            }
-        }
-        Ok(())
-    }
-
-    async fn upload(
-        &mut self,
-        record: RecordId,
-        hash: lockstep_proto::Digest,
-        file: &mut std::fs::File,
-        stat: &Stat,
-    ) -> Result<BlobRef> {
-        let reference = match blob::begun_upload(&self.vault.replica, record, stat.size, hash)? {
-            Some(reference) => reference,
-            None => new_reference(stat.size, hash, &mut rng::system()),
-        };
-        blob::remember_upload(&self.vault.replica, record, &reference)?;
-        let (api, keys) = (Arc::clone(self.vault.api()), Arc::clone(&self.vault.setup.keys));
-        let sent = &mut self.progress.sent_bytes;
-        let mut count = |bytes| *sent = sent.saturating_add(bytes);
-        match blob::upload_large(&api, &keys, &reference, file, &mut count).await {
-            Ok(()) => Ok(reference),
-            // What the server holds of an earlier try is not this: begin anew, under another key.
-            Err(error) if matches!(error.code(), Some(Code::Mismatch | Code::Exists)) => {
-                let fresh = new_reference(stat.size, hash, &mut rng::system());
-                blob::remember_upload(&self.vault.replica, record, &fresh)?;
-                blob::upload_large(&api, &keys, &fresh, file, &mut count).await?;
-                Ok(fresh)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn send_frames(&mut self) -> Result<()> {
-        if self.frames.is_empty() {
-            return Ok(());
-        }
-        while self.uploads.len() >= UPLOADS_MAX {
-            self.one_upload().await?;
-        }
-        let frames = std::mem::take(&mut self.frames);
-        let ready = std::mem::take(&mut self.framed);
-        let (api, vault) = (Arc::clone(self.vault.api()), self.vault.setup.vault());
-        self.uploads.push(tokio::spawn(async move { frames.send(api, vault).await.map(|()| ready) }));
-        Ok(())
-    }
-
-    /// Waits for one upload; its files are recorded only now that their contents are durable.
-    async fn one_upload(&mut self) -> Result<()> {
-        if let Some(done) = self.uploads.next().await {
-            let ready = done.map_err(|_| ClientError::Damaged("an upload failed".into()))??;
-            for file in ready {
-                self.record(file);
             }
         }
         Ok(())

@@ -1,0 +1,161 @@
+//! Which chain is followed: one that goes on from what was verified, past places that were pinned, and back where a
+//! repair says so.
+
+use super::{Doing, Then, VaultEngine};
+use crate::bound::{self, Ahead, Place, Seen};
+use crate::effect::{Effect, Env, Request};
+use crate::error::EngineError;
+use crate::pull::{Pull, Verdict};
+use crate::repair;
+use crate::replica::{Replica, Result, WriteOp};
+use crate::seek::{Seek, Sought};
+use lockstep_proto::api::vault::{CommitEntry, Page};
+use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::commit::Commit;
+
+/// Commits that one search for a repair looks through at most.
+const RETURN_COMMITS_MAX: usize = 8192;
+/// Bytes of their change lists.
+const RETURN_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+impl VaultEngine {
+    pub(super) fn page(
+        &mut self,
+        replica: &dyn Replica,
+        env: &mut Env<'_>,
+        page: Page,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        let vault = self.setup.vault();
+        let head = replica.head()?;
+        if let Some(head) = &head
+            && page.head_seq < head.tip.seq
+        {
+            let cause = EngineError::Rollback { vault, verified: head.tip.seq, server: page.head_seq };
+            return self.seek(replica, cause, out);
+        }
+        if page.commits.is_empty() {
+            let at_head = head.is_some_and(|head| head.tip.seq == page.head_seq);
+            if page.more || !at_head {
+                return Err(EngineError::server("it withholds commits that it says are there"));
+            }
+            if let Some((verified, _)) = replica.expected()? {
+                return Err(EngineError::Rollback { vault, verified, server: page.head_seq });
+            }
+            return self.fill_or_push(replica, env, out);
+        }
+        let verified = match Pull::verify(replica, &self.setup, &self.devices, &self.ahead, &page) {
+            Err(fork @ EngineError::Fork { .. }) if head.is_some() => return self.seek(replica, fork, out),
+            Err(fault @ EngineError::Fault { .. }) => {
+                return self.go_on_returning(replica, Vec::new(), page, fault, out);
+            }
+            other => other?,
+        };
+        let mut pull = match verified {
+            Verdict::Round(pull) => pull,
+            Verdict::NeedDevices => {
+                self.send(Request::DeviceLog, Doing::Devices(Box::new(page)), out);
+                return Ok(());
+            }
+            Verdict::LookAhead(place) => return self.look_ahead(replica, place, out),
+        };
+        pull.take(&self.setup, page.entries)?;
+        if pull.is_complete() {
+            return self.finish_pull(replica, *pull, out);
+        }
+        self.ask_state(pull, out);
+        Ok(())
+    }
+
+    /// Nothing is taken before it is seen that the chain leads to this place, or gives it up.
+    pub(super) fn look_ahead(
+        &mut self,
+        replica: &dyn Replica,
+        place: Place,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        let ahead = Ahead::new(replica, place)?;
+        self.send(Request::Commits { after: ahead.after() }, Doing::Ahead(Box::new(ahead)), out);
+        Ok(())
+    }
+
+    pub(super) fn seen(
+        &mut self,
+        replica: &dyn Replica,
+        mut ahead: Box<Ahead>,
+        page: &Page,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        match ahead.take(&self.setup, &self.devices, page)? {
+            Seen::Ask(after) => self.send(Request::Commits { after }, Doing::Ahead(ahead), out),
+            Seen::Passes(run) => {
+                self.ahead = run;
+                self.ask_commits(replica, out)?;
+            }
+            Seen::GivenUp(repair, abandoned, run) => {
+                self.ahead = run;
+                let ops = bound::follow(replica, ahead.place(), repair, abandoned)?;
+                self.write(ops, Then::Ahead, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// The server's chain does not pass through what was verified here: looks for a repair that says why.
+    pub(super) fn seek(
+        &mut self,
+        replica: &dyn Replica,
+        cause: EngineError,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        let Some(seek) = Seek::new(replica, cause.clone())? else { return Err(cause) };
+        self.send(Request::Commits { after: seek.after() }, Doing::Seek(Box::new(seek)), out);
+        Ok(())
+    }
+
+    pub(super) fn sought(
+        &mut self,
+        replica: &dyn Replica,
+        mut seek: Box<Seek>,
+        page: &Page,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        match seek.take(replica, &self.setup, &self.devices, page)? {
+            Sought::Ask(after) => self.send(Request::Commits { after }, Doing::Seek(seek), out),
+            Sought::GivenUp { shared, repair } => {
+                let mut ops = repair::give_up(replica, shared, false)?;
+                ops.push(WriteOp::SetExpected(Some(repair)));
+                self.write(ops, Then::WentBack, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// A commit that does not count: behind it there may be a repair that says how the chain goes on.
+    pub(super) fn go_on_returning(
+        &mut self,
+        replica: &dyn Replica,
+        mut entries: Vec<CommitEntry>,
+        page: Page,
+        fault: EngineError,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        let more = page.more && !page.commits.is_empty();
+        entries.extend(page.commits);
+        let bytes: usize =
+            entries.iter().map(|entry| entry.changes.as_ref().map_or(0, |list| list.0.len())).sum();
+        if let Some(found) = repair::find_return(replica, &self.setup, &self.devices, &entries)? {
+            let mut ops = found.ops(replica)?;
+            bound::arrived(replica, self.setup.vault(), &mut ops)?;
+            self.write(ops, Then::WentBack, out);
+            return Ok(());
+        }
+        if !more || entries.len() > RETURN_COMMITS_MAX || bytes > RETURN_BYTES_MAX {
+            return Err(fault);
+        }
+        let last = entries.last().and_then(|entry| Commit::decode(&entry.commit.bytes.0).ok());
+        let after = last.map(|commit| commit.seq);
+        self.send(Request::Commits { after }, Doing::Return(entries, fault), out);
+        Ok(())
+    }
+}
