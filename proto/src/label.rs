@@ -106,6 +106,8 @@ labels! {
     OPAQUE_KEY_STRETCH = "opaque-key-stretch";
     /// Kit checkpoint.
     CHECKPOINT = "checkpoint";
+    /// End of an archive: digest of what comes before it, and the maker's signature.
+    ARCHIVE = "archive";
     /// Session token at rest on the server.
     LOCAL_SESSION = "local/session";
     /// Fake account ids of a server.

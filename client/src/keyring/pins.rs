@@ -61,26 +61,6 @@ impl Account {
         self.ignored.extend(devices);
     }
 
-    /// Pins of a vault that what is held here does not satisfy, ascending: places that its chain does not pass
-    /// through, and that no repair gave up.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub fn unsatisfied_pins(&self, replica: &VaultReplica) -> Result<Vec<Pin>> {
-        let mut left = Vec::new();
-        for Known { pin, .. } in self.pins()? {
-            let is_met =
-                replica.commit_hash(pin.seq)? == Some(pin.head) || replica.is_abandoned(pin.seq, pin.head)?;
-            if pin.vault == replica.vault() && !is_met && !left.contains(&pin) {
-                left.push(pin);
-            }
-        }
-        // A repair that was followed and never came is one, too.
-        left.extend(replica.expected()?.map(|(seq, head)| Pin { vault: replica.vault(), seq, head }));
-        left.sort_unstable_by_key(|pin| (pin.seq, pin.head));
-        Ok(left)
-    }
-
     /// Every pin that is known and counts: of the device log and of the keyring.
     pub(crate) fn pins(&self) -> Result<Vec<Known>> {
         let of_log = self.keyring.device_log().pins();
