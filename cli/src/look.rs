@@ -62,13 +62,24 @@ pub(crate) async fn vault_list(context: &Context) -> Result<()> {
         context.synced(&account)?;
     }
     let vaults = account.vaults()?;
-    let text: String = vaults.iter().fold(String::new(), |mut text, entry| {
+    let unknown = if account.writes() { account.unknown_vaults().await? } else { Vec::new() };
+    let mut text: String = vaults.iter().fold(String::new(), |mut text, entry| {
         let _ = writeln!(text, "{}  {}", entry.vault, crate::output::shown(entry.name.as_bytes()));
         text
     });
+    for id in &unknown {
+        let _ = writeln!(
+            text,
+            "{id}  no key of it is in the keyring; to be rid of it: lockstep vault delete {id}"
+        );
+    }
     let text = if text.is_empty() { "there is no vault yet".into() } else { text };
-    let list: Vec<_> =
-        vaults.iter().map(|entry| json!({ "vault": entry.vault.to_string(), "name": entry.name })).collect();
+    let known = vaults
+        .iter()
+        .map(|entry| json!({ "vault": entry.vault.to_string(), "name": entry.name, "known": true }));
+    let unknown =
+        unknown.iter().map(|id| json!({ "vault": id.to_string(), "name": id.to_string(), "known": false }));
+    let list: Vec<_> = known.chain(unknown).collect();
     context.out.result(&text, &json!(list));
     Ok(())
 }

@@ -6,6 +6,7 @@ mod finish;
 mod join;
 pub(crate) mod manage;
 mod session;
+mod unknown;
 
 pub use join::{Ignored, NewSecrets, Place, generate_passphrase, login, recover, signup};
 pub use manage::{KitState, Owner};
@@ -44,6 +45,7 @@ pub struct Account {
     pub(crate) keyring: Vault,
     /// Devices whose head pins are not believed: they are about to be revoked.
     pub(crate) ignored: BTreeSet<DeviceId>,
+    pub(crate) register: crate::keyring::Cache,
 }
 
 /// A device of the account, for people.
@@ -92,7 +94,17 @@ impl Account {
         let create = replica.create_entry()?;
         let setup = keyring_setup(account, header.identity(), &names, &device, create);
         let keyring = Vault::new(setup, Arc::new(log), replica, Arc::clone(&api));
-        Ok(Self { home, file, api, db, device, names, keyring, ignored: BTreeSet::new() })
+        Ok(Self {
+            home,
+            file,
+            api,
+            db,
+            device,
+            names,
+            keyring,
+            ignored: BTreeSet::new(),
+            register: crate::keyring::Cache::default(),
+        })
     }
 
     /// Account id.

@@ -1,13 +1,16 @@
 //! The keyring vault: which vaults there are, their keys and names, and the pins that tie views together
 //! (PROTOCOL.md section 4.2).
 
+mod first;
 mod keys;
 mod list;
 mod pins;
+mod register;
 mod rotate;
 
 pub(crate) use keys::HeldKey;
 pub(crate) use pins::{Known, check_log_pins, check_pin, counting, head_pins};
+pub(crate) use register::Cache;
 pub(crate) use rotate::open_keyring;
 
 use crate::account::Account;
@@ -28,7 +31,7 @@ use lockstep_proto::cbor::{ByteArray, Wire};
 use lockstep_proto::id::{DeviceId, Epoch, VaultId};
 use lockstep_proto::sign::Signature;
 use lockstep_proto::vault_log::files_vault_id;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The default vault.
@@ -148,43 +151,51 @@ impl Account {
         Ok(docs.into_iter().map(|doc| (doc.device, doc.name)).collect())
     }
 
-    /// Marks a vault as deleted in the keyring, signed by the identity; one that is marked already is found by its
-    /// name, too.
+    /// Vaults that the server lists and the keyring does not know; nobody reads or writes them. Whoever made them may
+    /// be gone.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn unknown_vaults(&self) -> Result<Vec<VaultId>> {
+        let listed: Vaults = self.api.get("/v1/vaults").await?;
+        let register = self.register()?;
+        let is_known = |id: &VaultId| {
+            *id == self.keyring.setup.vault()
+                || register.vaults.contains_key(id)
+                || register.deleted.contains_key(id)
+        };
+        Ok(listed.0.into_iter().map(|info| info.vault).filter(|id| !is_known(id)).collect())
+    }
+
+    /// Marks a vault as deleted in the keyring, signed by the identity: one that the keyring knows, by its name or id,
+    /// or one that only the server knows, by its id. One that is marked already is found, too.
     pub(crate) async fn mark_deleted(
         &mut self,
         name: &str,
         authorise: impl Fn(VaultId) -> Signature,
     ) -> Result<VaultId> {
         self.sync_keyring().await?;
-        let known = self.vaults()?.into_iter().find(|entry| entry.name == name).map(|entry| entry.vault);
-        let marked = self.deletions()?.into_iter().find(|doc| doc.name == name);
-        let vault = match (known, marked) {
-            (Some(vault), _) => vault,
-            (None, Some(doc)) => return Ok(doc.vault),
-            (None, None) => {
+        let register = self.register()?;
+        let id = name.parse::<VaultId>().ok();
+        let is_meant = |(vault, called): &(&VaultId, &String)| *called == name || id == Some(**vault);
+        let known = register.vaults.iter().find(is_meant).map(|(vault, name)| (*vault, name.clone()));
+        let marked = register.deleted.iter().find(is_meant).map(|(vault, _)| *vault);
+        let (vault, name) = match (known, marked, id) {
+            (Some(known), ..) => known,
+            (None, Some(vault), _) => return Ok(vault),
+            (None, None, Some(id)) if self.unknown_vaults().await?.contains(&id) => (id, id.to_string()),
+            _ => {
                 return Err(ClientError::NotFound(format!(
                     "there is no vault \"{name}\"; see: lockstep vault list"
                 )));
             }
         };
         let deletion = Some(authorise(vault));
-        let doc = VaultDoc { vault, name: name.to_owned(), deleted_utc: rng::now_utc(), deletion };
+        let doc = VaultDoc { vault, name, deleted_utc: rng::now_utc(), deletion };
         let place = vault.as_bytes().to_vec();
         self.keyring.put(vec![record(VAULT_TYPE, place, doc.encode(), Policy::Overwrite)]).await?;
         self.push_keyring().await?;
         Ok(vault)
-    }
-
-    /// Vaults that were deleted: a device can write a mark, but not the identity's word for it.
-    pub(crate) fn deleted_vaults(&self) -> Result<BTreeSet<VaultId>> {
-        Ok(self.deletions()?.into_iter().map(|doc| doc.vault).collect())
-    }
-
-    fn deletions(&self) -> Result<Vec<VaultDoc>> {
-        let (account, identity) = (self.id(), self.identity());
-        let mut docs = documents::<VaultDoc>(&self.keyring, VAULT_TYPE)?;
-        docs.retain(|doc| doc.is_deleted(account, identity));
-        Ok(docs)
     }
 
     /// Makes a vault: its key becomes durable in the keyring before it exists. Who loses a race adopts the

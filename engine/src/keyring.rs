@@ -47,6 +47,14 @@ impl std::fmt::Debug for VaultKeyDoc {
 impl Wire for VaultKeyDoc {
     const NAME: &'static str = "vault key record";
     const BYTES_MAX: usize = 16 * 1024;
+
+    fn check(&self) -> Result<(), CodecError> {
+        if self.epoch.value() > 0 && self.made_in.value() > 0 {
+            Ok(())
+        } else {
+            Err(CodecError::Rule { what: Self::NAME, rule: "epochs begin at 1" })
+        }
+    }
 }
 
 /// Record name of a vault key.

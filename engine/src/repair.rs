@@ -87,8 +87,10 @@ fn rotated_at(replica: &dyn Replica, commit: &Commit) -> Result<u64> {
         let here = Commit::decode(&bytes).map_err(EngineError::replica)?;
         let changes = Changes::decode(&changes).map_err(EngineError::replica)?;
         let brings = here.vault_log_index == commit.vault_log_index && changes.rotation().is_some();
-        match seq.previous() {
-            Some(previous) if !brings => seq = previous,
+        // What a repair went back over has no say: nobody verified it.
+        let before = changes.goes_back_to().filter(|_| here.kind == KIND_REPAIR).or_else(|| seq.previous());
+        match before.filter(|before| *before < seq) {
+            Some(before) if !brings => seq = before,
             _ => return Ok(here.device_log_index),
         }
     }

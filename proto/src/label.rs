@@ -106,8 +106,10 @@ labels! {
     OPAQUE_KEY_STRETCH = "opaque-key-stretch";
     /// Kit checkpoint.
     CHECKPOINT = "checkpoint";
-    /// End of an archive: digest of what comes before it, and the maker's signature.
+    /// The maker's signature at the end of an archive.
     ARCHIVE = "archive";
+    /// Digest of everything before it.
+    ARCHIVE_BYTES = "archive-bytes";
     /// Session token at rest on the server.
     LOCAL_SESSION = "local/session";
     /// Fake account ids of a server.

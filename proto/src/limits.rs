@@ -51,6 +51,11 @@ pub const KEY_HEADER_BYTES_MAX: usize = 256 * KIB;
 pub const DEVICE_LOG_ENTRY_BYTES_MAX: usize = 80 * KIB;
 /// Entries of a device log.
 pub const DEVICE_LOG_ENTRIES_MAX: u64 = 4096;
+/// Entries of a device log together, encodings and signatures; a revocation may go beyond it, to
+/// [`DEVICE_LOG_WITH_REVOCATIONS_BYTES_MAX`].
+pub const DEVICE_LOG_BYTES_MAX: usize = 4 * MIB;
+/// The same with the revocations.
+pub const DEVICE_LOG_WITH_REVOCATIONS_BYTES_MAX: usize = 6 * MIB;
 /// Entries in one page of a device log.
 pub const DEVICE_LOG_PAGE_MAX: usize = 256;
 /// Live devices of an account.

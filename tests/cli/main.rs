@@ -30,6 +30,7 @@ mod homes;
 mod kit;
 mod life;
 mod lost;
+mod makeup;
 mod past;
 mod postgres;
 mod program;

@@ -31,11 +31,11 @@ fn keys_of(device: &Device) -> DeviceKeys {
     DeviceKeys::from_bytes(&std::fs::read(device.home.join("device")).unwrap()).unwrap()
 }
 
-fn keyring_of(world: &World) -> VaultId {
+pub(crate) fn keyring_of(world: &World) -> VaultId {
     keyring_vault_id(&header(&world.server.database()).identity().to_bytes())
 }
 
-fn files_of(device: &Device) -> VaultId {
+pub(crate) fn files_of(device: &Device) -> VaultId {
     let listed = device.ok(&["--json", "vault", "list"]).json();
     let files = listed.as_array().unwrap().iter().find(|entry| entry["name"] == "files").unwrap();
     files["vault"].as_str().unwrap().parse().unwrap()
@@ -48,7 +48,7 @@ fn commits(world: &World, vault: VaultId) -> i64 {
 }
 
 /// The device writes a record to the keyring as a program of its thief's would: durable at the server in the end.
-fn forge(world: &World, device: &Device, record_type: &str, name: &[u8], document: Vec<u8>) {
+pub(crate) fn forge(world: &World, device: &Device, record_type: &str, name: &[u8], document: Vec<u8>) {
     let own = keys_of(device);
     let keyring = keyring_of(world);
     let opened = KeyringKeys::open_as_device(&header(&world.server.database()), &own).unwrap();
@@ -89,7 +89,7 @@ fn forge(world: &World, device: &Device, record_type: &str, name: &[u8], documen
     assert!(waiting == 0 && commits(world, keyring) > before, "nothing was forged");
 }
 
-fn mark(world: &World, device: &Device, vault: VaultId, signature: Option<[u8; 64]>) {
+pub(crate) fn mark(world: &World, device: &Device, vault: VaultId, signature: Option<[u8; 64]>) {
     let doc = VaultDoc { vault, name: "files".into(), deleted_utc: 1, deletion: signature.map(ByteArray) };
     forge(world, device, VAULT_TYPE, vault.as_bytes(), doc.encode());
 }
@@ -142,7 +142,7 @@ fn a_mark_without_the_identitys_word_deletes_nothing() {
 }
 
 /// Births of one vault by the device, which differ by their time.
-fn births(world: &World, device: &Device, vault: VaultId) -> [Birth; 2] {
+pub(crate) fn births(world: &World, device: &Device, vault: VaultId) -> [Birth; 2] {
     let database = world.server.database();
     let identity = *header(&database).identity();
     let log = device_log(&database, identity);
@@ -154,7 +154,7 @@ fn births(world: &World, device: &Device, vault: VaultId) -> [Birth; 2] {
     })
 }
 
-fn forge_key(world: &World, device: &Device, vault: VaultId, epoch: u64, birth: &Birth) {
+pub(crate) fn forge_key(world: &World, device: &Device, vault: VaultId, epoch: u64, birth: &Birth) {
     let doc = VaultKeyDoc {
         vault,
         epoch: Epoch::new(epoch),
@@ -167,7 +167,7 @@ fn forge_key(world: &World, device: &Device, vault: VaultId, epoch: u64, birth: 
     forge(world, device, VAULT_KEY_TYPE, &vault_key_name(vault, doc.epoch), doc.encode());
 }
 
-fn call(world: &World, device: &Device, vault: VaultId, name: &str) {
+pub(crate) fn call(world: &World, device: &Device, vault: VaultId, name: &str) {
     let doc = VaultDoc { vault, name: name.into(), deleted_utc: 0, deletion: None };
     forge(world, device, VAULT_TYPE, vault.as_bytes(), doc.encode());
 }

@@ -1,6 +1,9 @@
 //! Tests of the key hierarchy.
 
 use super::*;
+use lockstep_proto::device_log::DeviceLogError;
+use lockstep_proto::id::{Seq, VaultId};
+use lockstep_proto::limits;
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 
@@ -106,6 +109,44 @@ fn enrolments_without_pins_repeats_and_foreign_identities_are_refused() {
     let forged = stranger.enrol(&f.header, &f.log, None, join(&second, "x", pins), &mut f.rng).unwrap();
     assert!(f.log.append(&forged.entry).is_err(), "another identity");
     assert!(VerifiedKeyHeader::verify(f.account.account(), &forged.key_header).is_err());
+}
+
+#[test]
+fn a_device_log_has_an_end_and_revocations_go_on_beyond_it() {
+    let mut f = fixture();
+    let keyring = keyring_id(f.account.identity());
+    let mut vaults: Vec<VaultId> = (0..1023_u64)
+        .map(|number| VaultId::from_bytes((u128::from(number) << 7).to_be_bytes()))
+        .chain([keyring])
+        .collect();
+    vaults.sort_unstable();
+    let pin = |vault: &VaultId| Pin { vault: *vault, seq: Seq::new(1 << 62), head: Digest::ZERO };
+    let pins: Vec<Pin> = vaults.iter().map(pin).collect();
+    let mut full = None;
+    for _ in 0..2 * limits::DEVICE_LOG_BYTES_MAX / limits::DEVICE_LOG_ENTRY_BYTES_MAX {
+        let device = DeviceKeys::generate(&mut f.rng).unwrap();
+        let joins = join(&device, "x", pins.clone());
+        let enrolled = f.account.enrol(&f.header, &f.log, None, joins, &mut f.rng).unwrap();
+        let before = f.log.next_index();
+        if let Err(error) = f.log.append(&enrolled.entry) {
+            assert_eq!(f.log.next_index(), before);
+            full = Some(error);
+            break;
+        }
+        f.header = VerifiedKeyHeader::verify(f.account.account(), &enrolled.key_header).unwrap();
+        if f.log.live().count() > 60 {
+            let gone = f.log.live().map(|device| device.id).find(|id| *id != f.device.id()).unwrap();
+            let revoked = f.account.revoke(&f.header, &f.log, gone, pins.clone(), &mut f.rng).unwrap();
+            f.log.append(&revoked.entry).unwrap();
+            f.header = VerifiedKeyHeader::verify(f.account.account(), &revoked.key_header).unwrap();
+            f.account.take_header(&f.header).unwrap();
+        }
+    }
+    let max = u64::try_from(limits::DEVICE_LOG_BYTES_MAX).unwrap();
+    assert!(matches!(full, Some(DeviceLogError::Full { max: is, .. }) if is == max), "{full:?}");
+    let gone = f.log.live().map(|device| device.id).find(|id| *id != f.device.id()).unwrap();
+    let revoked = f.account.revoke(&f.header, &f.log, gone, pins, &mut f.rng).unwrap();
+    f.log.append(&revoked.entry).unwrap();
 }
 
 #[test]

@@ -139,8 +139,8 @@ impl Owner<'_> {
     }
 
     /// The head of every vault, verified just now, ascending. A vault that the keyring does not know is pinned as
-    /// the server shows it: nobody reads it, and it must not keep a device from being revoked. So is one to which the
-    /// device gave two births.
+    /// the server shows it, if devices signed it: nobody reads it, and it must not keep a device from being revoked. So
+    /// is one to which the device gave two births.
     async fn heads(&mut self, device: DeviceId) -> Result<Vec<Pin>> {
         let listed: Vaults = self.account.api.get("/v1/vaults").await?;
         self.account.sync_keyring().await?;
@@ -177,6 +177,7 @@ impl Owner<'_> {
                     info.vault
                 )));
             }
+            self.account.check_listed(&info).await?;
             pins.push(Pin { vault: info.vault, seq: info.seq, head: info.head });
         }
         pins.sort_by_key(|pin| pin.vault);

@@ -91,7 +91,7 @@ impl Account {
         // Only now: a server that is behind may show a device log that went another way, too.
         self.refresh_devices().await?;
         self.pull_keyring().await?;
-        self.keep_first_keys().await?;
+        self.keep_first_versions().await?;
         check_log_pins(&self.keyring, &self.ignored)?;
         self.drop_deleted(&unlisted)?;
         self.check_pins_of(&self.keyring, true)?;

@@ -183,6 +183,20 @@ impl VaultReplica {
         Ok(self.records(condition, params![self.key, &tag[..], &group[..]])?)
     }
 
+    /// Newest and number of pending writes, and number of records whose envelope is not here: with the head they say
+    /// whether anything changed.
+    ///
+    /// # Errors
+    /// [`crate::ClientError`].
+    pub fn counts(&self) -> ClientResult<(i64, i64, i64)> {
+        let mut statement = self.db.connection().prepare_cached(
+            "SELECT (SELECT coalesce(max(id), 0) FROM pending WHERE vault = ?1),
+                    (SELECT count(*) FROM pending WHERE vault = ?1),
+                    (SELECT count(*) FROM record WHERE vault = ?1 AND present = 0)",
+        )?;
+        Ok(statement.query_row([self.key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
+    }
+
     /// Records whose envelope is here and does not open.
     ///
     /// # Errors

@@ -103,6 +103,8 @@ pub struct DeviceLog {
     account: AccountId,
     identity: PublicKey,
     hashes: Vec<Digest>,
+    /// Length of the entries and their signatures.
+    bytes: usize,
     key_header: (u64, Digest),
     devices: BTreeMap<DeviceId, Device>,
     pins: Vec<Pin>,
@@ -116,6 +118,7 @@ impl DeviceLog {
             account: crate::key_header::account_id(&identity.to_bytes()),
             identity,
             hashes: Vec::new(),
+            bytes: 0,
             key_header: (0, Digest::ZERO),
             devices: BTreeMap::new(),
             pins: Vec::new(),
@@ -136,6 +139,15 @@ impl DeviceLog {
                 max: limits::DEVICE_LOG_ENTRIES_MAX,
             });
         }
+        let bytes = self.bytes.saturating_add(signed.bytes.0.len()).saturating_add(signed.signature.0.len());
+        let max = match entry.kind {
+            KIND_REVOKE => limits::DEVICE_LOG_WITH_REVOCATIONS_BYTES_MAX,
+            _ => limits::DEVICE_LOG_BYTES_MAX,
+        };
+        if bytes > max {
+            let max = u64::try_from(max).unwrap_or(u64::MAX);
+            return Err(DeviceLogError::Full { what: "bytes of device-log entries", max });
+        }
         if entry.account != self.account || index != self.next_index() || entry.previous != self.head() {
             return Err(DeviceLogError::Broken { index });
         }
@@ -153,6 +165,7 @@ impl DeviceLog {
             }
         };
         self.hashes.push(signed.digest(label::DEVICE_LOG_ENTRY));
+        self.bytes = bytes;
         self.key_header = (entry.key_header_counter, entry.key_header_hash);
         Ok(entered)
     }

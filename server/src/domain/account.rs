@@ -7,9 +7,9 @@ use lockstep_proto::api::account::Devices;
 use lockstep_proto::api::auth::action_input;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::chain;
+use lockstep_proto::chain::{self, ChainError, VerifiedCommit};
 use lockstep_proto::device_log::{DeviceLog, DeviceLogEntry, DeviceLogError, Entered};
-use lockstep_proto::id::AccountId;
+use lockstep_proto::id::{AccountId, VaultId};
 use lockstep_proto::key_header::{KeyHeader, KeyHeaderError, VerifiedKeyHeader};
 use lockstep_proto::sign::{PublicKey, Signature};
 use lockstep_proto::{Digest, Signed, label};
@@ -114,6 +114,19 @@ impl Known {
             log.append(known).map_err(|error| log_refusal(&error))?;
         }
         Ok(Self { header, log })
+    }
+
+    /// Verifies the birth of a vault of the account.
+    ///
+    /// # Errors
+    /// [`ChainError`].
+    pub fn check_birth(
+        &self,
+        vault: VaultId,
+        create: &Signed,
+        genesis: &Signed,
+    ) -> Result<VerifiedCommit, ChainError> {
+        chain::verify_birth(vault, self.log.account(), self.header.identity(), &self.log, create, genesis)
     }
 
     /// Verifies the identity's signature of an action over the log as it is.

@@ -15,6 +15,13 @@ pub const ROW_BYTES: u64 = 256;
 pub const VAULT_BYTES: u64 = 2560;
 /// What an account may write beyond its quota by deleting, unpinning and in its keyring.
 pub const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+/// How much of the reserve a revocation gives back at least: the keys that every vault then needs fit into it.
+pub const REVOCATION_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What may be used of the reserve at most after an entry of the device log.
+pub fn spared_max(revokes: bool) -> u64 {
+    if revokes { RESERVE_BYTES - REVOCATION_BYTES } else { i64::MAX.unsigned_abs() }
+}
 
 /// What an account without a quota of its own may use; none is no limit.
 #[derive(Debug, Clone, Copy)]
@@ -118,7 +125,7 @@ pub enum Allowance {
     Quota,
     /// Beyond it, on the reserve: what puts nothing new, and the keyring.
     Reserve,
-    /// Counted, never refused: devices and credentials, and what is freed.
+    /// Counted, never refused: devices and credentials, what follows a revocation, and what is freed.
     Always,
 }
 
@@ -151,8 +158,12 @@ fn refuse(standing: Standing, wanted: u64) -> Refusal {
     Refusal { quota: Some(Box::new((standing.used, quota))), ..Refusal::new(Code::QuotaExceeded, detail) }
 }
 
-/// How a commit meets the quota: one that puts nothing (deletions, pins, a rotation, a repair) may use the reserve.
+/// How a commit meets the quota: one that puts nothing (deletions, pins) may use the reserve. A rotation, of which
+/// there is one a vault after a revocation, and a repair, which the identity signed, are never refused.
 pub fn allowance_of(changes: &Changes) -> Allowance {
+    if changes.rotation().is_some() || changes.repair().is_some() {
+        return Allowance::Always;
+    }
     let puts = changes.0.iter().any(|change| matches!(change, Change::Put { .. }));
     if puts { Allowance::Quota } else { Allowance::Reserve }
 }

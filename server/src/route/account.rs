@@ -46,16 +46,22 @@ pub(crate) async fn devices(
     Ask(query): Ask<From>,
 ) -> Answer {
     let from = query.from.unwrap_or(0);
-    let reserved = app.budget.reserve(4 * limits::MIB).await?;
+    let reserved = app.budget.reserve(LOG_BYTES).await?;
     let devices = app.store.devices(session.account, from, limits::DEVICE_LOG_PAGE_MAX).await?;
     Ok(cbor_reserved(&devices.ok_or_else(ApiError::unauthenticated)?, reserved))
 }
 
-/// The account as stored, verified.
+/// What a device log takes in memory at most, with its key header.
+const LOG_BYTES: usize = limits::DEVICE_LOG_WITH_REVOCATIONS_BYTES_MAX + limits::KEY_HEADER_BYTES_MAX;
+
+/// The account as stored, verified: thousands of signatures at most, on a thread that serves nobody else meanwhile.
 pub(super) async fn known(app: &App, account: AccountId) -> Result<Known, ApiError> {
+    let _reserved = app.budget.reserve(LOG_BYTES).await?;
     let limit = usize::try_from(limits::DEVICE_LOG_ENTRIES_MAX).unwrap_or(usize::MAX);
     let stored = app.store.devices(account, 0, limit).await?.ok_or_else(ApiError::unauthenticated)?;
-    Ok(Known::verify(account, &stored)?)
+    let verified = tokio::task::spawn_blocking(move || Known::verify(account, &stored)).await;
+    let failed = |_| ApiError::new(Code::Internal, "the server failed; its log says more");
+    Ok(verified.map_err(failed)??)
 }
 
 fn action(action: u8, body: &Authorised) -> Action<'_> {

@@ -311,8 +311,8 @@ pub(crate) async fn put_part(
 }
 
 async fn store_part(app: App, vault: VaultKey, blob: BlobId, index: u64, body: Body) -> Answer {
-    let found = app.store.object(vault, blob).await?;
-    let (object, _) =
+    let found = app.store.object_row(vault, blob).await?;
+    let object =
         found.ok_or_else(|| ApiError::new(Code::NotFound, "this upload was not begun, or it expired"))?;
     let expected = part_len(object.size, index)
         .ok_or_else(|| ApiError::new(Code::Malformed, "the object has no such part"))?;
@@ -421,7 +421,8 @@ async fn read_piece(app: &App, parts: &[PartRow], place: u64, end: u64) -> Resul
     const DAMAGED: StoreError = StoreError::Corrupt("a part of the object is missing");
     let part_bytes = u64::try_from(limits::PART_BYTES).unwrap_or(u64::MAX);
     let index = place / part_bytes;
-    let part = parts.iter().find(|part| part.index == index).ok_or(DAMAGED)?;
+    let at = parts.binary_search_by_key(&index, |part| part.index).map_err(|_| DAMAGED)?;
+    let part = parts.get(at).ok_or(DAMAGED)?;
     let within = place % part_bytes;
     let size = part.size.saturating_sub(within).min(end.saturating_sub(place)).min(READ_BYTES);
     if size == 0 {

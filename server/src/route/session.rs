@@ -8,6 +8,7 @@ use crate::state::App;
 use crate::time::now_utc;
 use axum::extract::State;
 use axum::response::Response;
+use lockstep_proto::api::auth::SESSION_DEVICE;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::session::{SessionEntry, Sessions};
 
@@ -28,13 +29,20 @@ pub(crate) async fn list(State(app): State<App>, DeviceSession(session): DeviceS
     Ok(cbor(&Sessions(entries.collect())))
 }
 
-/// `DELETE /v1/account/sessions/{id}`.
+/// `DELETE /v1/account/sessions/{id}`. A device ends sessions of devices only: one that was stolen could keep its owner
+/// from signing in otherwise.
 pub(crate) async fn revoke(
     State(app): State<App>,
     DeviceSession(session): DeviceSession,
     Place(id): Place<String>,
 ) -> Answer {
-    if app.store.revoke_session(session.account, parse_id(&id)?).await? {
+    let id = parse_id(&id)?;
+    let rows = app.store.sessions(session.account, now_utc()).await?;
+    if rows.iter().any(|row| row.id == id && row.kind != SESSION_DEVICE) {
+        let text = "somebody is signing in with it; it ends by itself within 10 minutes";
+        return Err(ApiError::new(Code::Forbidden, text));
+    }
+    if app.store.revoke_session(session.account, id).await? {
         Ok(nothing())
     } else {
         Err(ApiError::new(Code::NotFound, "there is no such session; it may have ended"))

@@ -1,5 +1,6 @@
 //! Vaults, staged envelopes, commits.
 
+use super::account::known;
 use super::pull::{PAGE_RESERVE_BYTES, first_page};
 use super::{cbor, nothing};
 use crate::domain::commit::{PreparedCommit, refuse};
@@ -17,10 +18,8 @@ use lockstep_proto::api::vault::{
     CreateVault, PushCommit, Pushed as PushedBody, StageEnvelopes, StagedEnvelopes, VaultLog, Vaults,
 };
 use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::device_log::DeviceLog;
-use lockstep_proto::key_header::VerifiedKeyHeader;
 use lockstep_proto::vault_log::VaultLogEntry;
-use lockstep_proto::{chain, envelope, limits};
+use lockstep_proto::{envelope, limits};
 
 type Answer = Result<Response, ApiError>;
 
@@ -38,18 +37,8 @@ pub(crate) async fn create(
     app.check_not_held(session.account, session.device)?;
     let CreateVault { create, genesis } = body.value;
     let entry = VaultLogEntry::decode(&create.bytes.0)?;
-    let limit = usize::try_from(limits::DEVICE_LOG_ENTRIES_MAX).unwrap_or(usize::MAX);
-    let devices =
-        app.store.devices(session.account, 0, limit).await?.ok_or_else(ApiError::unauthenticated)?;
-    let damaged = |_| ApiError::new(Code::Internal, "what the server stores is damaged");
-    let header = VerifiedKeyHeader::verify(session.account, &devices.key_header)
-        .map_err(|_| ApiError::new(Code::Internal, "what the server stores is damaged"))?;
-    let mut log = DeviceLog::new(*header.identity());
-    for known in &devices.entries {
-        log.append(known).map_err(damaged)?;
-    }
-    let birth = chain::verify_birth(entry.vault, session.account, header.identity(), &log, &create, &genesis)
-        .map_err(|error| refuse(&error))?;
+    let known = known(&app, session.account).await?;
+    let birth = known.check_birth(entry.vault, &create, &genesis).map_err(|error| refuse(&error))?;
     app.store.create_vault(session.account, NewVault { tip: birth.tip(), create, genesis }).await?;
     Ok(nothing())
 }

@@ -409,6 +409,8 @@ pub trait Store: Send + Sync + 'static {
     async fn lose_object(&self, vault: VaultKey, blob: BlobId) -> Result<()>;
     /// An object and its parts.
     async fn object(&self, vault: VaultKey, blob: BlobId) -> Result<Option<(ObjectRow, Vec<PartRow>)>>;
+    /// An object without its parts, of which there may be 131,072.
+    async fn object_row(&self, vault: VaultKey, blob: BlobId) -> Result<Option<ObjectRow>>;
 
     /// Drops what expired; gives segments whose bytes are to be deleted now.
     async fn collect(&self, now_utc: u64, grace_seconds: u64) -> Result<Vec<SegmentId>>;

@@ -37,6 +37,9 @@ pub(super) async fn a_revoked_session_is_dead_at_once(on: BackEnd) {
     revoke(&seeded.client, &other).await.nothing();
     second.get("/v1/session").await.refused(Code::Unauthenticated);
     revoke(&seeded.client, &other).await.refused(Code::NotFound);
+    // Who signs in anew is not thrown out by a device that may be stolen.
+    let provisional = entries.iter().find(|entry| entry.kind == SESSION_PROVISIONAL).unwrap();
+    revoke(&seeded.client, provisional).await.refused(Code::Forbidden);
     seeded.client.get("/v1/session").await.ok::<SessionInfo>();
     revoke(&seeded.client, mine[0]).await.nothing();
     seeded.client.get("/v1/session").await.refused(Code::Unauthenticated);

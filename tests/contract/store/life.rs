@@ -12,7 +12,7 @@ use lockstep_server::store::{EntryEffect, FramedObject, NewEntry, SegmentId, Ses
 
 const VAULT: VaultId = VaultId::from_bytes([0x33; 16]);
 
-fn revocation(world: &World, after: &NewEntry, device: DeviceId, pins: Vec<Pin>) -> NewEntry {
+pub(super) fn revocation(world: &World, after: &NewEntry, device: DeviceId, pins: Vec<Pin>) -> NewEntry {
     let mut entry = world.second(99).1;
     (entry.index, entry.previous) = (after.index + 1, after.hash);
     entry.effect = EntryEffect::Revoke { device, pins };
@@ -41,7 +41,7 @@ async fn with_second(store: &AnyStore) -> (Home, Author, NewEntry) {
     (home, second, entry)
 }
 
-async fn pins(home: &Home) -> Vec<Pin> {
+pub(super) async fn pins(home: &Home) -> Vec<Pin> {
     let listed = home.store.vaults(home.world.account).await.unwrap();
     let mut pins: Vec<Pin> =
         listed.iter().map(|row| Pin { vault: row.vault, seq: row.seq, head: row.head }).collect();

@@ -1,5 +1,6 @@
 //! Usage to the byte, and quotas that hold.
 
+use super::life::{pins, revocation};
 use super::{AnyStore, Home, at_once, refused};
 use crate::chain::{Chain, Op, put, record};
 use crate::world::{bytes_of, id16, rng};
@@ -368,8 +369,8 @@ pub(super) async fn at_the_quota_deleting_and_devices_go_on(store: AnyStore) {
     home.commit(&[Op::Unpin(1)]).await;
     let mixed = home.draft(&[put(2), Op::Tombstone(record(3))]);
     refused(home.try_push(&home.world.author, &mixed).await, Code::QuotaExceeded);
-    let (_, entry) = home.world.second(20);
-    store.add_entry(entry, SignInChange::default()).await.expect("devices come and go at any time");
+    let (second, entry) = home.world.second(20);
+    store.add_entry(entry.clone(), SignInChange::default()).await.expect("devices come and go at any time");
     // Far below what is used it is no different.
     home.set_quota(1).await;
     home.commit(&[Op::Tombstone(record(2))]).await;
@@ -397,6 +398,17 @@ pub(super) async fn at_the_quota_deleting_and_devices_go_on(store: AnyStore) {
     };
     refused::<()>(Err(end), Code::QuotaExceeded);
     assert!(spent > RESERVE_BYTES / 2);
+    // Whoever used it up is shut out: what that needs is written.
+    let gone = revocation(&home.world, &entry, second.keys.id(), pins(&home).await);
+    store.add_entry(gone.clone(), SignInChange::default()).await.expect("devices come and go at any time");
+    for there in [&mut keyring, &mut home] {
+        (there.world.author.log_index, there.world.author.log_head) = (gone.index, gone.hash);
+        let (account, identity) = (there.world.account, there.world.identity);
+        let rotation = there.chain.rotation(account, &identity, &there.world.author, 2);
+        there.push(&rotation).await;
+    }
+    keyring.commit(&[put(1)]).await;
+    home.commit(&[Op::Tombstone(record(1))]).await;
     home.used().await;
 }
 

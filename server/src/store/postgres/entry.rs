@@ -75,7 +75,7 @@ async fn append(c: &mut PgConnection, entry: &NewEntry) -> Result<()> {
     .execute(&mut *c)
     .await
     .map_err(failed)?;
-    usage::count_log_entry(c, entry.account, &entry.entry).await?;
+    usage::count_log_entry(c, entry).await?;
     match &entry.effect {
         EntryEffect::Enrol { device, sign_key } => {
             sqlx::query(

@@ -327,6 +327,10 @@ impl Store for PostgresStore {
         self.run(Run::Snapshot, (), |c, ()| Box::pin(object::find(c, key, blob))).await
     }
 
+    async fn object_row(&self, key: VaultKey, blob: BlobId) -> Result<Option<ObjectRow>> {
+        self.run(Run::Snapshot, (), |c, ()| Box::pin(object::find_row(c, key, blob))).await
+    }
+
     async fn collect(&self, now_utc: u64, grace_seconds: u64) -> Result<Vec<SegmentId>> {
         let cutoff_utc = now_utc.saturating_sub(grace_seconds);
         let expire = self.run(Run::Idempotent, (), |c, ()| Box::pin(collect::expire(c, now_utc, cutoff_utc)));

@@ -448,21 +448,28 @@ pub(super) async fn complete(c: &mut PgConnection, key: VaultKey, blob: BlobId) 
     Ok(())
 }
 
-/// An object and its parts; of one moment in a snapshot, or when its row is locked.
+/// An object without its parts.
+pub(super) async fn find_row(c: &mut PgConnection, key: VaultKey, blob: BlobId) -> Result<Option<ObjectRow>> {
+    let row = sqlx::query("SELECT size, digest, complete FROM object WHERE vault = $1 AND blob = $2")
+        .bind(key.0)
+        .bind(&blob.as_bytes()[..])
+        .fetch_optional(c)
+        .await
+        .map_err(failed)?;
+    let object = |row: PgRow| {
+        let complete = row.try_get(2).map_err(failed)?;
+        Ok(ObjectRow { size: number(&row, 0)?, digest: digest(&row, 1)?, complete })
+    };
+    row.map(object).transpose()
+}
+
+/// An object and its parts, ascending; of one moment in a snapshot, or when its row is locked.
 pub(super) async fn find(
     c: &mut PgConnection,
     key: VaultKey,
     blob: BlobId,
 ) -> Result<Option<(ObjectRow, Vec<PartRow>)>> {
-    let row = sqlx::query("SELECT size, digest, complete FROM object WHERE vault = $1 AND blob = $2")
-        .bind(key.0)
-        .bind(&blob.as_bytes()[..])
-        .fetch_optional(&mut *c)
-        .await
-        .map_err(failed)?;
-    let Some(row) = row else { return Ok(None) };
-    let complete = row.try_get(2).map_err(failed)?;
-    let object = ObjectRow { size: number(&row, 0)?, digest: digest(&row, 1)?, complete };
+    let Some(object) = find_row(c, key, blob).await? else { return Ok(None) };
     let rows = sqlx::query(
         "SELECT position, digest, segment, start, size FROM part WHERE vault = $1 AND blob = $2 ORDER BY position",
     )

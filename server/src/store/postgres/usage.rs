@@ -8,8 +8,7 @@ use super::row::{bytes, id16, number, sql};
 use crate::domain::quota::{
     self, Allowance, Charge, DefaultQuota, QuotaSetting, ROW_BYTES, Standing, VAULT_BYTES, signed_bytes,
 };
-use crate::store::{Result, UsageFault, VaultKey, no_vault};
-use lockstep_proto::Signed;
+use crate::store::{EntryEffect, NewEntry, Result, UsageFault, VaultKey, no_vault};
 use lockstep_proto::api::usage::Usage;
 use lockstep_proto::id::{AccountId, VaultId};
 use sqlx::postgres::PgRow;
@@ -110,11 +109,16 @@ pub(super) async fn free(c: &mut PgConnection, account: &[u8], bytes: u64) -> Re
     Ok(())
 }
 
-/// Counts an entry of the device log; never refused, because devices and credentials change at any time.
-pub(super) async fn count_log_entry(c: &mut PgConnection, account: AccountId, entry: &Signed) -> Result<()> {
-    sqlx::query("UPDATE account SET used_bytes = used_bytes + $1 WHERE id = $2")
-        .bind(sql(signed_bytes(entry))?)
-        .bind(&account.as_bytes()[..])
+/// Counts an entry of the device log; never refused, because devices and credentials change at any time. A revocation
+/// gives part of the reserve back: what follows it is written, whatever the device did before.
+pub(super) async fn count_log_entry(c: &mut PgConnection, entry: &NewEntry) -> Result<()> {
+    let spared_max = quota::spared_max(matches!(entry.effect, EntryEffect::Revoke { .. }));
+    sqlx::query(
+        "UPDATE account SET used_bytes = used_bytes + $1, spared_bytes = least(spared_bytes, $2) WHERE id = $3",
+    )
+        .bind(sql(signed_bytes(&entry.entry))?)
+        .bind(sql(spared_max)?)
+        .bind(&entry.account.as_bytes()[..])
         .execute(c)
         .await
         .map_err(failed)?;

@@ -321,6 +321,10 @@ impl Store for SqliteStore {
         object::find(&mut transaction, key, blob).await
     }
 
+    async fn object_row(&self, key: VaultKey, blob: BlobId) -> Result<Option<ObjectRow>> {
+        object::find_row(&mut *self.readers.acquire().await.map_err(failed)?, key, blob).await
+    }
+
     async fn collect(&self, now_utc: u64, grace_seconds: u64) -> Result<Vec<SegmentId>> {
         self.writer.run(move |c| Box::pin(collect::collect(c, now_utc, grace_seconds))).await
     }

@@ -9,6 +9,7 @@ use lockstep_proto::Digest;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::blob::{object_digest, part_count};
 use lockstep_proto::id::BlobId;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use std::collections::BTreeMap;
 
@@ -407,20 +408,31 @@ pub(super) async fn complete(c: &mut SqliteConnection, key: VaultKey, blob: Blob
     Ok(())
 }
 
-pub(super) async fn find(
+/// An object without its parts.
+pub(super) async fn find_row(
     c: &mut SqliteConnection,
     key: VaultKey,
     blob: BlobId,
-) -> Result<Option<(ObjectRow, Vec<PartRow>)>> {
+) -> Result<Option<ObjectRow>> {
     let row = sqlx::query("SELECT size, digest, complete FROM object WHERE vault = ? AND blob = ?")
         .bind(key.0)
         .bind(&blob.as_bytes()[..])
         .fetch_optional(&mut *c)
         .await
         .map_err(failed)?;
-    let Some(row) = row else { return Ok(None) };
-    let object =
-        ObjectRow { size: number(&row, 0)?, digest: digest(&row, 1)?, complete: number(&row, 2)? == 1 };
+    let object = |row: SqliteRow| {
+        Ok(ObjectRow { size: number(&row, 0)?, digest: digest(&row, 1)?, complete: number(&row, 2)? == 1 })
+    };
+    row.map(object).transpose()
+}
+
+/// An object and its parts, ascending.
+pub(super) async fn find(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    blob: BlobId,
+) -> Result<Option<(ObjectRow, Vec<PartRow>)>> {
+    let Some(object) = find_row(c, key, blob).await? else { return Ok(None) };
     let rows = sqlx::query(
         "SELECT position, digest, segment, start, size FROM part WHERE vault = ? AND blob = ? ORDER BY position",
     )
