@@ -12,3 +12,4 @@
 pub mod postgres;
 pub mod s3;
 pub mod tls;
+pub mod vectors;
