@@ -5,7 +5,7 @@ use crate::{cases, folder};
 use ed25519_dalek::{Signer as _, SigningKey};
 use hpke::aead::ChaCha20Poly1305 as HpkeAead;
 use hpke::kdf::HkdfSha256;
-use hpke::kem::{DhKemX25519HkdfSha256, XWing};
+use hpke::kem::{X25519HkdfSha256, XWing};
 use hpke::{Deserializable, Kem, OpModeR};
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::kdf;
@@ -153,7 +153,7 @@ fn hpke_opens<K: Kem>(name: &str) {
 
 #[test]
 fn hpke_in_base_mode() {
-    hpke_opens::<DhKemX25519HkdfSha256>("hpke-x25519");
+    hpke_opens::<X25519HkdfSha256>("hpke-x25519");
     hpke_opens::<XWing>("hpke-x-wing");
 }
 

@@ -27,6 +27,7 @@ pub(super) fn golden() -> Vec<File> {
         unlocks(),
         device_seals(),
         device_logs(),
+        device_log_stages(),
         entries(),
         names(),
         statements(),
@@ -236,13 +237,17 @@ pub(super) fn log_input(entries: usize) -> Value {
 }
 
 fn device_logs() -> File {
-    let mut file = Golden::new(
-        "device-log",
-        "device-log",
-        "3.1",
-        "The device log after each entry, with its key header",
-    )
-    .sealed(&["account", "identity", "log", "key-header"]);
+    let mut file =
+        Golden::new("device-log", "device-log", "3.1", "The whole device log, with its key header")
+            .sealed(&["account", "identity", "log", "key-header"]);
+    file.case("six entries", log_input(6), json!({ "entries": 6, "keyring-epoch": 2 }));
+    file.file()
+}
+
+fn device_log_stages() -> File {
+    let about = "The device log after each entry, with its key header";
+    let mut file =
+        Golden::new("device-log-stages", "device-log", "3.1", about).sealed(&["account", "identity"]);
     for (entry, name) in STAGES.iter().enumerate() {
         file.case(name, log_input(entry + 1), json!({ "entries": entry + 1 }));
     }

@@ -16,7 +16,7 @@ type Link = (Signed, Vec<u8>);
 pub(super) fn rotated() -> Vec<Link> {
     let mut links = WORLD.plain.clone();
     links.push(WORLD.rotate(&WORLD.chain(&links), (A, 4)));
-    links.push(WORLD.change(&WORLD.chain(&links), (C, 5), vec![put(4, 1, &[]), tombstone(3, 2)]));
+    links.push(WORLD.change(&WORLD.chain(&links), (C, 5), vec![tombstone(3, 2), put(4, 1, &[])]));
     links.push(WORLD.change(&WORLD.chain(&links), (A, 5), vec![Change::Pin(Seq::new(6))]));
     links
 }
@@ -75,10 +75,9 @@ pub(super) fn links_value(links: &[Link]) -> Value {
 }
 
 pub(super) fn chain_input(links: &[Link]) -> Value {
-    let log: Vec<_> = WORLD.log.iter().map(|enrolment| signed_hex(&enrolment.entry)).collect();
     json!({
         "identity": hex(WORLD.identity()),
-        "log": log,
+        "log": (0..WORLD.log.len()).collect::<Vec<_>>(),
         "vault": hex(WORLD.files_id().as_bytes()),
         "create": signed_hex(&WORLD.files.create),
         "commits": links_value(links),
@@ -178,8 +177,7 @@ pub(super) fn parted_input(held: &[Link], commits: &[Link]) -> Value {
 
 fn parted() -> File {
     let about = "What a reader that verified `held` takes";
-    let mut file =
-        Golden::new("parted", "parted", "6.6, 6.7", about).sealed(&["identity", "create", "commits"]);
+    let mut file = Golden::new("parted", "parted", "6.6, 6.7", about).sealed(&["identity", "create"]);
     let (held, other) = gave_up();
     file.case("the same chain", parted_input(&held, &held), json!({ "seq": 4 }));
     file.case("a longer chain", parted_input(&held[..2], &held), json!({ "seq": 4 }));

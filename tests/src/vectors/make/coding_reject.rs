@@ -28,7 +28,7 @@ pub(super) fn spoilt(good: &[u8], bytes_max: usize) -> Vec<(&'static str, Vec<u8
         ("one item more", with(&[head + 1, 0x18, *version, 1], rest, &[0]), "malformed"),
         ("it says that it has one item less", with(&[head - 1, 0x18, *version, 1], rest, &[]), "malformed"),
         ("an array of indefinite length", with(&[0x9f, 0x18, *version, 1], rest, &[0xff]), "malformed"),
-        ("the array's length in two bytes", with(&[0x98, count, 0x18, *version, 1], rest, &[]), "malformed"),
+        ("the array's length in two bytes", with(&[0x98, count, 0x18, *version, 1], rest, &[]), "version"),
         ("the version in three bytes", with(&[*head, 0x19, 0, *version, 1], rest, &[]), "malformed"),
         ("the suite in two bytes", with(&[*head, 0x18, *version, 0x18, 1], rest, &[]), "malformed"),
         (
@@ -50,7 +50,7 @@ pub(super) fn spoilt(good: &[u8], bytes_max: usize) -> Vec<(&'static str, Vec<u8
         ("draft 3 of version 1", with(&[*head, 0x18, 0x83, 1], rest, &[]), "version"),
         ("version 1", with(&[*head, 1, 1], rest, &[]), "version"),
         ("version 3", with(&[*head, 3, 1], rest, &[]), "version"),
-        ("version 130 of a later numbering", with(&[*head, 0x18, 0x7f, 1], rest, &[]), "version"),
+        ("version 127", with(&[*head, 0x18, 0x7f, 1], rest, &[]), "version"),
         ("suite 0", with(&[*head, 0x18, *version, 0], rest, &[]), "malformed"),
         ("suite 2", with(&[*head, 0x18, *version, 2], rest, &[]), "malformed"),
         ("longer than its limit", with(good, &vec![last; bytes_max], &[]), "limit"),
@@ -144,7 +144,6 @@ fn lists() -> File {
     let good = Changes(vec![put(1, 1, &[7])]).encode();
     let [0x81, change @ ..] = &good[..] else { panic!("one change") };
     let case = |bytes: Vec<u8>| json!({ "bytes": hex(bytes) });
-    let digest = &change[19..53];
     for (fault, bytes) in [
         ("it is empty", Vec::new()),
         ("its last byte is missing", good[..good.len() - 1].to_vec()),
@@ -165,14 +164,14 @@ fn lists() -> File {
     ] {
         file.case(fault, case(bytes), "malformed");
     }
-    assert_eq!(digest.len(), 34);
     file.file()
 }
 
 /// Bodies of the API: what is general, on each of them.
 pub(super) fn bodies(all: &[(&'static str, Vec<u8>)]) -> File {
     let mut file = Reject::new("bodies", "decode", "1.1, 12");
-    for (name, good) in all.iter().filter(|body| body.1.len() < 2000) {
+    let mut seen = std::collections::BTreeSet::new();
+    for (name, good) in all.iter().filter(|body| body.1.len() < 2000 && seen.insert(body.0)) {
         let count = good[0] & 0x1f;
         let head = good[0];
         let case = |bytes: Vec<u8>| json!({ "type": name, "bytes": hex(bytes) });

@@ -3,9 +3,11 @@
 mod account;
 mod account_reject;
 mod basic;
+mod basic_reject;
 mod chain;
 mod chain_reject;
 mod coding_reject;
+mod log_reject;
 mod object;
 mod record;
 mod record_reject;
@@ -25,9 +27,10 @@ pub fn golden() -> Vec<File> {
 /// The reject files.
 pub fn reject() -> Vec<File> {
     [
-        basic::reject(),
+        basic_reject::reject(),
         coding_reject::reject(),
         account_reject::reject(),
+        log_reject::reject(),
         record_reject::reject(),
         chain_reject::reject(),
         object::reject(),

@@ -19,7 +19,7 @@ use lockstep_proto::vault_log::VaultLogEntry;
 use serde_json::{Value, json};
 
 pub(super) fn reject() -> Vec<File> {
-    vec![envelopes(), vault_log_entries(), commits(), change_lists(), repairs()]
+    vec![envelopes(), too_many_objects(), vault_log_entries(), commits(), change_lists(), repairs()]
 }
 
 /// An envelope put together by its parts, so that any rule can be broken.
@@ -155,10 +155,16 @@ fn contents(file: &mut Reject) {
     change("a name of 8,193 bytes", &|content| content.name = vec![0x61; 8193].into());
     change("conflict-of has 15 bytes", &|content| content.conflict_of = vec![1; 15].into());
     change("conflict-of has 17 bytes", &|content| content.conflict_of = vec![1; 17].into());
-    change("1,025 references to objects", &|content| content.blobs = vec![blob_ref(1); 1025]);
     let mut tombstone = Parts::new(Content { blobs: vec![blob_ref(1)], ..content(0) });
     tombstone.header.kind = 2;
     file.case("a tombstone with an object", open_case(&tombstone.seal()), "open");
+}
+
+fn too_many_objects() -> File {
+    let mut file = Reject::new("envelope-objects", "envelope", "5");
+    let content = Content { blobs: vec![blob_ref(1); 1025], ..content(20) };
+    file.case("1,025 references to objects", open_case(&Parts::new(content).seal()), "open");
+    file.file()
 }
 
 fn swaps(file: &mut Reject, good: &Parts) {

@@ -5,6 +5,7 @@ use super::record::{content, vault_keys};
 use crate::vectors::run::BODIES;
 use crate::vectors::world::{A, B, PASSPHRASE, UTC, WORLD, fixed, hash, record, rng};
 use crate::vectors::{File, Golden, Reject, hex};
+use lockstep_client_crypto::account::Enrolment;
 use lockstep_client_crypto::vault::SealAs;
 use lockstep_proto::api::{account, auth, object, server, session, usage, vault};
 use lockstep_proto::cbor::{ByteArray, Bytes, Wire};
@@ -74,8 +75,8 @@ fn sign_in_bodies() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn account_bodies() -> Vec<(&'static str, Vec<u8>)> {
-    let last = WORLD.log.last().unwrap();
-    let entries: Vec<_> = WORLD.log.iter().map(|enrolment| enrolment.entry.clone()).collect();
+    let last = Enrolment { key_header: WORLD.log[0].key_header.clone(), entry: WORLD.log[2].entry.clone() };
+    let entries = vec![WORLD.log[2].entry.clone(), WORLD.log[5].entry.clone()];
     let pair = account::EnrolDevice { key_header: last.key_header.clone(), entry: last.entry.clone() };
     let recover = account::Recover {
         ticket: digest(1),
@@ -92,7 +93,7 @@ fn account_bodies() -> Vec<(&'static str, Vec<u8>)> {
         account::Devices { total: 6, entries: entries.clone(), key_header: last.key_header.clone() };
     let heal = account::HealDevices {
         account: WORLD.id(),
-        entries: entries[4..].to_vec(),
+        entries: entries.clone(),
         key_header: last.key_header.clone(),
     };
     let session = |kind: u8, is_this: bool| session::SessionEntry {

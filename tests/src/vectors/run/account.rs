@@ -1,6 +1,7 @@
 //! The key hierarchy, the device log, and what identity and devices sign.
 
 use crate::vectors::json::{self, Fault, In, hex, item};
+use crate::vectors::world::WORLD;
 use lockstep_client_crypto::account::{Credential, KeyringKeys, UnlockedAccount};
 use lockstep_client_crypto::device::{DeviceKeys, SealContext};
 use lockstep_client_crypto::passphrase::Passphrase;
@@ -121,6 +122,22 @@ pub(super) fn device_seal(input: In<'_>) -> Out {
     Ok(json!({ "key": hex(keys.open_seal(&context, &sealed)?.expose()) }))
 }
 
+/// The bytes of an item of a log: a number stands for that entry of the golden device log.
+fn log_item(value: &Value) -> Vec<u8> {
+    match value.as_u64() {
+        Some(entry) => WORLD.log[usize::try_from(entry).unwrap()].entry.encode(),
+        None => item(value),
+    }
+}
+
+/// The key header: a number stands for that of a golden case.
+fn named_header(input: In<'_>) -> Result<Signed, Fault> {
+    match input.0["key-header"].as_u64() {
+        Some(entry) => Ok(WORLD.log[usize::try_from(entry).unwrap()].key_header.clone()),
+        None => input.signed("key-header"),
+    }
+}
+
 /// Verifies the log of `identity` and `log`; the last one is kept, because flips in what stands on it ask for it again.
 pub(super) fn verified_log(input: In<'_>) -> Result<DeviceLog, Fault> {
     thread_local! {
@@ -129,7 +146,7 @@ pub(super) fn verified_log(input: In<'_>) -> Result<DeviceLog, Fault> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(input.text("identity").as_bytes());
     for signed in input.list("log") {
-        hasher.update(b",").update(signed.as_str().unwrap().as_bytes());
+        hasher.update(b",").update(signed.to_string().as_bytes());
     }
     let name = hasher.finalize();
     let known =
@@ -139,7 +156,7 @@ pub(super) fn verified_log(input: In<'_>) -> Result<DeviceLog, Fault> {
     }
     let mut log = DeviceLog::new(input.public("identity")?);
     for signed in input.list("log") {
-        log.append(&Signed::decode(&item(signed))?)?;
+        log.append(&Signed::decode(&log_item(signed))?)?;
     }
     LAST.with_borrow_mut(|last| *last = Some((name, log.clone())));
     Ok(log)
@@ -151,7 +168,7 @@ pub(super) fn device_log(input: In<'_>) -> Out {
         return Err(Fault::new("identity"));
     }
     let log = verified_log(input)?;
-    log.check_key_header(&VerifiedKeyHeader::verify(account, &input.signed("key-header")?)?)?;
+    log.check_key_header(&VerifiedKeyHeader::verify(account, &named_header(input)?)?)?;
     let ids = |live: bool| -> Vec<String> {
         let devices = log.devices().filter(|device| device.revoked.is_none() == live);
         devices.map(|device| hex(device.id.as_bytes())).collect()

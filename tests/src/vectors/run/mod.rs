@@ -3,7 +3,7 @@
 mod account;
 mod basic;
 pub mod chain;
-mod object;
+pub mod object;
 mod record;
 mod wire;
 pub(crate) use wire::BODIES;

@@ -28,6 +28,14 @@ fn bytes(input: In<'_>) -> Vec<u8> {
 }
 
 pub(super) fn object(input: In<'_>) -> Out {
+    open(input, &bytes(input))
+}
+
+/// Opens these bytes in the place of input `object`.
+///
+/// # Errors
+/// [`Fault`].
+pub fn open(input: In<'_>, bytes: &[u8]) -> Out {
     let reference = BlobRef {
         blob: BlobId::from_bytes(input.array("blob")?),
         size: input.number("size"),
@@ -35,11 +43,10 @@ pub(super) fn object(input: In<'_>) -> Out {
         seed: input.fixed("seed")?,
         chunk_log2: input.small("chunk-log2"),
     };
-    let bytes = bytes(input);
     let mut contents = Vec::new();
     let opened = ObjectOpener::new(&keys(input)?, &reference).map_err(|_| Fault::new("limit")).and_then(
         |mut opener| {
-            opener.push(&bytes, &mut contents)?;
+            opener.push(bytes, &mut contents)?;
             Ok(opener.finish()?)
         },
     );
