@@ -172,7 +172,7 @@ fn opaque_of_rfc_9807() {
     }
     for case in cases(&file("opaque")) {
         let private = bytes(case, "server-private-key");
-        let setup = [bytes(case, "oprf-seed"), private.clone(), private].concat();
+        let setup = [bytes(case, "oprf-seed"), private, bytes(case, "server-public-key")].concat();
         let setup = ServerSetup::<Suite>::deserialize(&setup).unwrap();
         let request =
             RegistrationRequest::<Suite>::deserialize(&bytes(case, "registration-request")).unwrap();

@@ -234,7 +234,7 @@ fn revocations(file: &mut Reject) {
         "chain",
     );
     file.case(
-        "it does not pin the keyring",
+        "a revocation does not pin the keyring",
         with_revoke(4, &|revoke| revoke.pins = vec![pin(1)]),
         "malformed",
     );

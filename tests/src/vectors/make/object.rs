@@ -246,8 +246,8 @@ fn chunks(file: &mut Reject) {
     file.case("the last chunk comes twice", case(&[(0, end), (at(2), end)]), "open");
     file.case("the last chunk takes the place of the middle one", case(&[(0, at(1)), (at(2), end)]), "open");
     file.case("it ends within the second chunk", case(&[(0, at(1) + 1000)]), "open");
-    file.case("its last byte is missing", case(&[(0, end - 1)]), "open");
-    file.case("a byte follows", case(&[(0, end), (0, 1)]), "open");
+    file.case("the last byte of three chunks is missing", case(&[(0, end - 1)]), "open");
+    file.case("a byte follows the last of three chunks", case(&[(0, end), (0, 1)]), "open");
     let mut spliced = input(made, ranges(&[(0, end)]));
     spliced["object"]["file"] = "golden/object-65537.json".into();
     let other = of(65_537).object.len();
