@@ -220,8 +220,13 @@ fn read(input: In<'_>, name: &str) -> Result<Chain, Fault> {
         let chain = read.iter().find(|known| known.0 == names[place])?.1.clone();
         Some((place, chain))
     });
-    let keep =
-        |place: usize, chain: &Chain| READ.with_borrow_mut(|read| read.push((names[place], chain.clone())));
+    let keep = |place: usize, chain: &Chain| {
+        READ.with_borrow_mut(|read| {
+            if read.iter().all(|known| known.0 != names[place]) {
+                read.push((names[place], chain.clone()));
+            }
+        });
+    };
     let (begin, mut chain) = match known {
         Some(known) => known,
         None => {
