@@ -91,6 +91,10 @@ fn lists(suite: &str, name: &str) -> bool {
 
 /// What is wrong with a cited test: it must be there, and run: by an attribute of its own, or by a list of its suite.
 fn fault_of_test(file: &str, text: &str, name: &str) -> Option<String> {
+    if file.ends_with(".py") {
+        let is_there = name.starts_with("test") && count(text, &format!("def {name}")) > 0;
+        return (!is_there).then(|| format!("{file} has no test {name}"));
+    }
     if count(text, &format!("fn {name}")) == 0 {
         return Some(format!("{file} has no function {name}"));
     }
