@@ -43,6 +43,7 @@ mod rollback;
 mod safety;
 mod server;
 mod sessions;
+mod skipped;
 mod stolen;
 mod thief;
 mod tree;
