@@ -192,12 +192,11 @@ fn serve(mut client: TcpStream, shared: &Shared) {
             break;
         }
         let mut lie = shared.lie.lock().unwrap();
-        let said = match lie.as_mut() {
-            Some(lie) => instead(upstream, &mut client, line, &answer, lie),
-            None => {
-                drop(lie);
-                client.write_all(answer.as_bytes()).is_ok() && copy(upstream, &mut client, body_len(&answer))
-            }
+        let said = if let Some(lie) = lie.as_mut() {
+            instead(upstream, &mut client, line, &answer, lie)
+        } else {
+            drop(lie);
+            client.write_all(answer.as_bytes()).is_ok() && copy(upstream, &mut client, body_len(&answer))
         };
         if !said {
             break;

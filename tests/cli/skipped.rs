@@ -3,7 +3,7 @@
 //! shows things of its own making.
 
 use crate::program::Done;
-use crate::proxy::Proxy;
+use crate::proxy::{Cut, Proxy};
 use crate::revoke::{login_as, revoke};
 use crate::world::{Device, World};
 use lockstep_proto::api::vault::Page;
@@ -25,12 +25,7 @@ struct Forgotten {
     revoked: Device,
 }
 
-fn forgotten(world: World) -> Forgotten {
-    forgotten_with(world, false)
-}
-
-/// The same; the revocation's pin may lie on what the server lost.
-fn forgotten_with(mut world: World, loses_pin: bool) -> Forgotten {
+fn forgotten(mut world: World) -> Forgotten {
     let owner = world.signup("a");
     let (revoked, good) = (login_as(&world, "b"), login_as(&world, "c"));
     owner.put("x", "\"old\"").ok();
@@ -40,9 +35,6 @@ fn forgotten_with(mut world: World, loses_pin: bool) -> Forgotten {
     }
     let copy = world.path("copy");
     world.server.back_up(&copy);
-    if loses_pin {
-        owner.put("pinned", "1").ok();
-    }
     revoke(&world, &owner, "b").ok();
     owner.put("n", "\"today\"").ok();
     world.server.put_back(&copy, true, true);
@@ -72,12 +64,14 @@ fn old_version(world: &World) -> (Vec<u8>, Vec<u8>) {
     world.server.database().query_row(text, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
 }
 
+/// Key, seq, head, epoch, log index, log head and id of a vault.
+type HeadRow = (i64, i64, Vec<u8>, i64, i64, Vec<u8>, Vec<u8>);
+
 /// The server puts a commit on the chain that claims to be by a device; gives what takes it away again.
 fn make_up(world: &World, device: DeviceId, record: &[u8], old: &[u8]) -> Vec<String> {
     let database = world.server.database();
     let text = "SELECT id, seq, head, epoch, log_index, log_head, vault FROM vault WHERE is_keyring = 0";
-    type Row = (i64, i64, Vec<u8>, i64, i64, Vec<u8>, Vec<u8>);
-    let row: Row = database
+    let row: HeadRow = database
         .query_row(text, [], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
         })
@@ -190,58 +184,83 @@ fn what_is_not_as_it_was_announced_is_not_carried_over() {
     heal(&one.world, &one.owner).ok();
 }
 
-/// The revocation pins a commit that the server lost; the revoked device writes in its place.
-#[test]
-fn what_stands_in_the_place_of_a_pin_that_was_lost_is_gone_back_over() {
-    let one = forgotten_with(World::new(), true);
-    one.good.put("y", "\"kept\"").ok();
-    heal(&one.world, &one.owner).ok();
-    for device in [&one.owner, &one.good] {
-        device.ok(&["status"]);
-        assert_eq!((device.get("pinned"), device.get("y")), ("1".into(), "\"kept\"".into()));
-        device.run(&["record", "get", "--type", "note", "--id", "late"]).ends(11, &[]);
-    }
-    one.revoked.run(&["status"]).ends(5, &[]);
+/// The same behind a proxy; a good device wrote behind the commit that does not count.
+fn with_good_writes() -> (Forgotten, Proxy, VaultId) {
+    let proxy = Proxy::start();
+    let world = World::with(&[("LOCKSTEP_PUBLIC_URL", &proxy.origin)]);
+    proxy.set_upstream(world.server.address());
+    let one = forgotten(world);
+    one.good.put("good", "\"of a device that was not\"").ok();
+    one.good.put("x", "\"newest\"").ok();
+    let vault = files_of(&one.world);
+    (one, proxy, vault)
 }
 
-/// Cut off at one request after the other, the repair itself among them: what a good device wrote behind the commit
-/// that does not count is carried over in the end, by whichever run.
+fn files_of(world: &World) -> VaultId {
+    let text = "SELECT vault FROM vault WHERE is_keyring = 0";
+    let vault: Vec<u8> = world.server.database().query_row(text, [], |row| row.get(0)).unwrap();
+    VaultId::from_bytes(vault.try_into().unwrap())
+}
+
+#[track_caller]
+fn all_is_carried_over(one: &Forgotten) {
+    for device in [&one.owner, &one.good] {
+        device.ok(&["status"]);
+        assert_eq!(device.get("n"), "\"today\"");
+        assert_eq!(device.get("good"), "\"of a device that was not\"");
+        assert_eq!(device.get("x"), "\"newest\"");
+        device.run(&["record", "get", "--type", "note", "--id", "late"]).ends(11, &[]);
+    }
+    let kept = one.owner.ok(&["--json", "heal", "--review"]).json();
+    assert!(kept.to_string().contains("of a device that was revoked"), "{kept}");
+    let done = heal(&one.world, &one.owner).ok();
+    assert!(done.out.contains("nothing to heal"), "{done:#?}");
+    assert_eq!(one.good.get("x"), "\"newest\"");
+}
+
+/// The repair arrives and its answer does not, or nothing after it goes through, or the envelopes do not come: the next
+/// run carries over what the first one had looked at.
+#[test]
+fn a_repair_that_is_the_last_that_arrives_loses_nothing() {
+    for which in 0..4 {
+        let (one, proxy, vault) = with_good_writes();
+        let commits: &'static str = format!("POST /v1/vaults/{vault}/commits HTTP").leak();
+        let envelopes: &'static str = format!("POST /v1/vaults/{vault}/envelopes/get HTTP").leak();
+        let cut = match which {
+            0 => Cut::After(commits),
+            1 => Cut::Before(commits),
+            2 => Cut::After(envelopes),
+            _ => Cut::Before(envelopes),
+        };
+        let before = proxy.cuts();
+        proxy.cut(cut.clone(), u64::MAX);
+        let done = heal(&one.world, &one.owner);
+        assert!(proxy.cuts() > before && done.status != Some(0), "{cut:?}: {done:#?}");
+        proxy.heal();
+        heal(&one.world, &one.owner).ok();
+        all_is_carried_over(&one);
+    }
+}
+
+/// Cut off further and further on, with what the runs before had done already.
 #[test]
 fn what_is_carried_over_outlives_a_cut_at_any_request() {
-    for after in [false, true] {
-        let proxy = Proxy::start();
-        let world = World::with(&[("LOCKSTEP_PUBLIC_URL", &proxy.origin)]);
-        proxy.set_upstream(world.server.address());
-        let one = forgotten(world);
-        one.good.put("good", "\"of a device that was not\"").ok();
-        one.good.put("x", "\"newest\"").ok();
-        let mut broken = 0;
-        for left in 0.. {
-            let before = proxy.cuts();
-            proxy.cut_off(left, after);
-            let done = heal(&one.world, &one.owner);
-            proxy.heal();
-            if proxy.cuts() == before {
-                done.ok();
-                break;
-            }
-            broken += 1;
-            assert!(!done.err.contains("panicked") && done.status.is_some(), "{done:#?}");
+    let (one, proxy, _) = with_good_writes();
+    let mut broken = 0;
+    for left in (0..).step_by(3) {
+        let before = proxy.cuts();
+        proxy.cut_off(left, broken % 2 == 0);
+        let done = heal(&one.world, &one.owner);
+        proxy.heal();
+        if proxy.cuts() == before {
+            done.ok();
+            break;
         }
-        assert!(broken > 10, "{broken} is too few to say anything");
-        for device in [&one.owner, &one.good] {
-            device.ok(&["status"]);
-            assert_eq!(device.get("n"), "\"today\"");
-            assert_eq!(device.get("good"), "\"of a device that was not\"", "cut after: {after}");
-            assert_eq!(device.get("x"), "\"newest\"");
-            device.run(&["record", "get", "--type", "note", "--id", "late"]).ends(11, &[]);
-        }
-        let kept = one.owner.ok(&["--json", "heal", "--review"]).json();
-        assert!(kept.to_string().contains("of a device that was revoked"), "{kept}");
-        let done = heal(&one.world, &one.owner).ok();
-        assert!(done.out.contains("nothing to heal"), "{done:#?}");
-        assert_eq!(one.good.get("x"), "\"newest\"");
+        broken += 1;
+        assert!(!done.err.contains("panicked") && done.status.is_some(), "{done:#?}");
     }
+    assert!(broken > 3, "{broken} is too few to say anything");
+    all_is_carried_over(&one);
 }
 
 /// The server shows a pull fewer commits than it shows a healing: commits that are valid would be signed away.
@@ -263,12 +282,7 @@ fn what_is_valid_is_not_signed_away_by_showing_two_chains() {
     for name in ["first", "second", "third"] {
         good.put(name, "1").ok();
     }
-    let vault: Vec<u8> = world
-        .server
-        .database()
-        .query_row("SELECT vault FROM vault WHERE is_keyring = 0", [], |row| row.get(0))
-        .unwrap();
-    let vault = VaultId::from_bytes(vault.try_into().unwrap());
+    let vault = files_of(&world);
     let place = format!("/v1/vaults/{vault}/commits?after={shared} ");
     let lies = Arc::new(AtomicU64::new(0));
     let told = Arc::clone(&lies);

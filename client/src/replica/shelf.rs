@@ -39,14 +39,17 @@ impl VaultReplica {
     /// Makes the state after a commit the newest again.
     pub(super) fn go_back(&self, t: &Transaction<'_>, to: Seq, on_chain: bool, carries: bool) -> Result<()> {
         let to = sql(to.value());
+        // What was carried over once, counted again since, and is given up again waits again.
         t.prepare_cached(
-            "INSERT OR IGNORE INTO shelved
+            "INSERT INTO shelved
                  (vault, seq, record, revision, kind, digest, commit_hash, envelope, state)
              SELECT v.vault, v.seq, v.record, v.revision, v.kind, v.digest, c.hash, r.envelope, ?3
              FROM version v
              LEFT JOIN commit_row c ON c.vault = v.vault AND c.seq = v.seq
              LEFT JOIN record r ON r.vault = v.vault AND r.record = v.record AND r.seq = v.seq
-             WHERE v.vault = ?1 AND v.seq > ?2 ORDER BY v.seq, v.record",
+             WHERE v.vault = ?1 AND v.seq > ?2 ORDER BY v.seq, v.record
+             ON CONFLICT (vault, seq, record, digest) DO UPDATE SET state = min(state, excluded.state),
+                 envelope = coalesce(envelope, excluded.envelope)",
         )?
         .execute(params![self.key, to, i64::from(!carries)])?;
         self.put_records_back(t, to)?;
@@ -297,7 +300,7 @@ mod tests {
             let rows = statement
                 .query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3))
                 .unwrap()
-                .map(Result::unwrap)
+                .map(|row| row.unwrap())
                 .collect::<Vec<String>>();
             rows.join("; ")
         };
