@@ -44,6 +44,7 @@ mod rollback;
 mod safety;
 mod server;
 mod sessions;
+mod skipped;
 mod stolen;
 mod thief;
 mod tree;

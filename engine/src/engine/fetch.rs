@@ -22,10 +22,13 @@ impl VaultEngine {
         more: bool,
         out: &mut Vec<Effect>,
     ) -> Result<()> {
-        if more && entries.is_empty() {
-            return Err(EngineError::server("it promises more entries and sends none"));
-        }
+        let before = pull.last_place();
         pull.take(&self.setup, entries)?;
+        if more && pull.last_place() == before {
+            return Err(EngineError::server(
+                "it promises more entries and sends none of those that were asked for",
+            ));
+        }
         if pull.is_complete() || (!more && pull.missing(replica)?.is_empty()) {
             return self.finish_pull(replica, *pull, out);
         }
