@@ -109,6 +109,8 @@ pub struct VaultEngine {
     races: u32,
     pull_only: bool,
     deletions_only: bool,
+    /// Whether envelopes that do not come are left absent.
+    pub(crate) gaps: bool,
 }
 
 impl VaultEngine {
@@ -126,7 +128,14 @@ impl VaultEngine {
             races: 0,
             pull_only: false,
             deletions_only: false,
+            gaps: false,
         }
+    }
+
+    /// From now on what has no envelope stays absent, and is the caller's to name: nobody has more than an archive
+    /// holds.
+    pub fn allow_gaps(&mut self) {
+        self.gaps = true;
     }
 
     /// Whether a sync is under way.
@@ -321,7 +330,7 @@ impl VaultEngine {
                 self.state_page(replica, pull, entries, more, out)
             }
             (Doing::Missing(pull), Answer::Entries(entries, _)) => self.missing(replica, pull, entries, out),
-            (Doing::Fill(rows), Answer::Entries(entries, _)) => self.fill(replica, &rows, entries, out),
+            (Doing::Fill(rows), Answer::Entries(entries, _)) => self.fill(replica, env, &rows, entries, out),
             (Doing::Stage(in_flight), Answer::Staged) => {
                 let push = push::body(&self.setup, &in_flight, false);
                 self.send(Request::Push(push), Doing::Push(in_flight), out);

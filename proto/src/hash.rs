@@ -46,6 +46,33 @@ impl Digest {
     }
 }
 
+/// `H(label, ...)` of bytes that come piece by piece.
+#[derive(Clone)]
+pub struct DigestStream(blake3::Hasher);
+
+impl DigestStream {
+    /// Begins.
+    pub fn new(label: Label) -> Self {
+        Self(blake3::Hasher::new_derive_key(label.as_str()))
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of everything so far.
+    pub fn digest(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+impl fmt::Debug for DigestStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DigestStream")
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

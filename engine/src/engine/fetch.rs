@@ -62,7 +62,7 @@ impl VaultEngine {
         if entries.is_empty()
             && let Some((seq, record)) = pull.missing(replica)?.first().copied()
         {
-            if pull.has_more() {
+            if pull.has_more() || self.gaps {
                 // It may have been replaced since, and its envelope lost when the server was healed; if not, the last
                 // round asks for it.
                 return self.finish_pull(replica, *pull, out);
@@ -108,6 +108,7 @@ impl VaultEngine {
     pub(super) fn fill(
         &mut self,
         replica: &dyn Replica,
+        env: &mut Env<'_>,
         rows: &[RecordRow],
         entries: Vec<Entry>,
         out: &mut Vec<Effect>,
@@ -115,6 +116,9 @@ impl VaultEngine {
         let vault = self.setup.vault();
         let first = rows.first().ok_or(EngineError::server("nothing was asked"))?;
         if entries.is_empty() {
+            if self.gaps {
+                return self.build(replica, env, out);
+            }
             return Err(EngineError::Incomplete { vault, seq: first.seq, record: first.record });
         }
         let (ops, events) = crate::pull::fill(replica, &self.setup, rows, entries)?;
