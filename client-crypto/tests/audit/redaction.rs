@@ -18,7 +18,7 @@ use std::error::Error;
 fn looks(secret: &[u8]) -> Vec<String> {
     let mut looks = Vec::new();
     for part in [&secret[..6], &secret[secret.len() - 6..]] {
-        let hex: String = part.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = format!("{part:02x?}").replace(", ", "").replace(['[', ']'], "");
         let list: Vec<String> = part.iter().map(u8::to_string).collect();
         looks.extend([hex, list.join(", "), list.join(",\n    "), list.join(",")]);
         looks.push(part.escape_ascii().to_string());
@@ -43,7 +43,7 @@ fn chain(error: &dyn Error) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(&format!(" {error} {error:?}"));
+        text = format!("{text} {error} {error:?}");
         cause = error.source();
     }
     text
@@ -54,7 +54,7 @@ fn the_search_knows_a_secret_when_it_sees_one() {
     let secrets = scenario::secrets(&scenario::whole());
     for (name, secret) in &secrets {
         for text in
-            [format!("{secret:?}"), format!("{secret:#?}"), format!("{:02x?}", secret).replace(", ", "")]
+            [format!("{secret:?}"), format!("{secret:#?}"), format!("{secret:02x?}").replace(", ", "")]
         {
             assert!(shown(&text, &secrets).contains(name), "{name} in {text}");
         }

@@ -63,7 +63,9 @@ impl TryRng for Counter {
     }
 
     fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
-        out.iter_mut().for_each(|place| *place = self.next());
+        for place in out {
+            *place = self.next();
+        }
         Ok(())
     }
 }
@@ -200,7 +202,9 @@ impl opaque_ke::rand::RngCore for Older {
     }
 
     fn fill_bytes(&mut self, out: &mut [u8]) {
-        out.iter_mut().for_each(|place| *place = self.0.next());
+        for place in out {
+            *place = self.0.next();
+        }
     }
 
     fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), opaque_ke::rand::Error> {
