@@ -8,6 +8,8 @@
     clippy::indexing_slicing,
     clippy::as_conversions,
     clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::needless_pass_by_value,
     clippy::cast_possible_truncation,
     clippy::print_stdout,
     reason = "a program to be run by hand"
