@@ -49,7 +49,7 @@ pub enum Credential<'a> {
 pub struct UnlockedAccount {
     account: AccountId,
     root: SecretKey,
-    identity: SigningKey,
+    identity: Box<SigningKey>,
     public: PublicKey,
     keyring: KeyringKeys,
 }
@@ -388,9 +388,8 @@ fn open_keyring(root: &SecretKey, fields: &KeyHeader) -> Result<KeyringKeys, Ope
     KeyringKeys::open_links(fields, current)
 }
 
-fn identity_of(root: &SecretKey) -> Result<(SigningKey, PublicKey), CryptoError> {
-    let seed: zeroize::Zeroizing<[u8; 32]> = kdf::derive(root, label::IDENTITY_KEY, kdf::NONE);
-    let identity = SigningKey::from_bytes(&seed);
+fn identity_of(root: &SecretKey) -> Result<(Box<SigningKey>, PublicKey), CryptoError> {
+    let identity = device::signing_key(&kdf::derive_key(root, label::IDENTITY_KEY, kdf::NONE));
     let public = PublicKey::from_bytes(&identity.verifying_key().to_bytes())
         .ok_or(CryptoError::Primitive { what: "Ed25519" })?;
     Ok((identity, public))

@@ -3,10 +3,25 @@
 use crate::label::Label;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use subtle::ConstantTimeEq as _;
 
-/// A public 32-byte digest. Not for secrets: it compares in variable time and prints itself.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A 32-byte digest. Not for secrets, it prints itself; but commitments and content hashes are digests too, and so it is
+/// compared for equality in constant time.
+#[derive(Clone, Copy, Eq, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
+
+impl PartialEq for Digest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Hash for Digest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl Digest {
     /// Thirty-two zero bytes: "nothing before".
