@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .bech32m import Kit, read_kit
 from .errors import Refused
-from .reading import Reader
+from .reading import read_archive
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
         else:
             secret = read_kit(options.recovery_key_file.read_text(encoding="utf-8"))
         ignored = {bytes.fromhex(device.replace("-", "")) for device in options.ignore_device}
-        report = Reader(options.archive, secret, staging, ignored).read()
+        report = read_archive(options.archive, secret, staging, ignored)
         staging.rename(options.out)
     except (Refused, OSError, ValueError) as error:
         print(f"refused: {error}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """The file of an archive (10.1): framing, order of items, and digests. Bodies are read when they are needed."""
 
+import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from blake3 import blake3
@@ -65,9 +65,9 @@ class Stream:
 class ArchiveFile:
     """An archive whose framing and order of items are right."""
 
-    def __init__(self, path: Path) -> None:
-        self.file = path.open("rb")
-        self.size = path.stat().st_size
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.size = os.fstat(file.fileno()).st_size
         self.hasher = blake3(derive_key_context=label("archive-bytes"))
         self.items = 0
         self.entries: list[Item] = []

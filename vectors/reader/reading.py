@@ -45,11 +45,17 @@ class Report:
     named: list[str] = field(default_factory=list)
 
 
+def read_archive(path: Path, secret: str | Kit, staging: Path, ignored: set[bytes]) -> Report:
+    """Reads all of an archive into a folder that is there and empty; whoever calls gives the folder its name."""
+    with path.open("rb") as file:
+        return Reader(ArchiveFile(file), secret, staging, ignored).read()
+
+
 class Reader:
     """An archive while it is read."""
 
-    def __init__(self, path: Path, secret: str | Kit, staging: Path, ignored: set[bytes]) -> None:
-        self.archive, self.secret, self.staging, self.ignored = ArchiveFile(path), secret, staging, ignored
+    def __init__(self, archive: ArchiveFile, secret: str | Kit, staging: Path, ignored: set[bytes]) -> None:
+        self.archive, self.secret, self.staging, self.ignored = archive, secret, staging, ignored
         self.report = Report()
         self.heads: list[tuple[bytes, int, bytes]] = []
 
