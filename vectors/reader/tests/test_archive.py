@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..bech32m import Kit, read_kit
 from ..cbor import Value, encode
+from ..chain import checksum
 from ..errors import Refused
 from ..reading import Report, read_archive
 from . import writer
@@ -136,7 +137,7 @@ class Archives(unittest.TestCase):
         state: list[bytes] = []
 
         def late(files: writer.VaultWriter) -> None:
-            state.append(writer.chain.checksum(files.state))
+            state.append(checksum(files.state))
             before = files.state, dict(files.records), len(files.versions)
             files.put(files.owner.b, "app/note", b"late", "late")
             files.state, files.records = before[0], before[1]

@@ -156,7 +156,7 @@ class VaultWriter:
         self.state = chain.add(self.state, chain.element(record, revision, digest, seq), 1)
         self.records[record] = (revision, digest, seq)
         put: list[Value] = [2, record, revision, digest] if dead else [1, record, revision, digest, list[Value](blobs)]
-        self.commit(device, 2, [put, *[[4, pin] for pin in pins]])
+        self.commit(device, 2, [put, *(list[Value]([4, pin]) for pin in pins)])
         self.versions.append([seq, record, revision, 2 if dead else 1, envelope])
 
     def _envelope(self, device: Device, kind: str, name: bytes, document: Value, refs: list[BlobRef], record: bytes, revision: int,
@@ -214,7 +214,7 @@ def vault_items(vault: VaultWriter) -> list[Item]:
     log: list[Value] = [value(entry) for entry in vault.vault_log]
     items = [item(5, encode([vault.vault, log]))]
     items += [item(6, encode(list(commit))) for commit in vault.commits]
-    items += [item(7, encode(list(version))) for version in sorted(vault.versions, key=lambda v: (v[0], v[1]))]  # type: ignore[index]
+    items += [item(7, encode(list(version))) for version in sorted(vault.versions, key=lambda v: (v[0], v[1]))]
     items += [item(9, blob + data) for blob, data in sorted(vault.objects.items())]
     return items
 
@@ -235,11 +235,11 @@ class World:
         files = self.files = VaultWriter(owner, vault, self.secret, keys)
         self._key(owner.a, 1, 1)
         ring.put(owner.a, "lockstep/vault", vault, [vault, "my/vault", 0, None])
-        owner.enrol(owner.b, [owner.a, owner.b], sorted([ring.pin(), files.pin()]))  # type: ignore[type-var]
+        owner.enrol(owner.b, [owner.a, owner.b], self._pins())
         self.source = fixed("source", 16)
         self._backup()
         header_hash = owner.key_header(2, [owner.a])
-        owner.entry(2, [owner.b.id, sorted([ring.pin(), files.pin()])], header_hash)  # type: ignore[type-var]
+        owner.entry(2, [owner.b.id, self._pins()], header_hash)
         ring.rotate(owner.a, 2)
         self._key(owner.a, 7, 2)
         files.rotate(owner.a, 7)
@@ -248,6 +248,10 @@ class World:
             before_end(files)
         pins: list[Value] = [[vault, len(files.hashes) - 1, files.hashes[-1]]]
         ring.put(owner.a, "lockstep/head-pin", owner.a.id, [owner.a.id, 9, len(owner.log) - 1, owner.hashes[-1], pins])
+
+    def _pins(self) -> list[Value]:
+        pins = {vault.vault: vault.pin() for vault in (self.ring, self.files)}
+        return [pins[vault] for vault in sorted(pins)]
 
     def _key(self, device: Device, epoch: int, made_in: int) -> None:
         files = self.files
