@@ -4,8 +4,12 @@ import os
 import random
 import tempfile
 import unittest
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
+from ..__main__ import main
 from ..bech32m import Kit, read_kit
 from ..cbor import Value, encode
 from ..chain import checksum
@@ -154,6 +158,46 @@ class Archives(unittest.TestCase):
 
         report = self.read_other(World(repaired), pins_hold=True)
         self.assertEqual(len(report.named), 1, report.named)
+
+    def test_what_a_device_made_wrong_is_quarantined(self) -> None:
+        def wrong(files: writer.VaultWriter) -> None:
+            # The contents say another name than the record's id is made of; the chain is right.
+            with patch.object(writer, "record_id", lambda secrets, kind, name: bytes(16)):
+                files.put(files.owner.a, "app/note", b"wrong", "wrong")
+
+        report = self.read_other(World(wrong), pins_hold=True)
+        self.assertEqual(len([line for line in report.named if "quarantined" in line and "type and name" in line]), 1, report.named)
+
+    def test_checkpoint_of_a_kit(self) -> None:
+        world, ring = self.world, self.world.ring
+        good = world.archive(world.items())
+
+        def kit(index: int, log_head: bytes, seq: int, head: bytes) -> Kit:
+            return Kit(world.owner.recovery, world.owner.id, encode([0x82, world.owner.id, index, log_head, seq, head]))
+
+        self.read(good, kit(1, world.owner.hashes[1], 2, ring.hashes[2]))
+        for wrong in (kit(1, world.owner.hashes[0], 2, ring.hashes[2]), kit(1, world.owner.hashes[1], 2, ring.hashes[3]),
+                      kit(9, world.owner.hashes[1], 2, ring.hashes[2]), kit(1, world.owner.hashes[1], 99, ring.hashes[2])):
+            with self.assertRaisesRegex(Refused, "the kit"):
+                self.read(good, wrong)
+
+    def test_command_line(self) -> None:
+        archive, key = self.folder / "archive", self.folder / "key"
+        archive.write_bytes(self.world.archive(self.world.items()))
+        key.write_text(self.world.recovery_text())
+
+        def run(out: str) -> int:
+            arguments = ["reader", str(archive), "--out", str(self.folder / out), "--recovery-key-file", str(key)]
+            with patch("sys.argv", arguments), redirect_stdout(StringIO()), redirect_stderr(StringIO()) as said:
+                status = main()
+            self.assertEqual(len(said.getvalue().splitlines()), 0 if status == 3 else 1)
+            return status
+
+        self.assertEqual(run("out"), 3)
+        self.assertEqual(run("out"), 2)
+        archive.write_bytes(archive.read_bytes()[:-1])
+        self.assertEqual(run("other"), 1)
+        self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["archive", "key", "out"])
 
     def read_other(self, world: World, pins_hold: bool) -> Report:
         data = world.archive(world.items())
