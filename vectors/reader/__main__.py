@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from .bech32m import Kit, read_kit
+from .bech32m import Kit, read_id, read_kit
 from .errors import Refused
 from .reading import read_archive
 
@@ -35,7 +35,7 @@ def main() -> int:
             secret = options.passphrase_file.read_text(encoding="utf-8").rstrip("\r\n")
         else:
             secret = read_kit(options.recovery_key_file.read_text(encoding="utf-8"))
-        ignored = {bytes.fromhex(device.replace("-", "")) for device in options.ignore_device}
+        ignored = {read_id(device) for device in options.ignore_device}
         report = read_archive(options.archive, secret, staging, ignored)
         staging.rename(options.out)
     except (Refused, OSError, ValueError) as error:

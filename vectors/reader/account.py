@@ -4,12 +4,13 @@ import base64
 from dataclasses import dataclass, field
 
 from . import ed25519
-from .cbor import SUITE, VERSION, Fields, Value, check_version, decode, encode, signed
+from .cbor import SIGNED_LIMIT, SUITE, VERSION, Fields, Value, check_version, decode, encode, signed, versioned
 from .errors import BadProfile, BrokenChain, CannotOpen, Fork, Malformed, Rollback, TooMuch, WrongIdentity
-from .functions import H, H16, KDF, Open, verify
+from .functions import H, H16, KDF, Open, passphrase_kek, recovery_kek, verify
 
 KEY_HEADER_LIMIT = 256 * 1024
-ENTRY_LIMIT = 256 * 1024
+ENTRY_LIMIT = 80 * 1024
+LINKS = 1024
 LOG_ENTRIES = 4096
 LIVE_DEVICES = 64
 LOG_BYTES = 4 * 1024 * 1024
@@ -34,6 +35,13 @@ def check_identity(account: bytes, identity: bytes) -> None:
     """Refuses an identity key that is not the account's (2.1)."""
     if account_id(identity) != account:
         raise WrongIdentity("the identity key does not belong to the account id")
+
+
+def valid_key(key: bytes) -> bytes:
+    """A public key is decodable, in its canonical encoding and not of small order (1.1)."""
+    if not ed25519.valid_key(key):
+        raise Malformed("a public key that is none")
+    return key
 
 
 def derived_vault(identity: bytes, name: str) -> bytes:
@@ -95,7 +103,7 @@ def checked_wrap(wrap: Wrap) -> Wrap:
 
 
 def _sealed(fields: Fields, size: int) -> Sealed:
-    return Sealed(fields.uint(), fields.octets(24), fields.digest(), fields.octets(size))
+    return Sealed(fields.uint(1), fields.octets(24), fields.digest(), fields.octets(size))
 
 
 def _keyring(value: Value, bare: bool) -> tuple[Sealed, tuple[Sealed, ...], tuple[bytes, ...]]:
@@ -117,10 +125,9 @@ def _keyring(value: Value, bare: bool) -> tuple[Sealed, tuple[Sealed, ...], tupl
 
 def key_header(signed_bytes: bytes, account: bytes) -> KeyHeader:
     """Steps 1 and 2 of 2.2: decoded, of this account, signed by the identity that the account id certifies."""
-    data, signature = signed(decode(signed_bytes, KEY_HEADER_LIMIT + 128, "key header"), "key header")
-    fields = Fields(decode(data, KEY_HEADER_LIMIT, "key header"), 8, "key header")
-    fields.version_and_suite()
-    owner, counter, identity, recovery = fields.id(), fields.uint(), fields.digest(), fields.digest()
+    data, signature = signed(decode(signed_bytes, SIGNED_LIMIT, "key header"), "key header")
+    fields = versioned(data, KEY_HEADER_LIMIT, 8, "key header")
+    owner, counter, identity, recovery = fields.id(), fields.uint(1), valid_key(fields.digest()), valid_key(fields.digest())
     wraps = [_wrap(value) for value in fields.array(2, 2)]
     if [wrap.role for wrap in wraps] != [PASSPHRASE, RECOVERY]:
         raise Malformed("key header: wraps are not of the roles 1 and 2, ascending")
@@ -134,9 +141,8 @@ def key_header(signed_bytes: bytes, account: bytes) -> KeyHeader:
 
 def bare_keys(data: bytes, account: bytes) -> KeyHeader:
     """`bare-keys` (10.1)."""
-    fields = Fields(decode(data, KEY_HEADER_LIMIT, "keys"), 8, "keys")
-    fields.version_and_suite()
-    owner, counter, identity, recovery = fields.id(), fields.uint(), fields.digest(), fields.digest()
+    fields = versioned(data, KEY_HEADER_LIMIT, 8, "keys")
+    owner, counter, identity, recovery = fields.id(), fields.uint(1), valid_key(fields.digest()), valid_key(fields.digest())
     wrap = _wrap(fields.any())
     current, links, seals = _keyring(fields.any(), True)
     if wrap.role != RECOVERY:
@@ -165,6 +171,27 @@ def identity_of_root(root: bytes) -> bytes:
 def recovery_login_key(recovery: bytes) -> bytes:
     """The recovery login key's public key (2.1)."""
     return ed25519.public_key(KDF(recovery, "recovery-login", [], 32))
+
+
+def root_by_passphrase(keys: KeyHeader, passphrase: str) -> bytes:
+    """Step 4 of 2.2, with the passphrase."""
+    wrap = keys.wraps[PASSPHRASE]
+    return _checked_root(keys, wrap, passphrase_kek(passphrase, keys.account, wrap.salt, wrap.profile))
+
+
+def root_by_recovery_key(keys: KeyHeader, recovery: bytes) -> bytes:
+    """Step 4 of 2.2, with the recovery key."""
+    if recovery_login_key(recovery) != keys.recovery:
+        raise CannotOpen("the recovery key is not the account's")
+    wrap = keys.wraps[RECOVERY]
+    return _checked_root(keys, wrap, recovery_kek(recovery, keys.account, wrap.salt))
+
+
+def _checked_root(keys: KeyHeader, wrap: Wrap, kek: bytes) -> bytes:
+    root = open_wrap(kek, keys.account, wrap)
+    if identity_of_root(root) != keys.identity:
+        raise WrongIdentity("the wrap holds the root of another identity")
+    return root
 
 
 def keyring_keys(root: bytes, keys: KeyHeader) -> dict[int, bytes]:
@@ -233,10 +260,9 @@ class Entry:
 
 def device_log_entry(signed_bytes: bytes, identity: bytes) -> Entry:
     """Decodes an entry and verifies the identity's signature (3.1)."""
-    data, signature = signed(decode(signed_bytes, ENTRY_LIMIT, "device-log entry"), "device-log entry")
-    fields = Fields(decode(data, ENTRY_LIMIT, "device-log entry"), 9, "device-log entry")
-    fields.version_and_suite()
-    entry = Entry(fields.id(), fields.uint(), fields.digest(), fields.one_of(1, 2, 3), fields.uint(), fields.digest(),
+    data, signature = signed(decode(signed_bytes, SIGNED_LIMIT, "device-log entry"), "device-log entry")
+    fields = versioned(data, ENTRY_LIMIT, 9, "device-log entry")
+    entry = Entry(fields.id(), fields.uint(), fields.digest(), fields.one_of(1, 2, 3), fields.uint(1), fields.digest(),
                   fields.octets(), H("device-log-entry", data), len(data) + 64)
     verify(identity, "device-log-entry", data, signature, f"device-log entry {entry.index}")
     return entry
@@ -275,7 +301,9 @@ def entry_body(entry: Entry) -> Enrol | Revoke | None:
         fields = Fields(value, 2, what)
         return Revoke(fields.id(), _pins(fields, what))
     fields = Fields(value, 8, what)
-    device, sign_key, seal_key = fields.id(), fields.digest(), fields.octets(1216)
+    device, sign_key, seal_key = fields.id(), valid_key(fields.digest()), fields.octets(1216)
+    if device == bytes(16):
+        raise Malformed(f"{what}: device id is zero")
     if fields.uint() != 1 or fields.array() != []:
         raise Malformed(f"{what}: class or scope is reserved")
     name = _sealed(Fields(fields.any(), 4, what), 80)
@@ -423,7 +451,7 @@ class Checkpoint:
 
 def checkpoint(data: bytes) -> Checkpoint:
     """Decodes a kit's checkpoint (2.3)."""
-    fields = Fields(decode(data, 1024, "checkpoint"), 6, "checkpoint")
+    fields = Fields(decode(data, 256, "checkpoint"), 6, "checkpoint")
     check_version(fields.uint(), SUITE, "checkpoint")
     return Checkpoint(fields.id(), fields.uint(), fields.digest(), fields.uint(), fields.digest())
 

@@ -6,7 +6,7 @@ from typing import BinaryIO, NamedTuple
 
 from blake3 import blake3
 
-from .cbor import Fields, check_version, decode
+from .cbor import Fields, check_version, decode, versioned
 from .errors import BrokenChain, Malformed, TooMuch
 from .functions import label, verify
 
@@ -150,8 +150,7 @@ class ArchiveFile:
         """The end item: signed by the device, over all bytes before it (10.1)."""
         fields = Fields(decode(self.body(self.end), LIMIT, "archive end"), 2, "archive end")
         data, signature = fields.octets(), fields.octets(64)
-        end = Fields(decode(data, LIMIT, "archive end"), 6, "archive end")
-        end.version_and_suite()
+        end = versioned(data, LIMIT, 6, "archive end")
         said = (end.id(), end.id(), end.uint(), end.digest())
         if said != (account, device, self.items, self.hasher.digest()):
             raise BrokenChain("archive end: account, device, number of items or digest is not the archive's")

@@ -2,6 +2,7 @@
 
 import html
 from dataclasses import dataclass
+from uuid import UUID
 
 from .errors import BadText
 
@@ -88,6 +89,17 @@ class Kit:
     checkpoint: bytes | None
 
 
+def read_id(text: str) -> bytes:
+    """The text form of an id, and no other form (1.1)."""
+    try:
+        value = UUID(text)
+    except ValueError as error:
+        raise BadText(f"{text}: not an id") from error
+    if str(value) != text:
+        raise BadText(f"{text}: not an id")
+    return value.bytes
+
+
 def read_kit(text: str) -> Kit:
     """A kit's text, its HTML page, or a recovery key alone (2.3)."""
     if '<pre id="kit">' in text:
@@ -95,12 +107,8 @@ def read_kit(text: str) -> Kit:
     lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     values = {name.strip(): value.strip() for name, value in lines.items()}
     account, checkpoint = values.get("account"), values.get("checkpoint")
-    try:
-        account_id = bytes.fromhex(account.replace("-", "")) if account else None
-    except ValueError as error:
-        raise BadText("account: not an id") from error
     return Kit(
         decode("lsrk", values.get("recovery key", text), 32),
-        account_id,
+        read_id(account) if account else None,
         decode("lscp", checkpoint) if checkpoint else None,
     )

@@ -40,6 +40,8 @@ def read_object(source: Source, length: int, ref: BlobRef, secrets: VaultSecrets
 
     Whoever writes the content gives the file its name only after the end (9).
     """
+    if not 16 <= ref.chunk_log2 <= 20:
+        raise CannotOpen("object: its chunks are of no allowed size")
     if length != object_length(ref.size, ref.chunk_log2):
         raise CannotOpen("object: another length than its reference's size gives")
     header = source.read(HEADER)

@@ -4,8 +4,11 @@ from .errors import Malformed, TooMuch, WrongVersion
 
 Value = int | bytes | str | bool | None | list["Value"]
 
-MOST = 2**63 - 1
+MOST = 2**64 - 1
+LEAST = -(2**63)
+# No structure nests deeper than six arrays (1.1); an archive holds some of them inside others.
 DEEPEST = 16
+SIGNED_LIMIT = 256 * 1024 + 128
 VERSION = 0x82
 SUITE = 1
 
@@ -72,6 +75,8 @@ class _Decoder:
         if major == 0:
             return argument
         if major == 1:
+            if -1 - argument < LEAST:
+                raise Malformed(f"{self.what}: integer below -2^63")
             return -1 - argument
         if major == 2:
             return self.take(argument)
@@ -95,8 +100,6 @@ class _Decoder:
         argument = int.from_bytes(self.take(size), "big")
         if argument < 24 or (size > 1 and argument < 1 << (4 * size)):
             raise Malformed(f"{self.what}: integer or length is not in its shortest form")
-        if argument > MOST:
-            raise Malformed(f"{self.what}: integer beyond 2^63 - 1")
         return argument
 
 
@@ -120,10 +123,10 @@ class Fields:
             raise self.wrong("an integer")
         return value
 
-    def uint(self) -> int:
+    def uint(self, least: int = 0) -> int:
         value = self.integer()
-        if value < 0:
-            raise self.wrong("an unsigned integer")
+        if value < least:
+            raise self.wrong(f"an unsigned integer of at least {least}")
         return value
 
     def one_of(self, *allowed: int) -> int:
@@ -145,7 +148,7 @@ class Fields:
             raise self.wrong("a text")
         return value
 
-    def array(self, least: int = 0, most: int = MOST) -> list[Value]:
+    def array(self, least: int = 0, most: int = 2**32) -> list[Value]:
         value = next(self.values)
         if not isinstance(value, list) or len(value) < least:
             raise self.wrong(f"an array of at least {least} items")
@@ -163,16 +166,30 @@ class Fields:
     def digest(self) -> bytes:
         return self.octets(32)
 
-    def version_and_suite(self) -> None:
-        check_version(self.uint(), self.uint(), self.what)
-
     def signed(self) -> tuple[bytes, bytes]:
         """`signed = [bytes, signature]`."""
         return signed(next(self.values), self.what)
 
 
+def versioned(data: bytes, limit: int, count: int, what: str) -> Fields:
+    """A structure that begins with version and suite. Another version is refused by its name before anything after it is judged (1.1)."""
+    if len(data) > limit:
+        raise TooMuch(f"{what}: {len(data)} bytes, at most {limit} are allowed")
+    decoder = _Decoder(data, what)
+    first = decoder.take(1)[0]
+    if first >> 5 == 4 and decoder.argument(first & 31):
+        version = decoder.value(1)
+        if isinstance(version, int):
+            check_version(version, SUITE, what)
+    fields = Fields(decode(data, limit, what), count, what)
+    check_version(fields.uint(), fields.uint(), what)
+    return fields
+
+
 def check_version(version: int, suite: int, what: str) -> None:
     """Refuses another version by its name (status), and another suite (1.4)."""
+    if not 0 <= version <= 255:
+        raise Malformed(f"{what}: {version} is no version")
     if version != VERSION:
         number, draft = version & 0x7F, version & 0x80
         name = f"draft {number} of version 1" if draft else f"version {number}"

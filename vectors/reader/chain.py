@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .account import ZERO, DeviceLog, Pin
-from .cbor import Fields, Value, bytes_list, decode, encode, signed
+from .cbor import SIGNED_LIMIT, Fields, Value, bytes_list, decode, encode, signed, versioned
 from .errors import BadSignature, BrokenChain, Fault, Fork, Malformed, Rollback, WrongIdentity, WrongVersion
 from .functions import H, verify
 
-COMMIT_LIMIT = 64 * 1024
+COMMIT_LIMIT = 1024
+ENTRY_LIMIT = 4096
 CHANGES_LIMIT = 2 * 1024 * 1024
 CHANGES = 4096
 VAULT_LOG_ENTRIES = 4096
@@ -39,15 +40,14 @@ class VaultLogEntry:
 
 def vault_log_entry(signed_bytes: bytes) -> tuple[VaultLogEntry, bytes, bytes]:
     """Decodes an entry; gives it, what is signed, and the signature, which is not verified yet (4.1)."""
-    data, signature = signed(decode(signed_bytes, COMMIT_LIMIT, "vault-log entry"), "vault-log entry")
-    fields = Fields(decode(data, COMMIT_LIMIT, "vault-log entry"), 12, "vault-log entry")
-    fields.version_and_suite()
-    entry = VaultLogEntry(fields.id(), fields.uint(), fields.digest(), fields.one_of(1, 2), fields.id(), fields.digest(), fields.uint(),
+    data, signature = signed(decode(signed_bytes, SIGNED_LIMIT, "vault-log entry"), "vault-log entry")
+    fields = versioned(data, ENTRY_LIMIT, 12, "vault-log entry")
+    entry = VaultLogEntry(fields.id(), fields.uint(), fields.digest(), fields.one_of(1, 2), fields.id(), fields.digest(), fields.uint(1),
                           fields.id(), fields.uint(), fields.digest(), H("vault-log-entry", data), signed_bytes)
     if entry.kind == 1 and (entry.index != 0 or entry.previous != ZERO or entry.epoch != 1):
         raise Malformed("vault-log entry: a creation has index 0, no previous entry, and epoch 1")
-    if entry.kind == 2 and entry.index == 0:
-        raise Malformed("vault-log entry: a rotation at index 0")
+    if entry.kind == 2 and not 1 <= entry.index < VAULT_LOG_ENTRIES:
+        raise Malformed("vault-log entry: a rotation at an index where none can be")
     return entry, data, signature
 
 
@@ -74,15 +74,14 @@ class Commit:
 
 def commit(signed_bytes: bytes) -> tuple[Commit, bytes, bytes]:
     """Decodes a commit; gives it, what is signed, and the signature, which is not verified yet (6.1)."""
-    data, signature = signed(decode(signed_bytes, COMMIT_LIMIT, "commit"), "commit")
-    fields = Fields(decode(data, COMMIT_LIMIT, "commit"), 16, "commit")
-    fields.version_and_suite()
+    data, signature = signed(decode(signed_bytes, SIGNED_LIMIT, "commit"), "commit")
+    fields = versioned(data, COMMIT_LIMIT, 16, "commit")
     vault, seq, previous, skip, kind = fields.id(), fields.uint(), fields.digest(), fields.digest(), fields.uint()
     if kind == PURGE:
         raise WrongVersion(f"commit {seq}: a purge; update needed")
     if kind not in (GENESIS, CHANGE, ROTATE, REPAIR):
         raise Malformed(f"commit {seq}: unknown kind {kind}")
-    made = Commit(vault, seq, previous, skip, kind, fields.uint(), fields.id(), fields.uint(), fields.digest(), fields.uint(), fields.digest(),
+    made = Commit(vault, seq, previous, skip, kind, fields.uint(1), fields.id(), fields.uint(), fields.digest(), fields.uint(), fields.digest(),
                   fields.uint(), fields.digest(), fields.digest(), H("commit", data))
     return made, data, signature
 
@@ -126,7 +125,7 @@ def changes(data: bytes) -> Changes:
         kind = fields.uint()
         order.append({1: 1, 2: 1, 4: 2, 5: 2}.get(kind, kind))
         if kind in (1, 2):
-            record, revision, digest = fields.id(), fields.uint(), fields.digest()
+            record, revision, digest = fields.id(), fields.uint(1), fields.digest()
             blobs = bytes_list(fields.array(0, 1024), 16, "change") if kind == 1 else []
             _ascending(blobs, "blobs of a change")
             puts.append(Put(record, revision, digest, tuple(blobs), kind == 2))
@@ -140,11 +139,14 @@ def changes(data: bytes) -> Changes:
             abandoned.append((fields.uint(), fields.digest()))
         else:
             authorities.append(fields.octets(64))
+    repair = len(backs) + len(abandoned)
     if order != sorted(order) or max(len(rotations), len(backs), len(authorities)) > 1:
         raise Malformed("changes: out of order, or one that occurs once occurs twice")
+    if (rotations and len(items) != 1) or (bool(repair) != bool(authorities)) or (repair and repair + 1 != len(items)):
+        raise Malformed("changes: what may not stand together")
     _ascending([put.record for put in puts], "records")
     _ascending([seq for _, seq in pins], "pins and unpins")
-    _ascending([seq for seq, _ in abandoned], "abandoned commits")
+    _ascending(abandoned, "abandoned commits")
     return Changes(H("changes", data), tuple(puts), tuple(pins), rotations[0] if rotations else None, backs[0] if backs else None,
                    tuple(abandoned), authorities[0] if authorities else None, items)
 
@@ -282,9 +284,12 @@ class Chain:
         verify(device.sign_key, "commit", data, signature, what)
         if made.device_log_index >= len(self.log.hashes):
             raise BrokenChain(f"{what}: names a device-log entry that is not there")
-        listed = changes(change_bytes)
-        if listed.digest != made.changes:
+        if H("changes", change_bytes) != made.changes:
             raise BrokenChain(f"{what}: its change list is another one")
+        try:
+            listed = changes(change_bytes)
+        except Malformed as error:
+            raise Fault(f"{what}: {error}") from error
         if made.skip != (self.marks[skip_target(made.seq)].hash if made.seq else ZERO):
             raise Fault(f"{what}: skip link is wrong")
         if (made.kind == GENESIS) != (made.seq == 0):
@@ -299,7 +304,8 @@ class Chain:
             raise Fault(f"{what}: device-log entry goes back or is another one")
         if not device.live(made.device_log_index):
             raise Fault(f"{what}: its device is not live at the entry that it names")
-        if not device.counts(self.vault, made.seq):
+        # A birth stands, pinned or not (3.1).
+        if made.kind != GENESIS and not device.counts(self.vault, made.seq):
             raise Fault(f"{what}: beyond the pin of its device's revocation")
 
     def _place(self, made: Commit, base: Mark, what: str) -> None:
@@ -324,9 +330,9 @@ class Chain:
         verify(self.log.devices[made.device].sign_key, "vault-log-entry", data, signature, "vault-log entry 0")
         if listed.values or made.epoch != 1 or (made.vault_log_index, made.vault_log_head) != (0, entry.hash):
             raise Fault(f"{what}: changes, epoch or vault-log entry of a genesis are wrong")
-        self._author(made, 0, what)
-        if not self.log.at(entry.device_log_index, entry.device_log_head):
+        if (entry.device_log_index, entry.device_log_head) != (made.device_log_index, made.device_log_head):
             raise Fault(f"{what}: the creation names another device-log entry")
+        self._author(made, 0, what)
         self.vault_log.append(entry)
         try:
             self._take(made, (0, entry.hash), what)
@@ -368,10 +374,13 @@ class Chain:
         """Kind 3 (3.1, 4.1, 6.3)."""
         last = self.marks[-1]
         self._author(made, last.device_log_index, what)
-        if listed.rotation is None or len(listed.values) != 1:
+        if listed.rotation is None:
             raise Fault(f"{what}: a rotation carries its vault-log entry and nothing else")
-        entry, data, signature = vault_log_entry(listed.rotation)
-        verify(self.log.devices[made.device].sign_key, "vault-log-entry", data, signature, f"{what}: vault-log entry")
+        try:
+            entry, data, signature = vault_log_entry(listed.rotation)
+            verify(self.log.devices[made.device].sign_key, "vault-log-entry", data, signature, f"{what}: vault-log entry")
+        except (Malformed, WrongVersion, BadSignature) as error:
+            raise Fault(f"{what}: {error}") from error
         head = self.vault_log[-1]
         follows = entry.kind == 2 and entry.vault == self.vault and entry.index == head.index + 1 and entry.previous == head.hash
         ours = (entry.account, entry.identity) == (self.log.account, self.log.identity)
@@ -392,12 +401,13 @@ class Chain:
 
     def _repair(self, made: Commit, listed: Changes, what: str) -> None:
         """Kind 5, with and without change 8 (6.3, 6.7)."""
-        kinds = (listed.back_to is not None) + len(listed.abandoned)
-        if listed.authority is None or kinds == 0 or kinds + 1 != len(listed.values):
+        if listed.authority is None:
             raise Fault(f"{what}: changes of a repair are wrong")
         back = len(self.marks) - 1 if listed.back_to is None else listed.back_to
         if back >= len(self.marks) or not self.marks[back].counts:
             raise Fault(f"{what}: goes back to a commit that does not count")
+        if listed.back_to == len(self.marks) - 1:
+            raise Fault(f"{what}: goes back over nothing")
         base = self.marks[back]
         self._place(made, base, what)
         said = repair_input(self.log.account, self.vault, made.seq, made.previous, made.device, listed)

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 P = 2**255 - 19
+D = -121665 * pow(121666, -1, P) % P
 L = 2**252 + 27742317777372353535851937790883648493
 # The y of a point whose order is 8; that of the others of small order are 0, 1, -1 and its negative.
 Y8 = 2707385501144840649318225287225658788936804267575313519463743609750303402022
@@ -22,6 +23,15 @@ def good_point(encoding: bytes) -> bool:
     """
     y = int.from_bytes(encoding, "little") & (2**255 - 1)
     return len(encoding) == 32 and y < P and y not in SMALL_ORDER_Y
+
+
+def valid_key(encoding: bytes) -> bool:
+    """A good point that is on the curve: `x^2 = (y^2 - 1) / (d y^2 + 1)` has a root (1.1)."""
+    if not good_point(encoding):
+        return False
+    y = int.from_bytes(encoding, "little") & (2**255 - 1)
+    x_squared = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    return pow(x_squared, (P - 1) // 2, P) == 1
 
 
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from .cbor import Fields, Value, decode, encode
+from .cbor import Fields, Value, decode, encode, versioned
 from .errors import CannotOpen, Malformed
 from .functions import H, KDF, Open, Pad, keyed_hash, label
 
 ENVELOPE_LIMIT = 1024 * 1024
+HEADER_LIMIT = 512
 TYPE_LIMIT = 128
 NAME_LIMIT = 8192
 BLOB_LIMIT = 1024
@@ -86,9 +87,8 @@ def parse_envelope(data: bytes) -> tuple[Header, bytes, bytes]:
     """The header, the commitment and the ciphertext (5)."""
     fields = Fields(decode(data, ENVELOPE_LIMIT, "envelope"), 3, "envelope")
     encoding, commitment, ciphertext = fields.octets(), fields.digest(), fields.octets()
-    head = Fields(decode(encoding, ENVELOPE_LIMIT, "envelope header"), 10, "envelope header")
-    head.version_and_suite()
-    header = Header(head.one_of(DOCUMENT, TOMBSTONE), head.id(), head.id(), head.uint(), head.uint(), head.id(), head.digest(),
+    head = versioned(encoding, HEADER_LIMIT, 10, "envelope header")
+    header = Header(head.one_of(DOCUMENT, TOMBSTONE), head.id(), head.id(), head.uint(1), head.uint(1), head.id(), head.digest(),
                     head.octets(24), encoding)
     return header, commitment, ciphertext
 
@@ -127,7 +127,7 @@ def read_content(encoding: bytes, header: Header, secrets: VaultSecrets) -> Cont
     document = fields.octets()
     blobs = tuple(blob_ref(item) for item in fields.array(0, BLOB_LIMIT))
     fields.null()
-    if len(record_type.encode()) > TYPE_LIMIT or len(name) > NAME_LIMIT:
+    if not 1 <= len(record_type.encode()) <= TYPE_LIMIT or len(name) > NAME_LIMIT:
         raise Malformed("contents: type or name is too long")
     if record_id(secrets, record_type, name) != header.record:
         raise Malformed("contents: type and name are not the record's")
@@ -141,7 +141,7 @@ def read_content(encoding: bytes, header: Header, secrets: VaultSecrets) -> Cont
 def blob_ref(value: Value) -> BlobRef:
     """`blob-ref` (5)."""
     fields = Fields(value, 5, "blob reference")
-    return BlobRef(fields.id(), fields.uint(), fields.digest(), fields.digest(), fields.one_of(*range(16, 21)))
+    return BlobRef(fields.id(), fields.uint(), fields.digest(), fields.digest(), fields.one_of(*range(256)))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from .account import (
     PASSPHRASE,
-    RECOVERY,
     DeviceLog,
     KeyHeader,
     Pin,
@@ -14,22 +13,20 @@ from .account import (
     check_identity,
     checkpoint,
     id_text,
-    identity_of_root,
     key_header,
     keyring_keys,
     keyring_secret,
     open_device_name,
-    open_wrap,
-    recovery_login_key,
+    root_by_passphrase,
+    root_by_recovery_key,
 )
 from .archive import BARE_KEYS, LIMIT, ArchiveFile, Section
 from .bech32m import Kit
 from .blob import write_object
-from .cbor import Fields, decode
+from .cbor import Fields, decode, versioned
 from .chain import Chain, Version
 from .envelope import BlobRef, Content, vault_secrets
 from .errors import BrokenChain, CannotOpen, Malformed, Refused, WrongIdentity
-from .functions import passphrase_kek, recovery_kek
 from .keyring import Keyring, KnownVault
 from .restore import FileRecord, Snapshot, Tree, put_in_place, read_file, read_snapshot, read_source, safe_name
 from .vault import Vault, open_vault
@@ -74,8 +71,7 @@ class Reader:
         return self.report
 
     def _header(self) -> None:
-        fields = Fields(decode(self.archive.body(self.archive.header), LIMIT, "archive header"), 6, "archive header")
-        fields.version_and_suite()
+        fields = versioned(self.archive.body(self.archive.header), LIMIT, 6, "archive header")
         self.account, self.identity, self.device, self.utc = fields.id(), fields.digest(), fields.id(), fields.uint()
         check_identity(self.account, self.identity)
         if isinstance(self.secret, Kit) and self.secret.account not in (None, self.account):
@@ -99,17 +95,8 @@ class Reader:
     def _root(self, keys: KeyHeader) -> bytes:
         """Steps 3 and 4 of 2.2: only now the secret is used."""
         if isinstance(self.secret, str):
-            wrap = keys.wraps[PASSPHRASE]
-            kek = passphrase_kek(self.secret, self.account, wrap.salt, wrap.profile)
-        else:
-            wrap = keys.wraps[RECOVERY]
-            kek = recovery_kek(self.secret.recovery, self.account, wrap.salt)
-            if recovery_login_key(self.secret.recovery) != keys.recovery:
-                raise CannotOpen("the recovery key is not the account's")
-        root = open_wrap(kek, self.account, wrap)
-        if identity_of_root(root) != self.identity:
-            raise WrongIdentity("the wrap holds the root of another identity")
-        return root
+            return root_by_passphrase(keys, self.secret)
+        return root_by_recovery_key(keys, self.secret.recovery)
 
     def _keyring(self, ring: dict[int, bytes]) -> tuple[Vault, Keyring]:
         if not self.archive.sections:
@@ -259,7 +246,7 @@ class _Contents:
         try:
             if content.type == "lockstep/source":
                 self.sources[content.name] = read_source(content)
-            elif content.type == "lockstep/snapshot" and version.revision == 1 and version.seq in self.vault.chain.pinned():
+            elif content.type == "lockstep/snapshot" and version.revision == 1:
                 snapshot = read_snapshot(content)
                 if version.seq > self.snapshots.get(snapshot.source, (-1, snapshot))[0]:
                     self.snapshots[snapshot.source] = (version.seq, snapshot)
@@ -289,6 +276,9 @@ class _Contents:
         tree = Tree(root)
         self.trees.append(tree)
         for record, version in self.vault.chain.in_force(seq):
+            place = f"record {id_text(record)} of commit {version.seq}"
+            if (version.seq, record) not in self.vault.versions and not any(line.startswith(place) for line in self.vault.missing):
+                self.vault.missing.append(f"{place}, in a snapshot that is not pinned")
             content = None if version.tombstone else self.vault.reopen(record, version)
             if content is None or content.type != "lockstep/file" or content.name[:16] != source:
                 continue
@@ -297,9 +287,9 @@ class _Contents:
             except Malformed as error:
                 tree.damaged.append(f"record {id_text(record)}: {error}")
                 continue
-            place = tree.add(file)
-            if place is not None and file.ref is not None:
-                self.targets[file.ref].append((place, file))
+            target = tree.add(file)
+            if target is not None and file.ref is not None:
+                self.targets[file.ref].append((target, file))
         self.report.lines.append(f"snapshot of commit {seq}, source {id_text(source)}: {root.relative_to(self.folder.parent)}")
 
     def _objects(self) -> None:

@@ -53,7 +53,7 @@ def read_snapshot(content: Content) -> Snapshot:
     source, start = fields.id(), fields.uint()
     fields.uint(), fields.array(), fields.array()
     counts = fields.array(5, 5)
-    fields.array(0, 1000)
+    fields.array()
     unreadable = counts[4]
     if not isinstance(unreadable, int):
         raise Malformed("snapshot: counts are no numbers")
@@ -72,13 +72,13 @@ def read_file(content: Content) -> FileRecord:
     components = path.split(b"/") if path else []
     if any(part in (b"", b".", b"..") or b"\0" in part for part in components):
         raise Malformed("file: its path is none")
-    if content.name != source + path or nanoseconds > 999_999_999 or mode > 0o7777:
-        raise Malformed("file: record name, time or mode is wrong")
+    if content.name != source + path or len(path) > 4096 or nanoseconds > 999_999_999 or mode > 0o7777:
+        raise Malformed("file: record name, path, time or mode is wrong")
     refs = content.blobs
     held = refs[0].size if len(refs) == 1 and not inline else len(inline)
     if (kind == REGULAR and (len(refs) > 1 or (refs and inline) or held != size)) or (kind != REGULAR and (refs or inline)):
         raise Malformed("file: contents are not what its kind and size say")
-    if (kind == LINK) != bool(target):
+    if b"\0" in target or (kind == LINK) != bool(target):
         raise Malformed("file: a target where none belongs, or none")
     return FileRecord(source, path, kind, size, seconds * 10**9 + nanoseconds, mode, target, inline, refs[0] if refs else None)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from . import account, bech32m, blob, chain, ed25519, envelope, functions, structures
+from . import account, bech32m, blob, chain, ed25519, envelope, functions, primitives, structures
 from .cbor import Fields, Value, decode, encode
 from .errors import CannotOpen, Refused, WrongIdentity
 
@@ -155,10 +155,9 @@ def do_key_header(i: In) -> Out:
 
 
 def do_unlock(i: In) -> Out:
-    owner, data, root = raw(i, "account", "signed", "root")
+    owner, data, recovery = raw(i, "account", "signed", "recovery")
     keys = account.key_header(data, owner)
-    if account.identity_of_root(root) != keys.identity:
-        raise CannotOpen("the root key is not the identity's")
+    root = account.root_by_recovery_key(keys, recovery)
     found = account.keyring_keys(root, keys)
     return {"keys": [found[epoch].hex() for epoch in sorted(found)], "vault-secret": account.keyring_secret(found[1], owner).hex()}
 
@@ -405,13 +404,36 @@ def main(arguments: list[str]) -> int:
             counts[kind] += 1
             if wrong:
                 failures.append(f"{said}: {wrong}")
+    files += primitive_files(root, counts, skipped, failures)
     for line in skipped:
         print(f"skipped {line}")
     for line in failures:
         print(f"FAILED {line}")
     print(f"{len(files)} files: {counts['golden']} golden and {counts['reject']} reject cases run, {counts['flips']} flipped bits, "
-          f"{len(skipped)} files skipped, {len(failures)} failures")
+          f"{counts['primitives']} cases of primitives, {len(skipped)} skipped, {len(failures)} failures")
     return 1 if failures or not counts["golden"] or not counts["reject"] else 0
+
+
+def primitive_files(root: Path, counts: Counter[str], skipped: list[str], failures: list[str]) -> list[Path]:
+    """The published vectors."""
+    files = sorted(root.glob("primitives/*.json"))
+    for path in files:
+        file, check = json.loads(path.read_text()), primitives.CHECKS.get(path.stem)
+        if check is None:
+            skipped.append(f"primitives/{path.name}: {primitives.SKIPPED.get(path.stem, 'unknown')}")
+            if path.stem not in primitives.SKIPPED:
+                failures.append(f"primitives/{path.name}: unknown")
+            continue
+        for number, case in enumerate(file["cases"]):
+            name = f"primitives/{path.name}: {case.get('name', number)}"
+            good = check(case, file)
+            if isinstance(good, str):
+                skipped.append(f"{name}: {good}")
+                continue
+            counts["primitives"] += 1
+            if not good:
+                failures.append(f"{name}: another result")
+    return files
 
 
 def golden(op: Callable[[In], Out], i: In, case: Any, vector: Any, counts: Counter[str]) -> str | None:

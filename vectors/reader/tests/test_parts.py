@@ -18,7 +18,7 @@ class Cbor(unittest.TestCase):
             "longer length": "580100", "indefinite string": "5f4100ff", "indefinite array": "9f00ff", "map": "a0", "tag": "c000",
             "float": "f90000", "undefined": "f7", "simple": "e0", "simple in two bytes": "f814", "trailing": "0000", "nothing": "",
             "cut off": "4200", "array cut off": "8200", "text that is none": "61ff", "surrogate": "63eda080", "reserved": "1c",
-            "2^63": "1b8000000000000000", "huge array": "9b7fffffffffffffff", "huge string": "5b7fffffffffffffff", "break": "ff",
+            "below -2^63": "3b8000000000000000", "huge array": "9b7fffffffffffffff", "huge string": "5b7fffffffffffffff", "break": "ff",
         }
         for name, data in wrong.items():
             with self.subTest(name), self.assertRaises(Malformed):
@@ -48,9 +48,10 @@ class Cbor(unittest.TestCase):
             self.assertEqual(cbor.decode(data, len(data), "test"), made)
 
     def test_other_versions_are_named(self) -> None:
-        for version, name in ((0x81, "draft 1 of version 1"), (3, "version 3")):
+        for version, name in (("1881", "draft 1 of version 1"), ("03", "version 3")):
+            # Whatever comes after it.
             with self.assertRaisesRegex(WrongVersion, name):
-                cbor.check_version(version, 1, "test")
+                cbor.versioned(bytes.fromhex("83" + version + "a0ff"), 100, 2, "test")
         with self.assertRaisesRegex(WrongVersion, "suite 2"):
             cbor.check_version(0x82, 2, "test")
 
