@@ -10,7 +10,7 @@ from nacl.exceptions import CryptoError
 from .cbor import SUITE, VERSION, encode
 from .envelope import BlobRef, VaultSecrets
 from .errors import CannotOpen
-from .functions import H, KDF, Pad
+from .functions import KDF, H, Pad
 
 MAGIC = b"LSO1"
 HEADER = 59

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from .cbor import Fields, Value, decode, encode, versioned
 from .errors import CannotOpen, Malformed
-from .functions import H, KDF, Open, Pad, keyed_hash, label
+from .functions import KDF, H, Open, Pad, keyed_hash, label
 
 ENVELOPE_LIMIT = 1024 * 1024
 HEADER_LIMIT = 512

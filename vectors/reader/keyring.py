@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from .account import DeviceLog, Pin, derived_vault, id_text, read_pin
+from .account import derived_vault, id_text
 from .cbor import Fields, decode, encode
 from .chain import Chain, Version
+from .devices import DeviceLog, Pin, read_pin
 from .envelope import ENVELOPE_LIMIT, Content
 from .errors import BadSignature, Malformed, Refused
 from .functions import verify

@@ -5,9 +5,7 @@ from pathlib import Path
 
 from .account import (
     PASSPHRASE,
-    DeviceLog,
     KeyHeader,
-    Pin,
     account_fingerprint,
     bare_keys,
     check_identity,
@@ -16,7 +14,6 @@ from .account import (
     key_header,
     keyring_keys,
     keyring_secret,
-    open_device_name,
     root_by_passphrase,
     root_by_recovery_key,
 )
@@ -25,6 +22,7 @@ from .bech32m import Kit
 from .blob import write_object
 from .cbor import Fields, decode, versioned
 from .chain import Chain, Version
+from .devices import DeviceLog, Pin, open_device_name
 from .envelope import BlobRef, Content, vault_secrets
 from .errors import BrokenChain, CannotOpen, Malformed, Refused, WrongIdentity
 from .keyring import Keyring, KnownVault

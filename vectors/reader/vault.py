@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .account import DeviceLog, id_text
+from .account import id_text
 from .archive import ArchiveFile, Item, Section
 from .cbor import Fields, bytes_list, decode, encode, signed
-from .chain import COMMIT_LIMIT, Chain, Version, vault_log_entry
+from .chain import Chain, Version
+from .commits import vault_log_entry
+from .devices import DeviceLog
 from .envelope import Announced, Content, VaultSecrets, envelope_digest, open_announced
 from .errors import BrokenChain, Malformed, Refused
 
@@ -150,6 +152,6 @@ def open_vault(archive: ArchiveFile, section: Section, log: DeviceLog, create: b
     vault, entries = fields.id(), fields.array(1, 4096)
     vault_log = [encode(list(signed(entry, "archive vault"))) for entry in entries]
     for entry in vault_log:
-        if len(entry) > COMMIT_LIMIT or vault_log_entry(entry)[0].vault != vault:
+        if vault_log_entry(entry)[0].vault != vault:
             raise BrokenChain(f"vault {id_text(vault)}: a log entry of another vault")
     return Vault(archive, section, log, vault, vault_log, Chain(log, vault, create or vault_log[0]))

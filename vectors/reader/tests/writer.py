@@ -8,7 +8,7 @@ from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 from .. import account, bech32m, chain, ed25519
 from ..cbor import SUITE, VERSION, Value, encode
 from ..envelope import TOMBSTONE, BlobRef, VaultSecrets, blob_list_digest, envelope_digest, record_id, vault_secrets
-from ..functions import H, KDF, Pad, Seal, Sign, passphrase_kek, recovery_kek
+from ..functions import KDF, H, Pad, Seal, Sign, passphrase_kek, recovery_kek
 
 ZERO = bytes(32)
 HEAD: list[Value] = [VERSION, SUITE]
