@@ -26,34 +26,33 @@ struct Seen {
     work: Vec<String>,
 }
 
-/// Statements that the server logged since a place in its log.
-fn statements(world: &World, from: usize) -> (Vec<String>, usize) {
-    let log = std::fs::read(&world.server.log).unwrap();
-    let text = String::from_utf8_lossy(&log[from..]).into_owned();
-    let found = text.lines().filter(|line| line.contains("sqlx::query")).map(|line| {
-        let start = line.find("summary=").expect(line);
-        line[start..].split("db.statement").next().unwrap().to_owned()
-    });
-    // Jobs of the server's own are nobody's request.
-    let found =
-        found.filter(|statement| !statement.contains("segment") && !statement.contains("expires_utc <"));
-    (found.collect(), log.len())
+fn log_len(world: &World) -> usize {
+    world.server.log.metadata().unwrap().len() as usize
 }
 
-fn settled(world: &World) -> usize {
-    let mut len = statements(world, 0).1;
-    poll(5, || {
-        let now = statements(world, 0).1;
-        let same = now == len;
-        len = now;
-        same
+/// Lines that the server logged since a place in its log.
+fn logged(world: &World, from: usize) -> Vec<serde_json::Value> {
+    let log = std::fs::read(&world.server.log).unwrap();
+    let lines = log[from..].split(|byte| *byte == b'\n');
+    lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
+}
+
+/// The statements among them, but for those round every write, and those of the server's own jobs.
+fn statements(lines: &[serde_json::Value]) -> Vec<String> {
+    let of_queries = lines.iter().filter(|line| line["target"] == "sqlx::query");
+    let texts = of_queries.map(|line| match line["db.statement"].as_str().unwrap().trim() {
+        "" => line["summary"].as_str().unwrap().to_owned(),
+        text => text.split_whitespace().collect::<Vec<_>>().join(" "),
     });
-    len
+    let is_round =
+        |text: &str| ["SAVEPOINT", "RELEASE", "BEGIN", "COMMIT"].iter().any(|word| text.starts_with(word));
+    let is_job = |text: &str| text.contains("segment") || text.contains("expires_utc <=");
+    texts.filter(|text| !is_round(text) && !is_job(text)).collect()
 }
 
 /// Asks, and counts what that costs.
 fn ask<A: Wire>(world: &World, path: &str, body: &impl Wire) -> (Seen, Option<A>) {
-    let from = settled(world);
+    let from = log_len(world);
     let address = world.server.address();
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     let body = body.encode();
@@ -73,8 +72,10 @@ fn ask<A: Wire>(world: &World, path: &str, body: &impl Wire) -> (Seen, Option<A>
         .map(|line| if line.starts_with("date:") { "date".to_owned() } else { line.to_owned() })
         .collect();
     headers.sort();
-    settled(world);
-    let (work, _) = statements(world, from);
+    // The last line of a request is the one about it.
+    let is_done = |lines: &[serde_json::Value]| lines.iter().any(|line| line["route"] == path);
+    assert!(poll(20, || is_done(&logged(world, from))), "{path} is not logged");
+    let work = statements(&logged(world, from));
     (Seen { status, headers, size: answer.len() - end, work }, A::decode(&answer[end + 4..]).ok())
 }
 

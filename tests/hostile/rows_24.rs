@@ -1,7 +1,7 @@
 //! Row 24, keys that reach the server: in the requests of a whole life there is no byte of a secret, in no place and in
 //! no form; a session's token is in its header alone.
 
-use super::tap::{Asked, tapped};
+use super::tap::{Asked, tapped_with};
 use crate::canary::hex;
 use crate::life::recover;
 use crate::revoke::{login_as, revoke};
@@ -23,7 +23,7 @@ use lockstep_proto::label::{self, Label};
 use lockstep_proto::recovery::parse_recovery_key;
 use lockstep_proto::vault_log::keyring_vault_id;
 use lockstep_proto::version::{SUITE, VERSION};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Secrets by what they are.
 type Secrets = BTreeMap<String, Vec<u8>>;
@@ -151,28 +151,39 @@ fn has(bytes: &[u8], needle: &[u8]) -> bool {
     needle.len() >= 6 && bytes.windows(needle.len()).any(|window| window == needle)
 }
 
-/// Names of the secrets that are somewhere in the requests.
-fn found(asked: &[Asked], secrets: &Secrets) -> Vec<String> {
-    let all: Vec<u8> = asked.iter().flat_map(|asked| [asked.head.as_bytes(), &asked.body].concat()).collect();
-    // By their first two bytes: one pass looks for all of them.
-    let mut table: Vec<Vec<(&str, Vec<u8>)>> = vec![Vec::new(); 65_536];
-    for (name, secret) in secrets {
-        for form in forms(secret).into_iter().filter(|form| form.len() >= 6) {
-            table[usize::from(form[0]) << 8 | usize::from(form[1])].push((name, form));
+/// Forms of secrets by their first two bytes: one pass over some bytes looks for all of them.
+struct Search<'a>(Vec<Vec<(&'a str, Vec<u8>)>>);
+
+impl<'a> Search<'a> {
+    fn new(secrets: &'a Secrets) -> Self {
+        let mut table = vec![Vec::new(); 65_536];
+        for (name, secret) in secrets {
+            for form in forms(secret).into_iter().filter(|form| form.len() >= 6) {
+                table[usize::from(form[0]) << 8 | usize::from(form[1])].push((name.as_str(), form));
+            }
         }
+        Self(table)
     }
-    let mut names = Vec::new();
-    for place in 0..all.len() - 1 {
-        let at = &table[usize::from(all[place]) << 8 | usize::from(all[place + 1])];
-        let hits = at.iter().filter(|(_, form)| all[place..].starts_with(form));
-        names.extend(hits.map(|(name, _)| (*name).to_owned()));
+
+    /// Names of the secrets that are somewhere in the bytes.
+    fn names(&self, bytes: &[u8]) -> BTreeSet<&'a str> {
+        let mut names = BTreeSet::new();
+        for (place, pair) in bytes.windows(2).enumerate() {
+            let at = &self.0[usize::from(pair[0]) << 8 | usize::from(pair[1])];
+            let hits = at.iter().filter(|(_, form)| bytes[place..].starts_with(form));
+            names.extend(hits.map(|(name, _)| *name));
+        }
+        names
     }
-    names
+}
+
+fn bytes_of(asked: &Asked) -> Vec<u8> {
+    [asked.head.as_bytes(), &asked.body].concat()
 }
 
 /// A whole life; gives what was asked in it, the devices, and every secret there is.
 fn live() -> (World, Vec<Asked>, Secrets, Vec<String>) {
-    let (world, tap) = tapped();
+    let (world, tap) = tapped_with(&[("LOCKSTEP_LOG", "trace")]);
     let mut secrets = Secrets::new();
     let a = world.signup("a");
     let now = || header(&world.server.database());
@@ -229,10 +240,13 @@ fn live() -> (World, Vec<Asked>, Secrets, Vec<String>) {
 #[test]
 fn row_24_no_request_of_a_whole_life_has_a_byte_of_a_key() {
     let (_world, asked, secrets, tokens) = live();
-    let routes: std::collections::BTreeSet<String> = asked.iter().map(Asked::route).collect();
+    let routes: BTreeSet<String> = asked.iter().map(Asked::route).collect();
     assert!(asked.len() > 100 && routes.len() > 25, "{} requests, {routes:#?}", asked.len());
     assert!(secrets.len() > 45, "{:?}", secrets.keys());
-    assert_eq!(found(&asked, &secrets), Vec::<String>::new());
+    let search = Search::new(&secrets);
+    for asked in &asked {
+        assert_eq!(search.names(&bytes_of(asked)), BTreeSet::new(), "{}", asked.head);
+    }
     // The search is not blind: each secret, in each form, in each place.
     for (number, (name, secret)) in secrets.iter().enumerate() {
         let forms = forms(secret);
@@ -244,7 +258,7 @@ fn row_24_no_request_of_a_whole_life_has_a_byte_of_a_key() {
             }
             _ => planted.body.extend_from_slice(&form),
         }
-        assert!(found(&[planted], &secrets).contains(name), "{name}");
+        assert!(search.names(&bytes_of(&planted)).contains(name.as_str()), "{name}");
     }
     // Bearer tokens: in the one header, and nowhere else.
     for token in &tokens {
@@ -266,5 +280,29 @@ fn row_24_no_request_of_a_whole_life_has_a_byte_of_a_key() {
         let longest = asked.path().split(['/', '?', '&', '=']).map(str::len).max().unwrap();
         assert!(longest <= 36, "{}", asked.path());
         assert!(!asked.head.to_ascii_lowercase().contains("referer:"));
+    }
+}
+
+/// What the server stored and logged in that life, at its most talkative: no key, either. (Names and contents are in
+/// `canary.rs`.)
+#[test]
+fn leakage_no_key_of_a_whole_life_is_stored_or_logged() {
+    let (mut world, _, secrets, _) = live();
+    let search = Search::new(&secrets);
+    world.server.stop();
+    let mut paths = world.server.files();
+    paths.push(world.server.log.clone());
+    assert!(paths.len() > 3, "{paths:?}");
+    let mut bytes = 0;
+    for path in &paths {
+        let contents = std::fs::read(path).unwrap_or_default();
+        bytes += contents.len();
+        assert_eq!(search.names(&contents), BTreeSet::new(), "in {}", path.display());
+        assert_eq!(search.names(path.as_os_str().as_encoded_bytes()), BTreeSet::new());
+    }
+    assert!(bytes > 5_000_000, "a blind search of {bytes} bytes");
+    let log = std::fs::read(&world.server.log).unwrap();
+    for (name, secret) in &secrets {
+        assert!(search.names(&[&log[..1000], &forms(secret)[0]].concat()).contains(name.as_str()), "{name}");
     }
 }

@@ -133,8 +133,13 @@ fn row_25_a_signed_in_client_survives_every_bomb_on_every_route() {
     ];
     for arguments in commands {
         a.put("n", &room.number.to_string()).ok();
-        let routes = room.routes(&b, arguments);
-        for route in routes.into_iter().filter(|route| !tried.contains(route)).collect::<Vec<_>>() {
+        let first = room.routes(&b, arguments);
+        a.put("n", "\"again\"").ok();
+        let routes: Vec<String> = room.routes(&b, arguments).intersection(&first).cloned().collect();
+        for route in routes {
+            if tried.contains(&route) {
+                continue;
+            }
             for bomb in SHORT.iter().chain(LONG) {
                 room.number += 1;
                 a.put("n", &room.number.to_string()).ok();
@@ -175,7 +180,6 @@ fn row_25_a_client_that_signs_in_survives_bombs() {
     let device = room.next();
     let routes = room.routes(&device, &login);
     assert!(routes.len() >= 7, "{routes:?}");
-    let sign_ups = ["POST /v1/register/start", "GET /v1/server"];
     for (number, route) in routes.iter().enumerate() {
         // What only comes after the enrolment was accepted leaves a device that the next run finishes.
         let device = room.next();
@@ -202,7 +206,7 @@ fn row_25_a_client_that_signs_in_survives_bombs() {
         room.explode(SHORT[0], route, &device, &recover);
         room.explode(LONG[0], route, &device, &recover);
     }
-    for (number, route) in sign_ups.into_iter().enumerate() {
+    for (number, route) in ["POST /v1/register/start"].into_iter().enumerate() {
         let device = room.next();
         let kit = format!("kit-new-{number}");
         let name = format!("new-{number}");

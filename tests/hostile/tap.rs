@@ -72,11 +72,15 @@ struct Shared {
 /// The tap, on loopback.
 pub(super) struct Tap {
     shared: Arc<Shared>,
-    pub(super) origin: String,
 }
 
 /// A world whose clients go through a tap.
 pub(super) fn tapped() -> (World, Tap) {
+    tapped_with(&[])
+}
+
+/// The same, with settings of its server.
+pub(super) fn tapped_with(settings: &[(&str, &str)]) -> (World, Tap) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
     let shared = Arc::new(Shared::default());
@@ -87,9 +91,9 @@ pub(super) fn tapped() -> (World, Tap) {
             std::thread::spawn(move || serve(client, &shared));
         }
     });
-    let world = World::with(&[("LOCKSTEP_PUBLIC_URL", &origin)]);
+    let world = World::with(&[settings, &[("LOCKSTEP_PUBLIC_URL", &origin)]].concat());
     shared.upstream.set(world.server.address().to_owned()).unwrap();
-    (world, Tap { shared, origin })
+    (world, Tap { shared })
 }
 
 impl Tap {

@@ -134,15 +134,11 @@ pub(super) async fn row_07_delays_grow_and_are_capped(on: BackEnd) {
     for _ in 0..FREE_TRIES {
         assert_eq!(running.client.post("/v1/login/start", &start).await.status, 200);
     }
-    // The clock is moved by as much as was asked for, each time, as who waits would.
-    let mut ahead = 0;
-    for number in 0..10 {
+    // The clock of the tries is a while ahead, and moved on by as much as was asked for each time, as who waits would.
+    let mut ahead = 100;
+    for _ in 0..10 {
         let now = lockstep_server::time::now_utc() + ahead;
-        if number == 0 {
-            assert_eq!(running.client.post("/v1/login/start", &start).await.status, 200);
-        } else {
-            running.app.names.try_now(NAME.as_bytes(), now).unwrap();
-        }
+        running.app.names.try_now(NAME.as_bytes(), now).unwrap();
         let answer = running.client.post("/v1/login/start", &start).await;
         answer.refused(Code::Throttled);
         let told: u64 = answer.header("retry-after").unwrap().parse().unwrap();
@@ -152,8 +148,8 @@ pub(super) async fn row_07_delays_grow_and_are_capped(on: BackEnd) {
     let expected = [1, 2, 4, 8, 16, 32, 60, 60, 60, 60];
     assert_eq!(DELAY_SECONDS_MAX, 60);
     for (told, expected) in delays.iter().zip(expected) {
-        // The clock goes on by itself.
-        assert!((expected..=expected + 1).contains(told) || *told + 1 == expected, "{delays:?}");
+        // The real clock goes on meanwhile.
+        assert!(*told <= expected && told + 2 > expected, "{delays:?}");
     }
     // Other ways in are open all the while.
     let (account, device) = (seeded.world.account, seeded.world.author.keys.id());
