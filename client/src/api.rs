@@ -1,8 +1,13 @@
 //! HTTP: typed calls of `/v1`. Answers are bounded and strictly decoded; a session that ended is renewed
 //! once with the device key; only requests that may be repeated are.
 
+mod answer;
+
+pub use answer::next_chunk;
+
 use crate::error::{ClientError, Result};
 use crate::rng;
+use answer::{STALL, read_bounded};
 use bytes::Bytes;
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_proto::Digest;
@@ -21,8 +26,6 @@ use std::time::Duration;
 use url::Url;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Silence for so long ends a request.
-const STALL: Duration = Duration::from_mins(1);
 const TRIES_MAX: u32 = 4;
 const WAIT_SECONDS_MAX: u64 = 10;
 const PROBLEM_BYTES_MAX: usize = 256 * 1024;
@@ -405,28 +408,4 @@ fn jittered(wait: Duration) -> Duration {
     let random: [u8; 1] = rng::bytes();
     let [byte] = random;
     wait.saturating_add(wait.saturating_mul(u32::from(byte)) / 512)
-}
-
-/// The next chunk of an answer; silence ends it.
-///
-/// # Errors
-/// [`ClientError::Unreachable`].
-pub async fn next_chunk(response: &mut Response) -> Result<Option<Bytes>> {
-    let server = response.url().origin().ascii_serialization();
-    match tokio::time::timeout(STALL, response.chunk()).await {
-        Ok(Ok(chunk)) => Ok(chunk),
-        Ok(Err(_)) => Err(ClientError::Unreachable { server, reason: "the connection broke".into() }),
-        Err(_) => Err(ClientError::Unreachable { server, reason: "it stopped sending".into() }),
-    }
-}
-
-async fn read_bounded(response: &mut Response, bytes_max: usize) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    while let Some(chunk) = next_chunk(response).await? {
-        if out.len().saturating_add(chunk.len()) > bytes_max {
-            return Err(ClientError::Server(format!("an answer is larger than {bytes_max} bytes")));
-        }
-        out.extend_from_slice(&chunk);
-    }
-    Ok(out)
 }

@@ -41,6 +41,8 @@ mod refusals;
 mod revoke;
 mod revoked_keys;
 mod rollback;
+#[path = "../hostile/rows.rs"]
+mod rows;
 mod safety;
 mod server;
 mod sessions;
