@@ -66,7 +66,7 @@ pub enum Ignored<'a> {
 }
 
 impl Ignored<'_> {
-    pub(super) fn devices(self, log: &DeviceLog, own: DeviceId) -> Result<BTreeSet<DeviceId>> {
+    pub(crate) fn devices(self, log: &DeviceLog, own: DeviceId) -> Result<BTreeSet<DeviceId>> {
         let ids = || log.devices().map(|device| device.id).filter(|id| *id != own);
         let Self::Some(texts) = self else { return Ok(ids().collect()) };
         let mut found = BTreeSet::new();
