@@ -91,7 +91,7 @@ fn lists(suite: &str, name: &str) -> bool {
 
 /// What is wrong with a cited test: it must be there, and run: by an attribute of its own, or by a list of its suite.
 fn fault_of_test(file: &str, text: &str, name: &str) -> Option<String> {
-    if file.ends_with(".py") {
+    if Path::new(file).extension().is_some_and(|extension| extension == "py") {
         let is_there = name.starts_with("test") && count(text, &format!("def {name}")) > 0;
         return (!is_there).then(|| format!("{file} has no test {name}"));
     }
