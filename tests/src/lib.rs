@@ -9,6 +9,7 @@
     reason = "a test that can not set up its parts has failed"
 )]
 
+pub mod hostile;
 pub mod postgres;
 pub mod s3;
 pub mod tls;
