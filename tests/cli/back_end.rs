@@ -109,7 +109,7 @@ impl BackEnd {
 
     /// Bytes as they are written in a statement.
     pub(crate) fn literal(&self, bytes: &[u8]) -> String {
-        let hex = crate::canary::hex(bytes);
+        let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         if self.database.is_some() { format!("'\\x{hex}'::bytea") } else { format!("X'{hex}'") }
     }
 

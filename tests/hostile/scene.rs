@@ -2,7 +2,6 @@
 
 use crate::tree::{copy, write};
 use crate::world::{Device, NAME, World};
-use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_proto::Signed;
 use lockstep_proto::api::account::Devices;
 use lockstep_proto::cbor::Wire as _;
@@ -197,10 +196,6 @@ pub(crate) fn copied(device: &Device, name: &str) -> Device {
     let _ = std::fs::remove_dir_all(&home);
     copy(&device.home, &home);
     Device { home, folder: device.folder.clone(), server: device.server.clone() }
-}
-
-pub(crate) fn keys_of(device: &Device) -> DeviceKeys {
-    DeviceKeys::from_bytes(&std::fs::read(device.home.join("device")).unwrap()).unwrap()
 }
 
 /// The newest key header that was served.
