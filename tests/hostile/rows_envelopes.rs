@@ -71,7 +71,7 @@ fn row_09_envelopes_of_elsewhere() {
     let other = last_put(&hostile, || drop(a.put("other", "\"other\"").ok()));
     let photos = ["record", "put", "--type", "note", "--vault", "photos", "--id", "n"];
     let of_vault = last_put(&hostile, || drop(a.run_with(&photos, "\"photo\"").ok()));
-    let deleted = last_put(&hostile, || drop(a.ok(&["record", "delete", "--type", "note", "--id", "other"])));
+    let deleted = last_put(&hostile, || drop(a.ok(&["record", "rm", "--type", "note", "--id", "other"])));
     let passphrase = world.text("passphrase");
     let eve = world.device("eve");
     eve.ok(&["signup", "--name", "eve", "--passphrase-file", &passphrase, "--kit", "kit-eve"]);

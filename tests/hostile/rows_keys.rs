@@ -353,7 +353,12 @@ fn row_18_a_change_that_is_cut_at_every_step() {
                 current = new;
                 break;
             }
-            assert_ne!(done.status, Some(0), "{done:#?}");
+            if done.status == Some(0) {
+                // What was lost was the answer to something that was done, and found out.
+                current = new;
+                b.ok(&["status"]);
+                continue;
+            }
             // The same again, with the passphrase that is valid now.
             let again = a.run(&change);
             if again.status != Some(0) {

@@ -140,7 +140,7 @@ pub const SCENARIOS: &[Scenario] = &[
 fn whole(name: &str, mut change: impl FnMut(&mut Vec<u8>) -> bool + Send + 'static) -> Rule {
     let route = Route::new(OBJECT);
     Rule::answer(name, move |request, answer| {
-        answer.is_success() && route.fits(request) && change(&mut answer.body)
+        answer.status == 200 && route.fits(request) && change(&mut answer.body)
     })
 }
 
@@ -152,19 +152,32 @@ fn chunk_bytes(object: &[u8]) -> usize {
 
 /// A change of the chunks of every object that has more than one.
 fn chunks(name: &str, at: u64, change: fn(&mut Vec<Vec<u8>>, u64)) -> Rule {
-    whole(name, move |body| {
-        if body.len() <= HEADER_BYTES {
+    let route = Route::new(OBJECT);
+    Rule::answer(name, move |request, answer| {
+        if !route.fits(request) {
             return false;
         }
-        let size = chunk_bytes(body);
-        let mut chunks: Vec<Vec<u8>> = body[HEADER_BYTES..].chunks(size).map(<[u8]>::to_vec).collect();
-        if chunks.len() < 2 {
-            return false;
+        if answer.status == 206 {
+            // Who goes on after what it has gets nothing more: the object is what was served.
+            *answer = Answer::problem(416, "range", "the object ends before that");
+            return true;
         }
-        let before = chunks.clone();
-        change(&mut chunks, at);
-        body.truncate(HEADER_BYTES);
-        body.extend(chunks.concat());
-        chunks != before
+        answer.status == 200 && change_chunks(&mut answer.body, at, change)
     })
+}
+
+fn change_chunks(body: &mut Vec<u8>, at: u64, change: fn(&mut Vec<Vec<u8>>, u64)) -> bool {
+    if body.len() <= HEADER_BYTES {
+        return false;
+    }
+    let size = chunk_bytes(body);
+    let mut chunks: Vec<Vec<u8>> = body[HEADER_BYTES..].chunks(size).map(<[u8]>::to_vec).collect();
+    if chunks.len() < 2 {
+        return false;
+    }
+    let before = chunks.clone();
+    change(&mut chunks, at);
+    body.truncate(HEADER_BYTES);
+    body.extend(chunks.concat());
+    chunks != before
 }
