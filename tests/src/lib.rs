@@ -11,6 +11,7 @@
 )]
 
 pub mod fuzz;
+pub mod hostile;
 pub mod postgres;
 pub mod s3;
 pub mod tls;
