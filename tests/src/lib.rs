@@ -15,3 +15,4 @@ pub mod hostile;
 pub mod postgres;
 pub mod s3;
 pub mod tls;
+pub mod vectors;
