@@ -240,8 +240,8 @@ fn row_06_a_guess_at_the_sign_in_record_of_a_stolen_database_costs_argon2id() {
     let (credential, record): (Vec<u8>, Vec<u8>) =
         database.query_row(text, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
     let mut secrets = database.prepare("SELECT value FROM secret").unwrap();
-    let secrets = secrets.query_map([], |row| row.get::<_, Vec<u8>>(0)).unwrap().map(Result::unwrap);
-    let server = secrets.filter_map(|bytes| Opaque::from_bytes(&bytes)).next().expect("the server's keys");
+    let mut secrets = secrets.query_map([], |row| row.get::<_, Vec<u8>>(0)).unwrap().map(Result::unwrap);
+    let server = secrets.find_map(|bytes| Opaque::from_bytes(&bytes)).expect("the server's keys");
     let stolen = Stolen { account: account_of(&database), server, credential, record };
     let mut rng = ChaCha20Rng::from_seed([7; 32]);
     assert!(stolen.test(PASSPHRASE, &mut rng), "a thief of the database can test guesses");

@@ -116,7 +116,7 @@ fn at_rest(world: &World) -> (Vec<usize>, Vec<usize>) {
     let stored = stored.map(|bytes| check_envelope(&bytes.unwrap())).collect();
     let mut rows = database.prepare("SELECT size FROM object").unwrap();
     let objects = rows.query_map([], |row| row.get::<_, i64>(0)).unwrap();
-    (stored, objects.map(|size| size.unwrap() as usize).collect())
+    (stored, objects.map(|size| usize::try_from(size.unwrap()).unwrap()).collect())
 }
 
 #[test]

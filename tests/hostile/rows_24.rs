@@ -254,7 +254,7 @@ fn row_24_no_request_of_a_whole_life_has_a_byte_of_a_key() {
         let mut planted = asked[number].clone();
         match String::from_utf8(form.clone()) {
             Ok(text) if number % 2 == 0 => {
-                planted.head = format!("GET /v1/vaults?key={text} HTTP/1.1\r\n\r\n")
+                planted.head = format!("GET /v1/vaults?key={text} HTTP/1.1\r\n\r\n");
             }
             _ => planted.body.extend_from_slice(&form),
         }

@@ -255,6 +255,9 @@ fn entry(seq: u64, number: u64) -> Entry {
     Entry { seq: Seq::new(seq), record, revision, kind: 1, envelope: vec![0; 8].into() }
 }
 
+/// What is answered, to which requests (their path's end) of which command.
+type Answers = (&'static str, &'static str, &'static [&'static str], fn(&Asked) -> Vec<u8>);
+
 /// Pages that are all in order, and promise one more each time.
 #[test]
 fn row_25_pages_without_an_end_are_given_up() {
@@ -264,7 +267,7 @@ fn row_25_pages_without_an_end_are_given_up() {
     let b = login_as(&room.world, "b");
     b.ok(&["status"]);
     a.put("n", "2").ok();
-    let answers: Vec<(&str, &str, &[&str], fn(&Asked) -> Vec<u8>)> = vec![
+    let answers: Vec<Answers> = vec![
         ("commits that never come", "/commits", &["status"], |asked| {
             let page = Page::decode(&asked.answer).unwrap();
             let head_seq = Seq::new(page.head_seq.value() + (1 << 40));

@@ -77,8 +77,8 @@ fn row_26_a_commit_with_a_wrong_state_is_named_and_repaired() {
         assert_ne!(put.status, Some(0), "{put:?}");
     }
     // A device that joins stops there, too, and names it.
-    let d = world.device("d");
-    let done = d.try_login(&world.text("passphrase"));
+    let late = world.device("late");
+    let done = late.try_login(&world.text("passphrase"));
     assert!(done.status == Some(0) || done.err.contains(&id), "{done:?}");
     let done = heal(&world, &a);
     assert!(done.status == Some(0), "{done:?}");
@@ -87,8 +87,8 @@ fn row_26_a_commit_with_a_wrong_state_is_named_and_repaired() {
     revoke(&world, &a, "c").ok();
     c.run(&["status"]).ends(5, &[]);
     b.put("m", "3").ok();
-    let e = login_as(&world, "e");
-    for device in [&a, &b, &e] {
+    let later = login_as(&world, "later");
+    for device in [&a, &b, &later] {
         assert_eq!((device.get("n"), device.get("m")), ("1".into(), "3".into()));
         device.run(&["record", "get", "--type", "note", "--id", "forged"]).ends(11, &[]);
         device.ok(&["check"]);

@@ -11,6 +11,8 @@
 )]
 
 pub mod fuzz;
+pub mod hostile;
 pub mod postgres;
 pub mod s3;
 pub mod tls;
+pub mod vectors;

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from . import ed25519
 from .cbor import SIGNED_LIMIT, SUITE, VERSION, Fields, Value, check_version, decode, encode, signed, versioned
-from .errors import BadProfile, CannotOpen, Malformed, WrongIdentity
+from .errors import CannotOpen, Malformed, WrongIdentity
 from .functions import H16, KDF, H, Open, passphrase_kek, recovery_kek, verify
 
 KEY_HEADER_LIMIT = 256 * 1024
@@ -84,17 +84,10 @@ class KeyHeader:
 
 def _wrap(value: Value) -> Wrap:
     fields = Fields(value, 6, "wrap")
-    return checked_wrap(Wrap(fields.one_of(PASSPHRASE, RECOVERY), fields.uint(), fields.octets(16), fields.octets(24), fields.digest(),
-                             fields.octets(48)))
-
-
-def checked_wrap(wrap: Wrap) -> Wrap:
-    """Profiles are a closed list (2.1, 2.2)."""
-    if wrap.role not in (PASSPHRASE, RECOVERY):
-        raise Malformed(f"wrap: role {wrap.role} is reserved")
+    wrap = Wrap(fields.one_of(PASSPHRASE, RECOVERY), fields.uint(), fields.octets(16), fields.octets(24), fields.digest(), fields.octets(48))
     allowed = (1, 2) if wrap.role == PASSPHRASE else (0,)
     if wrap.profile not in allowed:
-        raise BadProfile(f"wrap {wrap.role}: profile {wrap.profile} is not in the closed list")
+        raise Malformed(f"wrap {wrap.role}: profile {wrap.profile} is not in the closed list")
     return wrap
 
 
@@ -187,7 +180,7 @@ def root_by_recovery_key(keys: KeyHeader, recovery: bytes) -> bytes:
 def _checked_root(keys: KeyHeader, wrap: Wrap, kek: bytes) -> bytes:
     root = open_wrap(kek, keys.account, wrap)
     if identity_of_root(root) != keys.identity:
-        raise WrongIdentity("the wrap holds the root of another identity")
+        raise CannotOpen("the wrap holds the root of another identity")
     return root
 
 

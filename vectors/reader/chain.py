@@ -23,7 +23,7 @@ from .commits import (
     vault_log_entry,
 )
 from .devices import DeviceLog, Pin
-from .errors import BadSignature, BrokenChain, Fault, Fork, Malformed, Rollback, WrongIdentity, WrongVersion
+from .errors import BadSignature, BrokenChain, Fault, Fork, Malformed, Refused, Rollback, WrongVersion
 from .functions import H, verify
 
 EPOCH_STEP = 2**32
@@ -91,6 +91,7 @@ class Chain:
         self.state = [0] * LANES
         self.pin_changes: list[tuple[int, bool, int]] = []
         self.given_up: list[tuple[int, bytes]] = []
+        self.abandoned: list[bytes] = []
         self.fault: Fault | None = None
 
     def read(self, count: int, item: Callable[[int], tuple[bytes, bytes]]) -> None:
@@ -119,7 +120,7 @@ class Chain:
                 try:
                     self._repair_after(good - 1, *item(at))
                     return at + 1
-                except BrokenChain:
+                except Refused:
                     pass
             self._link(made)
         del self.marks[good:]
@@ -143,10 +144,10 @@ class Chain:
         if made.vault != self.vault or made.seq != len(self.marks):
             raise BrokenChain(f"{what}: of another vault or not the next")
         if made.previous != previous:
-            raise Fork(f"{what}: does not follow the commit before it")
+            raise (Fork if self.marks else BrokenChain)(f"{what}: does not follow the commit before it")
         device = self.log.devices.get(made.device)
         if device is None:
-            raise BadSignature(f"{what}: by a device that is not in the log")
+            raise BrokenChain(f"{what}: by a device that is not in the log")
         verify(device.sign_key, "commit", data, signature, what)
         if made.device_log_index >= len(self.log.hashes):
             raise BrokenChain(f"{what}: names a device-log entry that is not there")
@@ -155,11 +156,9 @@ class Chain:
         try:
             listed = changes(change_bytes)
         except Malformed as error:
-            raise Fault(f"{what}: {error}") from error
+            raise Fault(f"{what}: {error}", error.kind) from error
         if made.skip != (self.marks[skip_target(made.seq)].hash if made.seq else ZERO):
             raise Fault(f"{what}: skip link is wrong")
-        if (made.kind == GENESIS) != (made.seq == 0):
-            raise Fault(f"{what}: a genesis elsewhere than at the beginning, or none there")
         rules = {GENESIS: self._genesis, CHANGE: self._change, ROTATE: self._rotate, REPAIR: self._repair}
         rules[made.kind](made, listed, what)
 
@@ -190,7 +189,7 @@ class Chain:
     def _genesis(self, made: Commit, listed: Changes, what: str) -> None:
         entry, data, signature = vault_log_entry(self.create)
         if entry.identity != self.log.identity or entry.account != self.log.account:
-            raise WrongIdentity(f"{what}: the vault is of another account")
+            raise BrokenChain(f"{what}: the vault is of another account")
         if entry.kind != 1 or entry.vault != self.vault or entry.device != made.device:
             raise BrokenChain(f"{what}: vault-log entry 0 does not create this vault")
         verify(self.log.devices[made.device].sign_key, "vault-log-entry", data, signature, "vault-log entry 0")
@@ -246,7 +245,7 @@ class Chain:
             entry, data, signature = vault_log_entry(listed.rotation)
             verify(self.log.devices[made.device].sign_key, "vault-log-entry", data, signature, f"{what}: vault-log entry")
         except (Malformed, WrongVersion, BadSignature) as error:
-            raise Fault(f"{what}: {error}") from error
+            raise Fault(f"{what}: {error}", error.kind) from error
         head = self.vault_log[-1]
         follows = entry.kind == 2 and entry.vault == self.vault and entry.index == head.index + 1 and entry.previous == head.hash
         ours = (entry.account, entry.identity) == (self.log.account, self.log.identity)
@@ -283,6 +282,8 @@ class Chain:
             raise Fault(f"{what}: the identity's word is not valid") from error
         if made.state != base.state:
             raise Fault(f"{what}: state is not the one after commit {back}")
+        self.abandoned += [mark.hash for mark in self.marks[back + 1:] if mark.hash not in self.abandoned]
+        self.abandoned += [head for _, head in listed.abandoned]
         self._go_back(back)
         self._take(made, base.vault_log, what)
         self.given_up += listed.abandoned

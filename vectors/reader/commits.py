@@ -76,9 +76,9 @@ def commit(signed_bytes: bytes) -> tuple[Commit, bytes, bytes]:
     vault, seq, previous, skip, kind = fields.id(), fields.uint(), fields.digest(), fields.digest(), fields.uint()
     if kind == PURGE:
         raise WrongVersion(f"commit {seq}: a purge; update needed")
-    if kind not in (GENESIS, CHANGE, ROTATE, REPAIR):
-        raise Malformed(f"commit {seq}: unknown kind {kind}")
-    made = Commit(vault, seq, previous, skip, kind, fields.uint(1), fields.id(), fields.uint(), fields.digest(), fields.uint(), fields.digest(),
+    if kind not in (GENESIS, CHANGE, ROTATE, REPAIR) or (kind == GENESIS) != (seq == 0):
+        raise Malformed(f"commit {seq}: kind {kind} is unknown, or not of this place")
+    made = Commit(vault, seq, previous, skip, kind, fields.uint(), fields.id(), fields.uint(), fields.digest(), fields.uint(), fields.digest(),
                   fields.uint(), fields.digest(), fields.digest(), H("commit", data))
     return made, data, signature
 

@@ -64,6 +64,10 @@ def device_log_entry(signed_bytes: bytes, identity: bytes) -> Entry:
     fields = versioned(data, ENTRY_LIMIT, 9, "device-log entry")
     entry = Entry(fields.id(), fields.uint(), fields.digest(), fields.one_of(1, 2, 3), fields.uint(1), fields.digest(),
                   fields.octets(), H("device-log-entry", data), len(data) + 64)
+    if entry.index >= LOG_ENTRIES:
+        raise TooMuch(f"device-log entry {entry.index}: beyond the end of any log")
+    if entry.index == 0 and (entry.kind != 1 or entry.previous != ZERO):
+        raise Malformed("device-log entry 0: is no enrolment, or has one before it")
     verify(identity, "device-log-entry", data, signature, f"device-log entry {entry.index}")
     return entry
 
@@ -102,8 +106,6 @@ def entry_body(entry: Entry) -> Enrol | Revoke | None:
         return Revoke(fields.id(), _pins(fields, what))
     fields = Fields(value, 8, what)
     device, sign_key, seal_key = fields.id(), valid_key(fields.digest()), fields.octets(1216)
-    if device == bytes(16):
-        raise Malformed(f"{what}: device id is zero")
     if fields.uint() != 1 or fields.array() != []:
         raise Malformed(f"{what}: class or scope is reserved")
     name = read_sealed(Fields(fields.any(), 4, what), 80)
@@ -141,13 +143,11 @@ class DeviceLog:
             raise BrokenChain(f"{what}: of another account")
         if entry.index != len(self.hashes) or entry.previous != (self.hashes[-1] if self.hashes else ZERO):
             raise BrokenChain(f"{what}: does not follow the entry before it")
-        if entry.index == 0 and entry.kind != 1:
-            raise BrokenChain(f"{what}: is no enrolment")
         if entry.header_counter != entry.index + 1:
             raise BrokenChain(f"{what}: counter of the key header is {entry.header_counter}")
         self.size += entry.size
         limit = LOG_BYTES_REVOKED if entry.kind == 2 else LOG_BYTES
-        if entry.index >= LOG_ENTRIES or self.size > limit:
+        if self.size > limit:
             raise TooMuch("device log: too long")
         body = entry_body(entry)
         if isinstance(body, Enrol):
@@ -161,8 +161,8 @@ class DeviceLog:
     def _enrol(self, entry: Entry, body: Enrol, what: str) -> None:
         self._check_pins(entry, body.pins, what)
         new_keys = {body.device, body.sign_key, body.seal_key}
-        if new_keys & self.keys:
-            raise BrokenChain(f"{what}: a device id or key occurs a second time")
+        if new_keys & self.keys or body.device == bytes(16):
+            raise BrokenChain(f"{what}: a device id or key occurs a second time, or the id is zero")
         if len(self.live_devices()) >= LIVE_DEVICES:
             raise TooMuch(f"{what}: more than {LIVE_DEVICES} live devices")
         proven = encode([self.account, entry.index, entry.previous, body.proven])
@@ -183,7 +183,7 @@ class DeviceLog:
 
     def _check_pins(self, entry: Entry, pins: list[Pin], what: str) -> None:
         if (entry.index == 0 and pins) or (entry.index > 0 and self.keyring not in [pin.vault for pin in pins]):
-            raise BrokenChain(f"{what}: pins at index 0, or none of the keyring")
+            raise Malformed(f"{what}: pins at index 0, or none of the keyring")
 
     def end(self, keys: KeyHeader) -> None:
         """The last entry names the key header; the keyring's epoch and seals are those of the log (2.2)."""

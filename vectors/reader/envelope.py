@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from .cbor import Fields, Value, decode, encode, versioned
-from .errors import CannotOpen, Malformed
+from .errors import CannotOpen, Malformed, WrongVersion
 from .functions import KDF, H, Open, Pad, keyed_hash, label
 
 ENVELOPE_LIMIT = 1024 * 1024
@@ -95,7 +95,10 @@ def parse_envelope(data: bytes) -> tuple[Header, bytes, bytes]:
 
 def open_envelope(data: bytes, key: bytes, secrets: VaultSecrets) -> tuple[Header, Content]:
     """Opens an envelope and checks that its contents belong to its header (5)."""
-    header, commitment, ciphertext = parse_envelope(data)
+    try:
+        header, commitment, ciphertext = parse_envelope(data)
+    except (Malformed, WrongVersion) as error:
+        raise CannotOpen(str(error)) from error
     padded = Open(key, "envelope-header", header.encoding, header.nonce, commitment, ciphertext, "envelope")
     try:
         content = read_content(unpad(padded), header, secrets)

@@ -74,6 +74,10 @@ class BrokenChain(Refused):
 class Fault(BrokenChain):
     """A commit signed by a device of the log that breaks a rule of the chain (6.3)."""
 
+    def __init__(self, message: str, kind: str = "chain") -> None:
+        super().__init__(message)
+        self.kind = kind
+
 
 class Fork(Refused):
     """Another commit or entry at a place that is known or pinned (4.2, 6.3)."""

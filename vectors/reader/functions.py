@@ -69,7 +69,8 @@ def Seal(key: bytes, name: str, header: bytes, nonce: bytes, message: bytes) -> 
 def Open(key: bytes, name: str, header: bytes, nonce: bytes, commitment: bytes, ciphertext: bytes, what: str) -> bytes:
     """`Open` (1.2): the commitment first, then decryption, one error for both."""
     okm = KDF(key, name, [H(name, header)], 64)
-    if not hmac.compare_digest(okm[32:], commitment):
+    # The library does not take less than a tag.
+    if not hmac.compare_digest(okm[32:], commitment) or len(ciphertext) < 16:
         raise CannotOpen(f"{what}: can not be opened")
     try:
         return crypto_aead_xchacha20poly1305_ietf_decrypt(ciphertext, header, nonce, okm[:32])

@@ -7,7 +7,7 @@ from blake3 import blake3
 
 from . import account, bech32m, blob, chain, commits, devices, ed25519, envelope, functions, structures
 from .cbor import Fields, Value, decode, encode
-from .errors import CannotOpen, Refused, WrongIdentity
+from .errors import BadText, CannotOpen, Malformed, Refused, WrongIdentity, WrongVersion
 
 In = dict[str, Any]
 Out = dict[str, Any]
@@ -122,13 +122,16 @@ def do_recovery_text(i: In) -> Out:
 
 def do_checkpoint(i: In) -> Out:
     data = bech32m.decode("lscp", i["text"])
-    account.checkpoint(data)
+    try:
+        account.checkpoint(data)
+    except (Malformed, WrongVersion) as error:
+        raise BadText(str(error)) from error
     return {"bytes": data.hex(), "value": to_json(decode(data, 1024, "checkpoint"))}
 
 
 def do_wrap(i: In) -> Out:
     kek, owner, salt, nonce, commitment, ciphertext = raw(i, "kek", "account", "salt", "nonce", "commitment", "ciphertext")
-    wrap = account.checked_wrap(account.Wrap(i["role"], i["profile"], salt, nonce, commitment, ciphertext))
+    wrap = account.Wrap(i["role"], i["profile"], salt, nonce, commitment, ciphertext)
     root = account.open_wrap(kek, owner, wrap)
     return {"header": account.wrap_header(owner, wrap).hex(), "root": root.hex(), "identity": account.identity_of_root(root).hex()}
 
@@ -253,12 +256,12 @@ def _chain_out(made: chain.Chain) -> Out:
     records = [[r.hex(), v.revision, v.digest.hex(), v.seq] for r, v in sorted(made.in_force(seq))]
     head = made.marks[-1]
     return {"seq": seq, "hash": head.hash.hex(), "epoch": head.epoch, "state": head.state.hex(), "records": records,
-            "abandoned": [hash.hex() for _, hash in made.given_up]}
+            "abandoned": [head.hex() for head in made.abandoned]}
 
 
 def do_chain(i: In) -> Out:
     made = _chain(i, i["commits"])
-    for seq, head in i["pins"]:
+    for seq, head in i.get("pins", []):
         made.check_pin(devices.Pin(made.vault, seq, bytes.fromhex(head), "the vector"))
     return _chain_out(made)
 
@@ -266,7 +269,7 @@ def do_chain(i: In) -> Out:
 def do_parted(i: In) -> Out:
     """A reader that holds another chain takes this one only if a repair in it names its head (6.7)."""
     held, made = _chain(i, i["held"]), _chain(i, i["commits"])
-    for seq, head in i["pins"]:
+    for seq, head in i.get("pins", []):
         made.check_pin(devices.Pin(made.vault, seq, bytes.fromhex(head), "the vector"))
     made.check_pin(devices.Pin(made.vault, len(held.marks) - 1, held.marks[-1].hash, "the reader"))
     return _chain_out(made)
@@ -294,7 +297,7 @@ def do_object(i: In) -> Out:
     ref = envelope.BlobRef(blob_id, i["size"], content_hash, seed, i["chunk-log2"])
     released = blake3()
     try:
-        for piece in blob.read_object(_Bytes(data), len(data), ref, envelope.vault_secrets(secret, vault)):
+        for piece in blob.read_object(_Bytes(data), None, ref, envelope.vault_secrets(secret, vault)):
             released.update(piece)
     except Refused as refused:
         raise Released(refused, released.hexdigest()) from refused
@@ -323,7 +326,9 @@ def do_repair(i: In) -> Out:
     identity, owner, vault, previous, device, listed = raw(i, "identity", "account", "vault", "previous", "device", "changes")
     decoded = commits.changes(listed)
     said = commits.repair_input(owner, vault, i["seq"], previous, device, decoded)
-    functions.verify(identity, "repair", said, decoded.authority or bytes(64), "repair")
+    if decoded.authority is None:
+        raise Malformed("changes: no repair")
+    functions.verify(identity, "repair", said, decoded.authority, "repair")
     return {"input": said.hex()}
 
 

@@ -24,7 +24,7 @@ from .cbor import Fields, decode, versioned
 from .chain import Chain, Version
 from .devices import DeviceLog, Pin, open_device_name
 from .envelope import BlobRef, Content, vault_secrets
-from .errors import BrokenChain, CannotOpen, Malformed, Refused, WrongIdentity
+from .errors import BrokenChain, CannotOpen, Malformed, Refused, TooMuch, WrongIdentity
 from .keyring import Keyring, KnownVault
 from .restore import FileRecord, Snapshot, Tree, put_in_place, read_file, read_snapshot, read_source, safe_name
 from .vault import Vault, open_vault
@@ -307,6 +307,6 @@ class _Contents:
                 stream.end()
                 self.objects += 1
                 put_in_place(part, targets)
-            except (CannotOpen, OSError) as error:
+            except (CannotOpen, TooMuch, OSError) as error:
                 self.vault.missing.append(f"object {id_text(ref.blob)}: {error}")
         part.unlink(missing_ok=True)

@@ -66,7 +66,7 @@ mod tests {
         let begun = Instant::now();
         let error = read_bounded(&mut trickle(Duration::from_secs(59)), 8 * 1024).await.unwrap_err();
         assert!(error.to_string().contains("too slowly"), "{error}");
-        assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_mins(2), "{:?}", begun.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

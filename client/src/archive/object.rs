@@ -72,7 +72,7 @@ impl Contents {
     }
 
     /// Reads to the end; whether the object is whole.
-    pub(crate) fn is_whole(mut self) -> bool {
+    pub(crate) fn into_whole(mut self) -> bool {
         std::io::copy(&mut self, &mut std::io::sink()).is_ok()
     }
 }

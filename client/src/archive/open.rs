@@ -466,7 +466,7 @@ impl Look {
                     Some(reference) => Contents::open(&self.index, &vault.setup.keys, reference)
                         .ok()
                         .flatten()
-                        .is_some_and(Contents::is_whole),
+                        .is_some_and(Contents::into_whole),
                     // Nobody can tell what it should be.
                     None => matches!(self.index.object(vault.setup.vault(), blob)?, Held::Here(_)),
                 };

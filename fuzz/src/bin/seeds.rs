@@ -2,11 +2,10 @@
 
 fn main() -> std::io::Result<()> {
     let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for (target, name, bytes) in lockstep_fuzz::targets::seeds() {
+    for (number, (target, name, bytes)) in lockstep_fuzz::targets::seeds().into_iter().enumerate() {
         let folder = corpus.join(target);
         std::fs::create_dir_all(&folder)?;
-        // Two of one name are told apart by their length.
-        std::fs::write(folder.join(format!("{}-{}", name.replace(' ', "-"), bytes.len())), bytes)?;
+        std::fs::write(folder.join(format!("{number:02}-{}", name.replace(' ', "-"))), bytes)?;
     }
     Ok(())
 }

@@ -1,0 +1,42 @@
+//! Makes every file of `golden/` and `reject/`.
+
+mod account;
+mod account_reject;
+mod basic;
+mod basic_reject;
+mod chain;
+mod chain_reject;
+mod coding_reject;
+mod log_reject;
+mod object;
+mod record;
+mod record_reject;
+mod wire;
+
+use super::File;
+pub use object::golden_object;
+
+/// The golden files.
+pub fn golden() -> Vec<File> {
+    [basic::golden(), account::golden(), record::golden(), chain::golden(), object::golden(), wire::golden()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The reject files.
+pub fn reject() -> Vec<File> {
+    [
+        basic_reject::reject(),
+        coding_reject::reject(),
+        account_reject::reject(),
+        log_reject::reject(),
+        record_reject::reject(),
+        chain_reject::reject(),
+        object::reject(),
+        wire::reject(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
