@@ -100,6 +100,13 @@ pub(crate) enum Command {
         #[arg(long)]
         read_data: bool,
     },
+    /// Write everything to one file that restores the account without any server.
+    ///
+    /// The file holds what the server holds, encrypted as it is there: the passphrase or the recovery key opens it. It is
+    /// read back and verified before it gets its name.
+    Export(Export),
+    /// Read an archive that export wrote, verify all of it, and say what is in it.
+    Import(Import),
     /// Show the account's fingerprint, to compare between devices.
     Fingerprint,
     /// Mend a server that was restored from an older copy, or a vault with a commit that is not valid: looks,
@@ -108,6 +115,38 @@ pub(crate) enum Command {
     /// Keep the recovery kit up to date.
     #[command(subcommand)]
     Kit(KitCommand),
+}
+
+#[derive(Args)]
+pub(crate) struct Export {
+    /// The file to write.
+    pub(crate) archive: PathBuf,
+    /// Leave out what the passphrase opens: only the recovery key opens the archive, and nobody who finds it can try
+    /// passphrases on it.
+    #[arg(long)]
+    pub(crate) without_passphrase_wrap: bool,
+    /// Replace a file that is there.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Import {
+    /// The file that export wrote.
+    pub(crate) archive: PathBuf,
+    /// Read the passphrase from the first line of a file instead of asking.
+    #[arg(long, value_name = "F", conflicts_with = "recovery_key_file")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Open it with the recovery key: the kit, text or page, or a file with the bare key. With a kit, an archive that is
+    /// older than its checkpoint is refused.
+    #[arg(long, value_name = "F")]
+    pub(crate) recovery_key_file: Option<PathBuf>,
+    /// Do not believe what a stolen or faulty device says that it verified; the beginning of its id.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) ignore_pins_of: Vec<String>,
+    /// Only verify and tell; nothing is written anywhere, and no account is needed.
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 #[derive(Subcommand)]

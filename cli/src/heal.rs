@@ -88,7 +88,7 @@ pub(crate) async fn heal(context: &Context, args: Heal) -> Result<ExitCode> {
     }
     account.keep_session()?;
     report(context, &healed, log_is_whole, found, &left);
-    Ok(if left.is_empty() && healed.snapshots_left == 0 {
+    Ok(if left.is_empty() && healed.snapshots_left == 0 && healed.withheld.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(INCOMPLETE)
@@ -113,6 +113,9 @@ async fn mend(
     }
     Ok(())
 }
+
+/// Versions that are named one by one; more are counted.
+const WITHHELD_NAMED_MAX: usize = 16;
 
 /// Says in words what was found, and what would be done.
 fn explain(context: &Context, diagnosis: &Diagnosis) {
@@ -216,6 +219,16 @@ fn report(context: &Context, healed: &Healed, log_is_whole: bool, found: usize, 
             healed.snapshots_left
         );
     }
+    for (seq, record) in healed.withheld.iter().take(WITHHELD_NAMED_MAX) {
+        let _ = write!(
+            text,
+            "\nwithheld: what commit {seq} wrote to record {record}; the server does not give it out as it was signed, \
+             so that it was not carried over. The device that wrote it has it"
+        );
+    }
+    if healed.withheld.len() > WITHHELD_NAMED_MAX {
+        let _ = write!(text, "\nwithheld: {} versions in all", healed.withheld.len());
+    }
     for object in left {
         let _ = write!(
             text,
@@ -229,7 +242,7 @@ fn report(context: &Context, healed: &Healed, log_is_whole: bool, found: usize, 
         &text,
         &json!({
             "commits": healed.commits, "repairs": healed.repairs, "carried": healed.carried, "kept": healed.kept,
-            "snapshots_left": healed.snapshots_left, "uploaded": found - left.len(), "missing": names,
+            "snapshots_left": healed.snapshots_left, "withheld": healed.withheld.len(), "uploaded": found - left.len(), "missing": names,
         }),
     );
 }
@@ -242,7 +255,8 @@ fn review(context: &Context, account: &Account) -> Result<()> {
     for entry in account.vaults()? {
         let Ok(vault) = account.open_vault_locally(&entry.name) else { continue };
         for row in vault.replica().shelved()? {
-            let opened = row.envelope.as_ref().and_then(|bytes| vault.setup().keys.open(bytes).ok());
+            let envelope = vault.replica().shelved_envelope(row.id)?;
+            let opened = envelope.and_then(|bytes| vault.setup().keys.open(&bytes).ok());
             let Some(opened) = opened else { continue };
             // What stands in the vault as it was is no matter for review.
             let current = vault.replica().envelope(row.record)?;

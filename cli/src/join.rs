@@ -139,6 +139,7 @@ fn joined(context: &Context, account: &Account, what: &str, revoked: &[String]) 
 pub(crate) async fn signup(context: &Context, args: Signup) -> Result<()> {
     let (origin, name) = origin(context, &args.server)?;
     check_kit_place(context, args.kit.as_deref())?;
+    account::meet(&origin).await?;
     let home = Home::open(&context.home)?;
     let passphrase = new_passphrase(context, args.server.passphrase_file.as_deref(), "--passphrase-file")?;
     let device_name = device_name(&args.server);
@@ -175,6 +176,7 @@ fn disown_kit(context: &Context, kit: Option<&Path>, error: &ClientError) {
 
 pub(crate) async fn login(context: &Context, args: Login) -> Result<()> {
     let (origin, name) = origin(context, &args.server)?;
+    account::meet(&origin).await?;
     let home = Home::open(&context.home)?;
     let passphrase = passphrase(args.server.passphrase_file.as_deref())?;
     let device_name = device_name(&args.server);
@@ -196,6 +198,7 @@ pub(crate) async fn recover(context: &Context, args: Recover) -> Result<()> {
              account is not noticed",
         );
     }
+    account::meet(&origin).await?;
     let home = Home::open(&context.home)?;
     let passphrase = new_passphrase(context, args.server.passphrase_file.as_deref(), "--passphrase-file")?;
     let device_name = device_name(&args.server);

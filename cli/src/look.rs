@@ -8,6 +8,7 @@ use lockstep_client::check::{Report, check as check_vault};
 use lockstep_client::error::Result;
 use lockstep_client::vault::Vault;
 use lockstep_engine::Replica as _;
+use lockstep_proto::DeviceId;
 use lockstep_proto::api::usage::Usage;
 use lockstep_proto::recovery::{account_fingerprint, identity_fingerprint};
 use lockstep_proto::size::size_text;
@@ -121,17 +122,21 @@ pub(crate) async fn status(context: &Context) -> Result<()> {
         let pending = vault.replica().pending_count()?;
         let absent = vault.replica().absent(1)?.len();
         let quarantined = vault.replica().quarantined()?.len();
+        // What is damaged here is for `check` to say.
+        let newest = vault.newest().unwrap_or_default();
         let _ = writeln!(
             text,
-            "vault {}: {}, {pending} writes pending{}{}",
+            "vault {}: {}{}, {pending} writes pending{}{}",
             crate::output::shown(entry.name.as_bytes()),
             head.map_or("never synced".into(), |seq| format!("commit {seq}")),
+            newest.map_or_else(String::new, |(utc, device)| written_text(&account, utc, device)),
             if absent > 0 { ", some records still missing" } else { "" },
             if quarantined > 0 { format!(", {quarantined} records quarantined") } else { String::new() },
         );
         list.push(json!({
             "name": entry.name, "vault": entry.vault.to_string(), "commit": head, "pending": pending,
             "complete": absent == 0, "quarantined": quarantined,
+            "written": newest.map(|(utc, _)| utc), "author": newest.map(|(_, device)| device.to_string()),
         }));
     }
     let used = match &synced {
@@ -140,6 +145,10 @@ pub(crate) async fn status(context: &Context) -> Result<()> {
     };
     if let Some(usage) = &used {
         let _ = writeln!(text, "{}", usage_text(usage));
+    }
+    let answered = account.answered_utc()?;
+    if let Some(utc) = answered {
+        let _ = writeln!(text, "the server last answered at {}", crate::output::time(utc));
     }
     let file = account.file();
     let state = match &synced {
@@ -150,10 +159,20 @@ pub(crate) async fn status(context: &Context) -> Result<()> {
     context.out.result(
         &format!("{}@{}: {state}\n{text}", file.name, file.server),
         &json!({ "name": file.name, "server": file.server, "state": state, "vaults": list,
-            "used": used.as_ref().map(|usage| usage.used), "quota": used.as_ref().and_then(|usage| usage.quota),
+            "answered": answered, "used": used.as_ref().map(|usage| usage.used), "quota": used.as_ref().and_then(|usage| usage.quota),
         }),
     );
     synced
+}
+
+/// How old what is shown is: a server can withhold what came later, but not make this commit any newer.
+fn written_text(account: &Account, utc: u64, device: DeviceId) -> String {
+    let id = device.to_string();
+    let devices = account.devices();
+    let name =
+        devices.iter().find(|known| known.id == id).map(|known| known.name.as_str()).unwrap_or_default();
+    let (name, id) = (crate::output::shown(name.as_bytes()), crate::output::short(&id));
+    format!(" written {} by {name} ({id})", crate::output::time(utc))
 }
 
 fn usage_text(usage: &Usage) -> String {

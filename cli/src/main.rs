@@ -1,5 +1,6 @@
 //! The `lockstep` program: the reference companion app.
 
+mod archive;
 mod args;
 mod backup;
 mod heal;
@@ -134,6 +135,8 @@ async fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Check { vault, read_data } => {
             return look::check(context, vault.as_deref(), read_data).await;
         }
+        Command::Export(args) => return archive::export(context, args).await,
+        Command::Import(args) => return archive::import(context, args).await,
         Command::Fingerprint => look::fingerprint(context).await?,
         Command::Heal(args) => return heal::heal(context, args).await,
         Command::Kit(KitCommand::Refresh { kit }) => join::refresh_kit(context, kit.as_deref()).await?,

@@ -18,6 +18,7 @@ use crate::seal;
 use crate::secret::{SecretKey, random_bytes};
 use ed25519_dalek::SigningKey;
 use lockstep_proto::api::auth::action_input;
+use lockstep_proto::archive::BareKeys;
 use lockstep_proto::cbor::{ByteArray, Wire, encode};
 use lockstep_proto::device_log::{
     CLASS_FULL, DeviceLog, DeviceLogEntry, DeviceNameHeader, Enrol, KIND_ENROL, Pin, SealedName,
@@ -48,7 +49,7 @@ pub enum Credential<'a> {
 pub struct UnlockedAccount {
     account: AccountId,
     root: SecretKey,
-    identity: SigningKey,
+    identity: Box<SigningKey>,
     public: PublicKey,
     keyring: KeyringKeys,
 }
@@ -107,7 +108,37 @@ impl UnlockedAccount {
     /// [`CryptoError::Open`] for a wrong credential, a damaged wrap and a root that does not belong to
     /// the identity alike.
     pub fn unlock(header: &VerifiedKeyHeader, credential: Credential<'_>) -> Result<Self, CryptoError> {
-        let fields = header.header();
+        Self::unlock_fields(header.header(), header.identity(), credential)
+    }
+
+    /// Opens the keys of an archive that was made without the passphrase's wrap (PROTOCOL.md section 10.1). Nobody
+    /// signed them: that what the wrap opens to gives the identity, and opens the keyring, takes the signature's place.
+    ///
+    /// # Errors
+    /// As [`Self::unlock`].
+    pub fn unlock_bare(bare: &BareKeys, recovery: &RecoveryKey) -> Result<Self, CryptoError> {
+        let identity = PublicKey::from_bytes(bare.identity.as_bytes()).ok_or(OpenError)?;
+        if account_id(bare.identity.as_bytes()) != bare.account {
+            return Err(OpenError.into());
+        }
+        let fields = KeyHeader {
+            version: bare.version,
+            suite: bare.suite,
+            account: bare.account,
+            counter: bare.counter,
+            identity: bare.identity,
+            recovery: bare.recovery,
+            wraps: vec![bare.wrap.clone()],
+            keyring: bare.keyring.clone(),
+        };
+        Self::unlock_fields(&fields, &identity, Credential::Recovery(recovery))
+    }
+
+    fn unlock_fields(
+        fields: &KeyHeader,
+        expected: &PublicKey,
+        credential: Credential<'_>,
+    ) -> Result<Self, CryptoError> {
         let role = match credential {
             Credential::Passphrase(_) => ROLE_PASSPHRASE,
             Credential::Recovery(_) => ROLE_RECOVERY,
@@ -135,7 +166,7 @@ impl UnlockedAccount {
         )?;
         let root = SecretKey::from_slice(&opened).ok_or(OpenError)?;
         let (identity, public) = identity_of(&root)?;
-        if public != *header.identity() {
+        if public != *expected {
             return Err(OpenError.into());
         }
         let keyring = open_keyring(&root, fields)?;
@@ -357,9 +388,8 @@ fn open_keyring(root: &SecretKey, fields: &KeyHeader) -> Result<KeyringKeys, Ope
     KeyringKeys::open_links(fields, current)
 }
 
-fn identity_of(root: &SecretKey) -> Result<(SigningKey, PublicKey), CryptoError> {
-    let seed: zeroize::Zeroizing<[u8; 32]> = kdf::derive(root, label::IDENTITY_KEY, kdf::NONE);
-    let identity = SigningKey::from_bytes(&seed);
+fn identity_of(root: &SecretKey) -> Result<(Box<SigningKey>, PublicKey), CryptoError> {
+    let identity = device::signing_key(&kdf::derive_key(root, label::IDENTITY_KEY, kdf::NONE));
     let public = PublicKey::from_bytes(&identity.verifying_key().to_bytes())
         .ok_or(CryptoError::Primitive { what: "Ed25519" })?;
     Ok((identity, public))

@@ -3,7 +3,7 @@
 use crate::content::BlobRef;
 use crate::error::{CryptoError, OpenError};
 use crate::kdf;
-use crate::secret::{SecretKey, random_bytes};
+use crate::secret::{SHALLOW, SecretKey, random_bytes, wiped};
 use crate::vault::{ContentHasher, VaultKeys};
 use aead_stream::{NewStream, StreamBE32, StreamPrimitive};
 use chacha20poly1305::XChaCha20Poly1305;
@@ -31,7 +31,7 @@ pub fn new_reference(size: u64, content_hash: Digest, rng: &mut dyn CryptoRng) -
 
 /// The cipher of one object: chunk by chunk, in any order.
 struct ObjectCipher {
-    stream: StreamBE32<XChaCha20Poly1305>,
+    stream: Box<StreamBE32<XChaCha20Poly1305>>,
     header: ObjectHeader,
     associated: Vec<u8>,
     layout: Layout,
@@ -41,7 +41,11 @@ impl ObjectCipher {
     fn new(keys: &VaultKeys, reference: &BlobRef) -> Result<Self, CryptoError> {
         let layout = Layout::new(reference.size, reference.chunk_log2)
             .ok_or(CryptoError::Misuse { what: "the contents are larger than an object can be" })?;
-        let info = encode(&(
+        Ok(wiped::<SHALLOW, _>(|| Self::derive(keys, reference, layout)))
+    }
+
+    fn derive(keys: &VaultKeys, reference: &BlobRef, layout: Layout) -> Self {
+        let info = Zeroizing::new(encode(&(
             label::BLOB_KEY.as_str(),
             VERSION,
             SUITE,
@@ -49,13 +53,13 @@ impl ObjectCipher {
             ByteArray(*keys.blob_secret().expose()),
             reference.blob,
             reference.content_hash,
-        ));
-        let info = Zeroizing::new(info);
-        let okm: Zeroizing<[u8; 83]> = kdf::expand(&SecretKey::from_bytes(&reference.seed.0), &info);
+        )));
+        let mut okm = Zeroizing::new([0; 83]);
+        kdf::fill(&SecretKey::from_bytes(&reference.seed.0), &info, okm.as_mut());
         let (key, rest) = okm.split_at(32);
         let (commitment, prefix) = rest.split_at(32);
-        let mut key_array = Zeroizing::new([0_u8; 32]);
-        key_array.copy_from_slice(key);
+        let mut aead = SecretKey::zero();
+        aead.expose_mut().copy_from_slice(key);
         let mut prefix_array = [0_u8; 19];
         prefix_array.copy_from_slice(prefix);
         let header = ObjectHeader {
@@ -65,9 +69,9 @@ impl ObjectCipher {
         };
         let mut associated = header.to_bytes().to_vec();
         associated.extend_from_slice(reference.blob.as_bytes());
-        let cipher = XChaCha20Poly1305::new((&*key_array).into());
-        let stream = StreamBE32::from_aead(cipher, &prefix_array.into());
-        Ok(Self { stream, header, associated, layout })
+        let cipher = XChaCha20Poly1305::new(aead.expose().into());
+        let stream = Box::new(StreamBE32::from_aead(cipher, &prefix_array.into()));
+        Self { stream, header, associated, layout }
     }
 
     fn is_last(&self, index: u64) -> bool {
@@ -83,16 +87,18 @@ impl ObjectCipher {
 
     fn seal(&self, index: u64, chunk: &mut Vec<u8>) -> Result<(), CryptoError> {
         let position = u32::try_from(index).map_err(|_| CryptoError::Primitive { what: "STREAM" })?;
-        self.stream
-            .encrypt_in_place(position, self.is_last(index), &self.associated, chunk)
-            .map_err(|_| CryptoError::Primitive { what: "STREAM" })
+        wiped::<SHALLOW, _>(|| {
+            self.stream.encrypt_in_place(position, self.is_last(index), &self.associated, chunk)
+        })
+        .map_err(|_| CryptoError::Primitive { what: "STREAM" })
     }
 
     fn open(&self, index: u64, chunk: &mut Vec<u8>) -> Result<(), OpenError> {
         let position = u32::try_from(index).map_err(|_| OpenError)?;
-        self.stream
-            .decrypt_in_place(position, self.is_last(index), &self.associated, chunk)
-            .map_err(|_| OpenError)
+        wiped::<SHALLOW, _>(|| {
+            self.stream.decrypt_in_place(position, self.is_last(index), &self.associated, chunk)
+        })
+        .map_err(|_| OpenError)
     }
 }
 
@@ -156,7 +162,8 @@ impl ObjectSealer {
     /// [`CryptoError::Misuse`] if the contents changed since they were hashed.
     pub fn finish(mut self, out: &mut Vec<u8>) -> Result<(), CryptoError> {
         let changed = CryptoError::Misuse { what: "the contents changed while they were sealed" };
-        if self.taken != self.size || self.hasher.finish() != self.content_hash {
+        let is_same = self.hasher.is(&self.content_hash);
+        if self.taken != self.size || !is_same {
             return Err(changed);
         }
         while self.index < self.cipher.layout.chunk_count {
@@ -181,7 +188,7 @@ impl ObjectSealer {
 pub struct ObjectOpener {
     cipher: ObjectCipher,
     hasher: ContentHasher,
-    buffer: Vec<u8>,
+    buffer: Zeroizing<Vec<u8>>,
     header_done: bool,
     index: u64,
     given: u64,
@@ -198,7 +205,7 @@ impl ObjectOpener {
         Ok(Self {
             cipher: ObjectCipher::new(keys, reference)?,
             hasher: keys.content_hasher(),
-            buffer: Vec::new(),
+            buffer: Zeroizing::new(Vec::new()),
             header_done: false,
             index: 0,
             given: 0,
@@ -274,7 +281,7 @@ impl ObjectOpener {
             && self.buffer.is_empty()
             && self.index == self.cipher.layout.chunk_count
             && self.given == self.size;
-        if whole && self.hasher.finish() == self.content_hash { Ok(()) } else { Err(OpenError) }
+        if whole && self.hasher.is(&self.content_hash) { Ok(()) } else { Err(OpenError) }
     }
 }
 

@@ -80,6 +80,7 @@ impl std::fmt::Debug for Content {
 impl Wire for Content {
     const NAME: &'static str = "content";
     const BYTES_MAX: usize = limits::ENVELOPE_BYTES_MAX;
+    const SECRET: bool = true;
 
     fn check(&self) -> Result<(), CodecError> {
         let rule = |rule| Err(CodecError::Rule { what: Self::NAME, rule });

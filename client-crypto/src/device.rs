@@ -2,7 +2,7 @@
 
 use crate::error::{CryptoError, OpenError};
 use crate::kdf;
-use crate::secret::{SecretKey, random_bytes};
+use crate::secret::{DEEP, SecretKey, random_bytes, wiped};
 use ed25519_dalek::{Signer, SigningKey};
 use hpke::kem::XWing;
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
@@ -23,7 +23,18 @@ type Encapsulated = <XWing as Kem>::EncappedKey;
 
 /// `Sign(sk, label, bytes)`.
 pub(crate) fn sign(key: &SigningKey, label: Label, bytes: &[u8]) -> Signature {
-    ByteArray(key.sign(&signing_input(label, bytes)).to_bytes())
+    wiped::<DEEP, _>(|| ByteArray(key.sign(&signing_input(label, bytes)).to_bytes()))
+}
+
+/// A signing key in a place of its own.
+pub(crate) fn signing_key(seed: &SecretKey) -> Box<SigningKey> {
+    wiped::<DEEP, _>(|| Box::new(SigningKey::from_bytes(seed.expose())))
+}
+
+/// An X-Wing key in a place of its own.
+fn private_key(seed: &SecretKey) -> Result<Box<PrivateKey>, CryptoError> {
+    wiped::<DEEP, _>(|| PrivateKey::from_bytes(seed.expose()).map(Box::new))
+        .map_err(|_| CryptoError::Primitive { what: "X-Wing" })
 }
 
 /// Signs an encoding.
@@ -35,8 +46,8 @@ pub(crate) fn sign_encoding(key: &SigningKey, label: Label, bytes: Vec<u8>) -> S
 /// A device's private keys. They live in the device file and nowhere else.
 pub struct DeviceKeys {
     id: DeviceId,
-    sign: SigningKey,
-    seal: PrivateKey,
+    sign: Box<SigningKey>,
+    seal: Box<PrivateKey>,
     nonce: SecretKey,
     index: SecretKey,
 }
@@ -63,6 +74,7 @@ impl Wire for StoredDevice {
     const NAME: &'static str = "device file";
     const BYTES_MAX: usize = 512;
     const VERSIONED: bool = true;
+    const SECRET: bool = true;
 }
 
 impl DeviceKeys {
@@ -72,13 +84,10 @@ impl DeviceKeys {
     /// [`CryptoError::Primitive`].
     pub fn generate(rng: &mut dyn CryptoRng) -> Result<Self, CryptoError> {
         let id = DeviceId::from_bytes(random_bytes(rng));
-        let seal = SecretKey::generate(rng);
-        let seal =
-            PrivateKey::from_bytes(seal.expose()).map_err(|_| CryptoError::Primitive { what: "X-Wing" })?;
-        let sign = SecretKey::generate(rng);
+        let seal = private_key(&SecretKey::generate(rng))?;
         Ok(Self {
             id,
-            sign: SigningKey::from_bytes(sign.expose()),
+            sign: signing_key(&SecretKey::generate(rng)),
             seal,
             nonce: SecretKey::generate(rng),
             index: SecretKey::generate(rng),
@@ -95,19 +104,19 @@ impl DeviceKeys {
 
     /// The device file's bytes; as secret as everything that the device can read.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
-        let mut seal = [0; 32];
-        seal.copy_from_slice(&self.seal.to_bytes());
-        Zeroizing::new(
-            StoredDevice {
+        wiped::<DEEP, _>(|| {
+            let mut seal = [0; 32];
+            seal.copy_from_slice(&self.seal.to_bytes());
+            let stored = StoredDevice {
                 version: lockstep_proto::version::VERSION,
                 id: self.id,
                 sign: ByteArray(self.sign.to_bytes()),
                 seal: ByteArray(seal),
                 nonce: ByteArray(*self.nonce.expose()),
                 index: ByteArray(*self.index.expose()),
-            }
-            .encode(),
-        )
+            };
+            Zeroizing::new(stored.encode())
+        })
     }
 
     /// Reads a device file.
@@ -115,15 +124,15 @@ impl DeviceKeys {
     /// # Errors
     /// [`CryptoError::Codec`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CryptoError> {
-        let stored = StoredDevice::decode(bytes)?;
-        let seal =
-            PrivateKey::from_bytes(&stored.seal.0).map_err(|_| CryptoError::Primitive { what: "X-Wing" })?;
-        Ok(Self {
-            id: stored.id,
-            sign: SigningKey::from_bytes(&stored.sign.0),
-            seal,
-            nonce: SecretKey::from_bytes(&stored.nonce.0),
-            index: SecretKey::from_bytes(&stored.index.0),
+        wiped::<DEEP, _>(|| {
+            let stored = StoredDevice::decode(bytes)?;
+            Ok(Self {
+                id: stored.id,
+                sign: signing_key(&SecretKey::from_bytes(&stored.sign.0)),
+                seal: private_key(&SecretKey::from_bytes(&stored.seal.0))?,
+                nonce: SecretKey::from_bytes(&stored.nonce.0),
+                index: SecretKey::from_bytes(&stored.index.0),
+            })
         })
     }
 
@@ -139,9 +148,11 @@ impl DeviceKeys {
 
     /// Public X-Wing key.
     pub fn seal_public(&self) -> ByteArray<1216> {
-        let mut out = [0; 1216];
-        out.copy_from_slice(&XWing::sk_to_pk(&self.seal).to_bytes());
-        ByteArray(out)
+        wiped::<DEEP, _>(|| {
+            let mut out = [0; 1216];
+            out.copy_from_slice(&XWing::sk_to_pk(&self.seal).to_bytes());
+            ByteArray(out)
+        })
     }
 
     /// Signs an encoding under a label.
@@ -175,17 +186,20 @@ impl DeviceKeys {
     /// [`OpenError`].
     pub fn open_seal(&self, context: &SealContext<'_>, seal: &DeviceSeal) -> Result<SecretKey, OpenError> {
         let encapsulated = Encapsulated::from_bytes(&seal.encapsulated.0).map_err(|_| OpenError)?;
-        let plaintext = hpke::single_shot_open::<hpke::aead::ChaCha20Poly1305, hpke::kdf::HkdfSha256, XWing>(
-            &OpModeR::Base,
-            &self.seal,
-            &encapsulated,
-            &context.info(self.id),
-            &seal.ciphertext.0,
-            b"",
-        )
-        .map(Zeroizing::new)
-        .map_err(|_| OpenError)?;
-        SecretKey::from_slice(&plaintext).ok_or(OpenError)
+        wiped::<DEEP, _>(|| {
+            let plaintext =
+                hpke::single_shot_open::<hpke::aead::ChaCha20Poly1305, hpke::kdf::HkdfSha256, XWing>(
+                    &OpModeR::Base,
+                    &self.seal,
+                    &encapsulated,
+                    &context.info(self.id),
+                    &seal.ciphertext.0,
+                    b"",
+                )
+                .map(Zeroizing::new)
+                .map_err(|_| OpenError)?;
+            SecretKey::from_slice(&plaintext).ok_or(OpenError)
+        })
     }
 }
 
@@ -233,7 +247,7 @@ impl SealContext<'_> {
         let Ok(public) = SealKey::from_bytes(&public.0) else {
             return Err(peer);
         };
-        let (encapsulated, ciphertext) =
+        let (encapsulated, ciphertext) = wiped::<DEEP, _>(|| {
             hpke::single_shot_seal_with_rng::<hpke::aead::ChaCha20Poly1305, hpke::kdf::HkdfSha256, XWing>(
                 &OpModeS::Base,
                 &public,
@@ -242,7 +256,8 @@ impl SealContext<'_> {
                 b"",
                 &mut rng,
             )
-            .map_err(|_| CryptoError::Primitive { what: "HPKE" })?;
+        })
+        .map_err(|_| CryptoError::Primitive { what: "HPKE" })?;
         let failed = CryptoError::Primitive { what: "HPKE" };
         let (Ok(encapsulated), Ok(ciphertext)) =
             (encapsulated.to_bytes().as_slice().try_into(), ciphertext.as_slice().try_into())

@@ -1,6 +1,6 @@
 //! `KDF(k, [label, a...], n)`: HKDF-SHA-256 (RFC 5869) with CBOR info (PROTOCOL.md section 1.2).
 
-use crate::secret::SecretKey;
+use crate::secret::{SHALLOW, SecretKey, wiped};
 use lockstep_proto::cbor::encode;
 use lockstep_proto::label::Label;
 use serde::Serialize;
@@ -18,16 +18,29 @@ pub fn derive<const N: usize, T: Serialize>(
 
 /// Derives a key.
 pub fn derive_key<T: Serialize>(key: &SecretKey, label: Label, context: &[T]) -> SecretKey {
-    let okm: Zeroizing<[u8; 32]> = derive(key, label, context);
-    SecretKey::from_bytes(&okm)
+    expand_key(key, &encode(&InfoArray { label: label.as_str(), context }))
+}
+
+/// Derives a key under an info that is already encoded and begins with its label.
+pub(crate) fn expand_key(key: &SecretKey, info: &[u8]) -> SecretKey {
+    let mut okm = SecretKey::zero();
+    fill(key, info, okm.expose_mut());
+    okm
 }
 
 /// Derives `N` bytes under an info that is already encoded and begins with its label.
 pub fn expand<const N: usize>(key: &SecretKey, info: &[u8]) -> Zeroizing<[u8; N]> {
     let mut okm = Zeroizing::new([0_u8; N]);
-    let expanded = hkdf::Hkdf::<sha2::Sha256>::new(None, key.expose()).expand(info, okm.as_mut());
-    debug_assert!(expanded.is_ok(), "N is far below 255 blocks");
+    fill(key, info, okm.as_mut());
     okm
+}
+
+/// Derives as many bytes as there is room for, where they are wanted.
+pub(crate) fn fill(key: &SecretKey, info: &[u8], okm: &mut [u8]) {
+    wiped::<SHALLOW, _>(|| {
+        let expanded = hkdf::Hkdf::<sha2::Sha256>::new(None, key.expose()).expand(info, okm);
+        debug_assert!(expanded.is_ok(), "the room is far below 255 blocks");
+    });
 }
 
 struct InfoArray<'a, T> {

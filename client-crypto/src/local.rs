@@ -3,7 +3,7 @@
 
 use crate::error::OpenError;
 use crate::kdf;
-use crate::secret::{SecretKey, random_bytes};
+use crate::secret::{SHALLOW, SecretKey, random_bytes, wiped};
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
 use lockstep_proto::label;
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 /// Seals rows and makes tags for a device's own database.
 pub struct LocalKeys {
     tag: SecretKey,
-    row: XChaCha20Poly1305,
+    row: Box<XChaCha20Poly1305>,
 }
 
 impl std::fmt::Debug for LocalKeys {
@@ -28,24 +28,27 @@ impl LocalKeys {
         let row = kdf::derive_key(index_key, label::LOCAL_ROW, kdf::NONE);
         Self {
             tag: kdf::derive_key(index_key, label::LOCAL_INDEX_TAG, kdf::NONE),
-            row: XChaCha20Poly1305::new(row.expose().into()),
+            row: wiped::<SHALLOW, _>(|| Box::new(XChaCha20Poly1305::new(row.expose().into()))),
         }
     }
 
     /// A 16-byte tag by which equal values of one kind are found again.
     pub fn tag(&self, kind: &str, value: &[u8]) -> [u8; 16] {
-        let mut hasher = blake3::Hasher::new_keyed(self.tag.expose());
-        let kind_len = u32::try_from(kind.len()).unwrap_or(u32::MAX);
-        hasher.update(&kind_len.to_be_bytes()).update(kind.as_bytes()).update(value);
-        let mut out = [0; 16];
-        hasher.finalize_xof().fill(&mut out);
-        out
+        wiped::<SHALLOW, _>(|| {
+            let mut hasher = blake3::Hasher::new_keyed(self.tag.expose());
+            let kind_len = u32::try_from(kind.len()).unwrap_or(u32::MAX);
+            hasher.update(&kind_len.to_be_bytes()).update(kind.as_bytes()).update(value);
+            let mut out = [0; 16];
+            hasher.finalize_xof().fill(&mut out);
+            out
+        })
     }
 
     /// Seals a row for its place (table and key), so that rows can not be swapped.
     pub fn seal_row(&self, place: &[u8], row: &[u8], rng: &mut dyn CryptoRng) -> Vec<u8> {
         let nonce: [u8; 24] = random_bytes(rng);
-        let sealed = self.row.encrypt((&nonce).into(), Payload { msg: row, aad: place }).unwrap_or_default();
+        let payload = Payload { msg: row, aad: place };
+        let sealed = wiped::<SHALLOW, _>(|| self.row.encrypt((&nonce).into(), payload).unwrap_or_default());
         let mut out = Vec::with_capacity(sealed.len().saturating_add(24));
         out.extend_from_slice(&nonce);
         out.extend_from_slice(&sealed);
@@ -60,7 +63,9 @@ impl LocalKeys {
         let (nonce, sealed) = sealed.split_at_checked(24).ok_or(OpenError)?;
         let nonce: [u8; 24] = nonce.try_into().map_err(|_| OpenError)?;
         let payload = Payload { msg: sealed, aad: place };
-        self.row.decrypt((&nonce).into(), payload).map(Zeroizing::new).map_err(|_| OpenError)
+        wiped::<SHALLOW, _>(|| {
+            self.row.decrypt((&nonce).into(), payload).map(Zeroizing::new).map_err(|_| OpenError)
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::error::CryptoError;
 use crate::passphrase::Passphrase;
+use crate::secret::{DEEP, wiped};
 use lockstep_proto::cbor::encode;
 use lockstep_proto::hash::Digest;
 use lockstep_proto::id::AccountId;
@@ -55,7 +56,7 @@ const KE2_BYTES: usize = 320;
 
 /// A registration that waits for the server's answer. Its state is as secret as the passphrase.
 pub struct Registration {
-    state: ClientRegistration<Suite>,
+    state: Box<ClientRegistration<Suite>>,
 }
 
 impl Registration {
@@ -64,9 +65,11 @@ impl Registration {
     /// # Errors
     /// [`CryptoError::Primitive`].
     pub fn start(passphrase: &Passphrase, rng: &mut dyn CryptoRng) -> Result<(Self, Vec<u8>), CryptoError> {
-        let started = ClientRegistration::<Suite>::start(&mut Rng06(rng), passphrase.bytes())
-            .map_err(|_| CryptoError::Primitive { what: "OPAQUE" })?;
-        Ok((Self { state: started.state }, started.message.serialize().to_vec()))
+        wiped::<DEEP, _>(|| {
+            let started = ClientRegistration::<Suite>::start(&mut Rng06(rng), passphrase.bytes())
+                .map_err(|_| CryptoError::Primitive { what: "OPAQUE" })?;
+            Ok((Self { state: Box::new(started.state) }, started.message.serialize().to_vec()))
+        })
     }
 
     /// Ends; the result is the record that the server keeps. Runs Argon2id.
@@ -88,15 +91,19 @@ impl Registration {
             return Err(peer);
         };
         let parameters = ClientRegistrationFinishParameters::new(identifiers(&account), None);
-        let finished =
-            self.state.finish(&mut Rng06(rng), passphrase.bytes(), response, parameters).map_err(|_| peer)?;
-        Ok(finished.message.serialize().to_vec())
+        wiped::<DEEP, _>(|| {
+            let finished = self
+                .state
+                .finish(&mut Rng06(rng), passphrase.bytes(), response, parameters)
+                .map_err(|_| peer)?;
+            Ok(finished.message.serialize().to_vec())
+        })
     }
 }
 
 /// A sign-in that waits for the server's answer.
 pub struct Login {
-    state: ClientLogin<Suite>,
+    state: Box<ClientLogin<Suite>>,
 }
 
 impl Login {
@@ -105,9 +112,11 @@ impl Login {
     /// # Errors
     /// [`CryptoError::Primitive`].
     pub fn start(passphrase: &Passphrase, rng: &mut dyn CryptoRng) -> Result<(Self, Vec<u8>), CryptoError> {
-        let started = ClientLogin::<Suite>::start(&mut Rng06(rng), passphrase.bytes())
-            .map_err(|_| CryptoError::Primitive { what: "OPAQUE" })?;
-        Ok((Self { state: started.state }, started.message.serialize().to_vec()))
+        wiped::<DEEP, _>(|| {
+            let started = ClientLogin::<Suite>::start(&mut Rng06(rng), passphrase.bytes())
+                .map_err(|_| CryptoError::Primitive { what: "OPAQUE" })?;
+            Ok((Self { state: Box::new(started.state) }, started.message.serialize().to_vec()))
+        })
     }
 
     /// Ends: the result (KE3) is sent. Runs Argon2id.
@@ -129,11 +138,13 @@ impl Login {
             .map_err(|_| CryptoError::Peer { what: "answer to the sign-in" })?;
         let context = encode(&(label::OPAQUE.as_str(), origin));
         let parameters = ClientLoginFinishParameters::new(Some(&context), identifiers(&account), None);
-        let finished = self
-            .state
-            .finish(&mut Rng06(rng), passphrase.bytes(), response, parameters)
-            .map_err(|_| CryptoError::Open(crate::OpenError))?;
-        Ok(finished.message.serialize().to_vec())
+        wiped::<DEEP, _>(|| {
+            let finished = self
+                .state
+                .finish(&mut Rng06(rng), passphrase.bytes(), response, parameters)
+                .map_err(|_| CryptoError::Open(crate::OpenError))?;
+            Ok(finished.message.serialize().to_vec())
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Passphrases: normalisation, the key-encryption key, and generated ones (PROTOCOL.md section 2.1).
 
 use crate::error::CryptoError;
-use crate::secret::SecretKey;
+use crate::secret::{DEEP, SHALLOW, SecretKey, wiped};
 use lockstep_proto::cbor::{ByteArray, encode};
 use lockstep_proto::hash::Digest;
 use lockstep_proto::id::AccountId;
@@ -34,7 +34,13 @@ impl Passphrase {
     /// # Errors
     /// [`CryptoError::Misuse`] if it is empty or too long.
     pub fn new(typed: &str) -> Result<Self, CryptoError> {
-        let normalised: Zeroizing<String> = Zeroizing::new(typed.nfkc().collect());
+        let normalised = wiped::<SHALLOW, _>(|| {
+            // Room for all of it from the start: a text that grows leaves copies behind.
+            let room = typed.nfkc().map(char::len_utf8).sum();
+            let mut normalised = Zeroizing::new(String::with_capacity(room));
+            normalised.extend(typed.nfkc());
+            normalised
+        });
         if normalised.is_empty() {
             return Err(CryptoError::Misuse { what: "the passphrase is empty" });
         }
@@ -99,14 +105,16 @@ impl Passphrase {
             .find(|(known, ..)| *known == profile)
             .ok_or(CryptoError::Misuse { what: "the key-derivation profile is not on the closed list" })?;
         let salt = Digest::of(label::KEK_SALT, &encode(&(account, salt))).truncate16();
-        let out: Zeroizing<[u8; 32]> = argon2id(&self.0, &salt, *memory_kib, *passes, *lanes)?;
-        Ok(SecretKey::from_bytes(&out))
+        wiped::<DEEP, _>(|| {
+            let out: Zeroizing<[u8; 32]> = argon2id(self.0.as_bytes(), &salt, *memory_kib, *passes, *lanes)?;
+            Ok(SecretKey::from_bytes(&out))
+        })
     }
 }
 
 /// Argon2id v1.3 whose memory is wiped.
 pub(crate) fn argon2id<const N: usize>(
-    password: impl AsRef<[u8]>,
+    password: &[u8],
     salt: &[u8; 16],
     memory_kib: u32,
     passes: u32,
@@ -117,7 +125,7 @@ pub(crate) fn argon2id<const N: usize>(
     let mut blocks = vec![argon2::Block::default(); params.block_count()];
     let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
     let mut out = Zeroizing::new([0_u8; N]);
-    let result = argon.hash_password_into_with_memory(password.as_ref(), salt, out.as_mut(), &mut blocks[..]);
+    let result = argon.hash_password_into_with_memory(password, salt, out.as_mut(), &mut blocks[..]);
     blocks.iter_mut().for_each(Zeroize::zeroize);
     result.map_err(failed)?;
     Ok(out)

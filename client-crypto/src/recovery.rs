@@ -1,7 +1,8 @@
 //! The recovery key: 256 random bits that stand in for the passphrase (PROTOCOL.md section 2.3).
 
+use crate::device::signing_key;
 use crate::kdf;
-use crate::secret::SecretKey;
+use crate::secret::{SHALLOW, SecretKey, wiped};
 use ed25519_dalek::SigningKey;
 use lockstep_proto::cbor::ByteArray;
 use lockstep_proto::hash::Digest;
@@ -25,19 +26,20 @@ impl RecoveryKey {
     /// # Errors
     /// Names the mistyped place.
     pub fn parse(text: &str) -> Result<Self, recovery::RecoveryTextError> {
-        let bytes = Zeroizing::new(recovery::parse_recovery_key(text)?);
-        Ok(Self(SecretKey::from_bytes(&bytes)))
+        wiped::<SHALLOW, _>(|| {
+            let bytes = Zeroizing::new(recovery::parse_recovery_key(text)?);
+            Ok(Self(SecretKey::from_bytes(&bytes)))
+        })
     }
 
     /// Its text, in groups of four.
     pub fn to_text(&self) -> Zeroizing<String> {
-        Zeroizing::new(recovery::recovery_key_text(self.0.expose()))
+        wiped::<SHALLOW, _>(|| Zeroizing::new(recovery::recovery_key_text(self.0.expose())))
     }
 
     /// The key that signs a recovery sign-in.
-    pub fn login_key(&self) -> SigningKey {
-        let seed: Zeroizing<[u8; 32]> = kdf::derive(&self.0, label::RECOVERY_LOGIN, kdf::NONE);
-        SigningKey::from_bytes(&seed)
+    pub fn login_key(&self) -> Box<SigningKey> {
+        signing_key(&kdf::derive_key(&self.0, label::RECOVERY_LOGIN, kdf::NONE))
     }
 
     /// Public part of [`Self::login_key`].
@@ -48,7 +50,6 @@ impl RecoveryKey {
     /// The key-encryption key of the recovery wrap.
     pub(crate) fn kek(&self, account: AccountId, salt: &ByteArray<16>) -> SecretKey {
         let info = lockstep_proto::cbor::encode(&(label::RECOVERY_KEK.as_str(), account, salt));
-        let okm: Zeroizing<[u8; 32]> = kdf::expand(&self.0, &info);
-        SecretKey::from_bytes(&okm)
+        kdf::expand_key(&self.0, &info)
     }
 }

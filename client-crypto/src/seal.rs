@@ -5,7 +5,7 @@
 
 use crate::error::OpenError;
 use crate::kdf;
-use crate::secret::SecretKey;
+use crate::secret::{SHALLOW, SecretKey, wiped};
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
 use lockstep_proto::cbor::encode;
@@ -17,14 +17,15 @@ use zeroize::Zeroizing;
 /// Length that sealing adds, in bytes.
 pub const TAG_BYTES: usize = 16;
 
-fn derive(key: &SecretKey, label: Label, header: &[u8]) -> (XChaCha20Poly1305, Digest) {
+/// The AEAD's key, and the commitment to it.
+fn derive(key: &SecretKey, label: Label, header: &[u8]) -> (SecretKey, Digest) {
     let info = encode(&(label.as_str(), Digest::of(label, header)));
-    let okm: Zeroizing<[u8; 64]> = kdf::expand(key, &info);
+    let mut okm = Zeroizing::new([0; 64]);
+    kdf::fill(key, &info, okm.as_mut());
     let (aead_key, commitment) = okm.split_at(32);
-    let mut array = Zeroizing::new([0; 32]);
-    array.copy_from_slice(aead_key);
-    let cipher = XChaCha20Poly1305::new((&*array).into());
-    (cipher, Digest::from_slice(commitment).unwrap_or(Digest::ZERO))
+    let mut aead = SecretKey::zero();
+    aead.expose_mut().copy_from_slice(aead_key);
+    (aead, Digest::from_slice(commitment).unwrap_or(Digest::ZERO))
 }
 
 /// Seals `plaintext`; `header` is the associated data and holds `nonce`.
@@ -35,11 +36,14 @@ pub fn seal(
     nonce: &[u8; 24],
     plaintext: &[u8],
 ) -> (Digest, Vec<u8>) {
-    let (cipher, commitment) = derive(key, label, header);
-    let payload = Payload { msg: plaintext, aad: header };
-    // The only failure is a plaintext of more than 256 GiB.
-    let ciphertext = cipher.encrypt(nonce.into(), payload).unwrap_or_default();
-    (commitment, ciphertext)
+    wiped::<SHALLOW, _>(|| {
+        let (aead, commitment) = derive(key, label, header);
+        let payload = Payload { msg: plaintext, aad: header };
+        let cipher = XChaCha20Poly1305::new(aead.expose().into());
+        // The only failure is a plaintext of more than 256 GiB.
+        let ciphertext = cipher.encrypt(nonce.into(), payload).unwrap_or_default();
+        (commitment, ciphertext)
+    })
 }
 
 /// Opens what [`seal`] sealed.
@@ -54,12 +58,15 @@ pub fn open(
     commitment: &Digest,
     ciphertext: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-    let (cipher, expected) = derive(key, label, header);
-    if !bool::from(expected.as_bytes().ct_eq(commitment.as_bytes())) {
-        return Err(OpenError);
-    }
-    let payload = Payload { msg: ciphertext, aad: header };
-    cipher.decrypt(nonce.into(), payload).map(Zeroizing::new).map_err(|_| OpenError)
+    wiped::<SHALLOW, _>(|| {
+        let (aead, expected) = derive(key, label, header);
+        if !bool::from(expected.as_bytes().ct_eq(commitment.as_bytes())) {
+            return Err(OpenError);
+        }
+        let payload = Payload { msg: ciphertext, aad: header };
+        let cipher = XChaCha20Poly1305::new(aead.expose().into());
+        cipher.decrypt(nonce.into(), payload).map(Zeroizing::new).map_err(|_| OpenError)
+    })
 }
 
 #[cfg(test)]

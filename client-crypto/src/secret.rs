@@ -1,28 +1,75 @@
 //! Owned secret bytes: wiped on drop, not printed, not comparable, not serialisable.
+//!
+//! Moving a value leaves its old place as it was, and so does a dependency that works on the stack. So keys lie on the
+//! heap, where moving the owner moves no byte of them, and whatever computes with them runs in [`wiped`], which
+//! overwrites the stack that it used.
 
 use rand::rand_core::CryptoRng;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+/// Stack that symmetric primitives reach, in bytes, with room to spare.
+pub(crate) const SHALLOW: usize = 16 * 1024;
+/// Stack that curves, lattices and Argon2id reach, in bytes, with room to spare.
+pub(crate) const DEEP: usize = 192 * 1024;
+
+/// Runs `work`, then overwrites `N` bytes of the stack below its caller. What `work` gives back must hold its own secrets
+/// on the heap.
+#[inline(never)]
+pub(crate) fn wiped<const N: usize, T>(work: impl FnOnce() -> T) -> T {
+    let done = run(work);
+    overwrite::<N>();
+    done
+}
+
+#[inline(never)]
+fn run<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+#[inline(never)]
+fn overwrite<const N: usize>() {
+    std::hint::black_box(&mut [0_u8; N]);
+}
+
 /// A 32-byte symmetric key or seed.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct SecretKey([u8; 32]);
+pub struct SecretKey(Box<[u8; 32]>);
+
+impl Drop for SecretKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for SecretKey {}
 
 impl SecretKey {
     /// A fresh random key.
     pub fn generate(rng: &mut dyn CryptoRng) -> Self {
-        let mut key = Self([0; 32]);
-        rng.fill_bytes(&mut key.0);
+        let mut key = Self::zero();
+        rng.fill_bytes(key.0.as_mut_slice());
         key
     }
 
     /// Takes over 32 bytes; the caller wipes its own copy.
     pub fn from_bytes(bytes: &[u8; 32]) -> Self {
-        Self(*bytes)
+        let mut key = Self::zero();
+        key.0.copy_from_slice(bytes);
+        key
     }
 
     /// Takes over a slice of exactly 32 bytes.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self)
+        bytes.try_into().ok().map(Self::from_bytes)
+    }
+
+    /// A place for a key that is worked out there.
+    pub(crate) fn zero() -> Self {
+        Self(Box::new([0; 32]))
+    }
+
+    /// The bytes, to be filled.
+    pub(crate) fn expose_mut(&mut self) -> &mut [u8; 32] {
+        &mut self.0
     }
 
     /// The bytes, for a primitive or for sealing.
@@ -33,7 +80,7 @@ impl SecretKey {
     /// A second owner of the same key; explicit, because copies multiply what must be wiped.
     #[must_use]
     pub fn duplicate(&self) -> Self {
-        Self(self.0)
+        Self::from_bytes(&self.0)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::device::DeviceKeys;
 use crate::error::{CryptoError, OpenError};
 use crate::kdf;
 use crate::seal;
-use crate::secret::{SecretKey, random_bytes};
+use crate::secret::{SHALLOW, SecretKey, random_bytes, wiped};
 use lockstep_proto::cbor::{ByteArray, Wire, encode};
 use lockstep_proto::commit::{Changes, Commit, KIND_GENESIS};
 use lockstep_proto::envelope::{self, Envelope, EnvelopeHeader, KIND_TOMBSTONE, blob_list_digest};
@@ -18,6 +18,8 @@ use lockstep_proto::version::{SUITE, VERSION};
 use lockstep_proto::{label, limits};
 use rand::rand_core::CryptoRng;
 use std::collections::BTreeMap;
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroize as _;
 
 /// Keys of one vault: by epoch, and the secrets that survive epochs.
 #[derive(Debug)]
@@ -96,13 +98,13 @@ impl VaultKeys {
     pub fn record_id(&self, record_type: &str, name: &[u8]) -> RecordId {
         let name = lockstep_proto::Bytes::from(name);
         let bytes = encode(&(label::RECORD_ID.as_str(), record_type, name));
-        let hash = blake3::keyed_hash(self.record_id.expose(), &bytes);
+        let hash = wiped::<SHALLOW, _>(|| blake3::keyed_hash(self.record_id.expose(), &bytes));
         RecordId::from_bytes(Digest::from_bytes(*hash.as_bytes()).truncate16())
     }
 
     /// Starts a keyed content hash.
     pub fn content_hasher(&self) -> ContentHasher {
-        ContentHasher(blake3::Hasher::new_keyed(self.content_hash.expose()))
+        wiped::<SHALLOW, _>(|| ContentHasher(Box::new(blake3::Hasher::new_keyed(self.content_hash.expose()))))
     }
 
     /// Seals a content as the next version of its record.
@@ -196,26 +198,44 @@ fn nonce(
         header.blobs,
     );
     let prefix = encode(&(label::ENVELOPE_NONCE.as_str(), ByteArray(fresh), fields));
-    let mut hasher = blake3::Hasher::new_keyed(device.nonce_key().expose());
-    hasher.update(&prefix).update(plaintext);
-    let mut out = [0; 24];
-    hasher.finalize_xof().fill(&mut out);
-    ByteArray(out)
+    wiped::<SHALLOW, _>(|| {
+        let mut hasher = blake3::Hasher::new_keyed(device.nonce_key().expose());
+        hasher.update(&prefix).update(plaintext);
+        let mut out = [0; 24];
+        hasher.finalize_xof().fill(&mut out);
+        ByteArray(out)
+    })
 }
 
-/// Keyed BLAKE3 over contents.
-#[derive(Debug)]
-pub struct ContentHasher(blake3::Hasher);
+/// Keyed BLAKE3 over contents. Holds the key; wiped on drop.
+pub struct ContentHasher(Box<blake3::Hasher>);
+
+impl Drop for ContentHasher {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl std::fmt::Debug for ContentHasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ContentHasher([redacted])")
+    }
+}
 
 impl ContentHasher {
     /// Takes more bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        wiped::<SHALLOW, _>(|| self.0.update(bytes));
+    }
+
+    /// Whether it has this content hash; in constant time, because a content hash tells of contents.
+    pub(crate) fn is(&self, expected: &Digest) -> bool {
+        self.finish().as_bytes().ct_eq(expected.as_bytes()).into()
     }
 
     /// The content hash.
     pub fn finish(&self) -> Digest {
-        Digest::from_bytes(*self.0.finalize().as_bytes())
+        wiped::<SHALLOW, _>(|| Digest::from_bytes(*self.0.finalize().as_bytes()))
     }
 }
 

@@ -8,7 +8,7 @@ pub(crate) mod manage;
 mod session;
 mod unknown;
 
-pub use join::{Ignored, NewSecrets, Place, generate_passphrase, login, recover, signup};
+pub use join::{Ignored, NewSecrets, Place, generate_passphrase, login, meet, recover, signup};
 pub use manage::{KitState, Owner};
 pub use session::SessionInfo;
 
@@ -33,6 +33,9 @@ use lockstep_proto::{Signed, limits};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// When the server last answered.
+pub(crate) const ANSWERED: &str = "answered-utc";
 
 /// The account of a home, open.
 pub struct Account {
@@ -171,6 +174,15 @@ impl Account {
             }
         }
         self.home.set_session(None)
+    }
+
+    /// When the server last answered this device with what vaults there are, seconds since 1970 by this device's clock;
+    /// none: not since that is kept.
+    ///
+    /// # Errors
+    /// [`ClientError::Database`].
+    pub fn answered_utc(&self) -> Result<Option<u64>> {
+        Ok(self.db.meta(ANSWERED)?.and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes))
     }
 
     /// Writes that wait for the server, over all vaults.

@@ -7,7 +7,8 @@ use lockstep_engine::replica::Replica as _;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::commit::{Changes, Commit, KIND_REPAIR};
 use lockstep_proto::device_log::DeviceLog;
-use lockstep_proto::id::{DeviceId, Seq};
+use lockstep_proto::id::{DeviceId, Seq, VaultId};
+use std::collections::BTreeMap;
 
 /// Stretches of a stored chain that repairs went back over: the last commit that counts, and the repair. Ascending,
 /// apart from each other.
@@ -47,24 +48,34 @@ pub(crate) fn first_late(
 ) -> Result<Option<(Seq, DeviceId)>> {
     let id = vault.setup.vault();
     let Some(head) = vault.replica.head()? else { return Ok(None) };
+    let mut bounds: BTreeMap<DeviceId, Seq> = BTreeMap::new();
     for device in log.devices() {
         let Some(revoked) = &device.revoked else { continue };
-        let key = format!("late {id} {}", device.id);
-        if db.meta(&key)?.is_some() {
-            continue;
-        }
-        let skipped = skipped(&vault.replica)?;
-        let mut seq = revoked.last(id).map_or(Seq::new(0), Seq::next);
-        while seq <= head.tip.seq {
-            let counts = !skipped.iter().any(|(to, repair)| seq > *to && seq < *repair);
-            if counts && commit_at(&vault.replica, seq)?.0.device == device.id {
-                return Ok(Some((seq, device.id)));
-            }
-            seq = seq.next();
-        }
-        if writes {
-            db.set_meta(&key, b"1")?;
+        if db.meta(&looked_at(id, device.id))?.is_none() {
+            bounds.insert(device.id, revoked.last(id).map_or(Seq::new(0), Seq::next));
         }
     }
+    let Some(mut seq) = bounds.values().min().copied() else { return Ok(None) };
+    let skipped = skipped(&vault.replica)?;
+    // The stretches ascend like the commits.
+    let mut stretches = skipped.iter().peekable();
+    while seq <= head.tip.seq {
+        while stretches.next_if(|(_, repair)| *repair <= seq).is_some() {}
+        let counts = stretches.peek().is_none_or(|(to, _)| seq <= *to);
+        if counts {
+            let device = commit_at(&vault.replica, seq)?.0.device;
+            if bounds.get(&device).is_some_and(|bound| seq >= *bound) {
+                return Ok(Some((seq, device)));
+            }
+        }
+        seq = seq.next();
+    }
+    for device in bounds.into_keys().filter(|_| writes) {
+        db.set_meta(&looked_at(id, device), b"1")?;
+    }
     Ok(None)
+}
+
+fn looked_at(vault: VaultId, device: DeviceId) -> String {
+    format!("late {vault} {device}")
 }

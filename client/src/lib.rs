@@ -4,6 +4,7 @@
 
 pub mod account;
 pub mod api;
+pub mod archive;
 pub mod backup;
 pub mod blob;
 pub mod check;

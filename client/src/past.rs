@@ -13,7 +13,7 @@ use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::chain::{self, Authors as _};
 use lockstep_proto::commit::{Change, Changes, Commit};
 use lockstep_proto::envelope::{KIND_DOCUMENT, KIND_TOMBSTONE};
-use lockstep_proto::id::{RecordId, Revision, Seq};
+use lockstep_proto::id::{DeviceId, RecordId, Revision, Seq};
 use lockstep_proto::{Digest, label, limits};
 use std::collections::BTreeMap;
 
@@ -48,6 +48,17 @@ impl Vault {
             return Err(damaged(&format!("commit {seq} is not the one that was signed")));
         }
         Ok((commit, changes))
+    }
+
+    /// When the newest commit that was verified says that it was written, seconds since 1970 by its author's clock, and
+    /// its author. A server that withholds what came later can not make this any newer.
+    ///
+    /// # Errors
+    /// [`ClientError::Damaged`].
+    pub fn newest(&self) -> Result<Option<(u64, DeviceId)>> {
+        let Some(head) = self.replica.head()? else { return Ok(None) };
+        let (commit, _) = self.signed_commit(head.tip.seq)?;
+        Ok(Some((commit.utc, commit.device)))
     }
 
     /// Whether the versions in force after a commit give what it was signed with.

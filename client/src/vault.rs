@@ -34,6 +34,8 @@ pub struct Vault {
     pub(crate) checked: RefCell<crate::past::Checked>,
     api: Arc<Api>,
     devices: DeviceLogSource,
+    /// Whether envelopes that nobody has are left absent.
+    gaps: bool,
 }
 
 /// Set when another copy of this home was met: nothing is written any more until it has a new identity.
@@ -43,7 +45,7 @@ impl Vault {
     pub(crate) fn new(setup: Setup, log: Arc<DeviceLog>, replica: VaultReplica, api: Arc<Api>) -> Self {
         let devices = DeviceLogSource { api: Arc::clone(&api), db: std::rc::Rc::clone(replica.db()) };
         let engine = VaultEngine::new(setup.clone(), log);
-        Self { engine, replica, setup, checked: RefCell::default(), api, devices }
+        Self { engine, replica, setup, checked: RefCell::default(), api, devices, gaps: false }
     }
 
     /// The same vault; from now on its commits may name objects that the server lost.
@@ -55,7 +57,21 @@ impl Vault {
     /// From now on takes commits under epochs up to this one although their keys are not here.
     pub(crate) fn take_unreadable(&mut self, epoch: Epoch) {
         self.setup.unreadable = Some(epoch);
+        self.renew_engine();
+    }
+
+    /// From now on envelopes that do not come are left absent, and named by who reads.
+    pub(crate) fn with_gaps(mut self) -> Self {
+        self.gaps = true;
+        self.renew_engine();
+        self
+    }
+
+    fn renew_engine(&mut self) {
         self.engine = VaultEngine::new(self.setup.clone(), Arc::clone(self.engine.devices()));
+        if self.gaps {
+            self.engine.allow_gaps();
+        }
     }
 
     /// The replica.
@@ -135,7 +151,7 @@ impl Vault {
         let done = self.drive_to_the_end(input).await;
         if done.is_err() {
             // The engine may still wait for an answer that will not come; everything durable is in the replica.
-            self.engine = VaultEngine::new(self.setup.clone(), Arc::clone(self.engine.devices()));
+            self.renew_engine();
         }
         if let Err(ClientError::Cloned(_)) = &done {
             self.replica.db().set_meta(CLONED, b"1")?;

@@ -14,8 +14,9 @@ use lockstep_proto::device_log::{DeviceLog, Pin};
 use lockstep_proto::id::{DeviceId, Seq, VaultId};
 use std::collections::BTreeMap;
 
-/// Pages that one look ahead reads at most.
+/// Pages that one look ahead reads at most, and commits in them.
 const PAGES_MAX: u32 = 4096;
+const COMMITS_MAX: usize = 1 << 20;
 
 /// A place of a chain.
 pub(crate) type Place = (Seq, Digest);
@@ -175,7 +176,7 @@ impl Ahead {
     pub(crate) fn take(&mut self, setup: &Setup, devices: &DeviceLog, page: &Page) -> Result<Seen> {
         let fork = EngineError::Fork { vault: setup.vault(), seq: self.place.0 };
         self.pages = self.pages.saturating_add(1);
-        if self.pages > PAGES_MAX {
+        if self.pages > PAGES_MAX || self.run.len() > COMMITS_MAX {
             return Err(fork);
         }
         for entry in &page.commits {

@@ -7,13 +7,14 @@ use crate::bound::{Ahead, Run};
 use crate::effect::{Answer, Effect, Env, Event, Failure, Input, Request};
 use crate::error::EngineError;
 use crate::pull::Pull;
+use crate::repair::Search;
 use crate::replica::{InFlight, RecordRow, Replica, Result, WriteOp};
 use crate::seek::Seek;
 use crate::{local, push};
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::vault::VaultKeys;
 use lockstep_proto::Signed;
-use lockstep_proto::api::vault::{CommitEntry, Page};
+use lockstep_proto::api::vault::Page;
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::id::{AccountId, Epoch, OperationId, Seq, VaultId};
 use std::collections::BTreeMap;
@@ -68,7 +69,7 @@ enum Doing {
     Commits,
     Seek(Box<Seek>),
     Ahead(Box<Ahead>),
-    Return(Vec<CommitEntry>, EngineError),
+    Return(Box<Search>, EngineError),
     Devices(Box<Page>),
     State(Box<Pull>),
     Missing(Box<Pull>),
@@ -103,9 +104,13 @@ pub struct VaultEngine {
     reusable: BTreeMap<OperationId, crate::replica::SealedOperation>,
     /// What the last look ahead saw.
     ahead: Run,
+    /// Looks ahead since the last round that was taken.
+    looks: u32,
     races: u32,
     pull_only: bool,
     deletions_only: bool,
+    /// Whether envelopes that do not come are left absent.
+    pub(crate) gaps: bool,
 }
 
 impl VaultEngine {
@@ -119,10 +124,18 @@ impl VaultEngine {
             stores: BTreeMap::new(),
             reusable: BTreeMap::new(),
             ahead: Run::new(),
+            looks: 0,
             races: 0,
             pull_only: false,
             deletions_only: false,
+            gaps: false,
         }
+    }
+
+    /// From now on what has no envelope stays absent, and is the caller's to name: nobody has more than an archive
+    /// holds.
+    pub fn allow_gaps(&mut self) {
+        self.gaps = true;
     }
 
     /// Whether a sync is under way.
@@ -171,6 +184,7 @@ impl VaultEngine {
             Input::Sync | Input::Pull | Input::Deletions => {
                 if !self.is_busy() {
                     self.races = 0;
+                    self.looks = 0;
                     self.pull_only = matches!(input, Input::Pull);
                     self.deletions_only = matches!(input, Input::Deletions);
                     self.ask_commits(replica, out)?;
@@ -180,6 +194,7 @@ impl VaultEngine {
             Input::Seek => {
                 if !self.is_busy() {
                     self.pull_only = true;
+                    self.looks = 0;
                     let seq = replica.head()?.map_or(Seq::new(0), |head| head.tip.seq);
                     self.seek(replica, EngineError::Fork { vault: self.setup.vault(), seq }, out)?;
                 }
@@ -243,6 +258,7 @@ impl VaultEngine {
             Then::State(pull) => self.ask_state(pull, out),
             Then::Missing(pull) => self.ask_missing(replica, pull, out)?,
             Then::Pulled { events, more } => {
+                self.looks = 0;
                 out.extend(events.into_iter().map(Effect::Report));
                 if more { self.ask_commits(replica, out)? } else { self.fill_or_push(replica, env, out)? }
             }
@@ -294,8 +310,8 @@ impl VaultEngine {
             (Doing::Commits, Answer::Page(page)) => self.page(replica, env, page, out),
             (Doing::Seek(seek), Answer::Page(page)) => self.sought(replica, seek, &page, out),
             (Doing::Ahead(ahead), Answer::Page(page)) => self.seen(replica, ahead, &page, out),
-            (Doing::Return(entries, fault), Answer::Page(page)) => {
-                self.go_on_returning(replica, entries, page, fault, out)
+            (Doing::Return(search, fault), Answer::Page(page)) => {
+                self.go_on_returning(replica, search, page, fault, out)
             }
             (Doing::Devices(page), Answer::DeviceLog(log)) => {
                 let known = self.devices.next_index();
@@ -314,7 +330,7 @@ impl VaultEngine {
                 self.state_page(replica, pull, entries, more, out)
             }
             (Doing::Missing(pull), Answer::Entries(entries, _)) => self.missing(replica, pull, entries, out),
-            (Doing::Fill(rows), Answer::Entries(entries, _)) => self.fill(replica, &rows, entries, out),
+            (Doing::Fill(rows), Answer::Entries(entries, _)) => self.fill(replica, env, &rows, entries, out),
             (Doing::Stage(in_flight), Answer::Staged) => {
                 let push = push::body(&self.setup, &in_flight, false);
                 self.send(Request::Push(push), Doing::Push(in_flight), out);

@@ -22,6 +22,7 @@ pub mod read;
 pub mod repair;
 pub mod replica;
 mod seek;
+pub mod skipped;
 mod verify;
 
 pub use effect::{Answer, Effect, Env, Event, Failure, Input, NewRecord, Request};

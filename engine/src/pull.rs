@@ -8,6 +8,7 @@ use crate::merge;
 use crate::replica::{EnvelopeSource, Head, IndexInfo, RecordRow, Replica, Result, WriteOp};
 use crate::verify::{Overlay, Step, Touched};
 use lockstep_client_crypto::content::Content;
+use lockstep_client_crypto::vault::Opened;
 use lockstep_proto::Digest;
 use lockstep_proto::api::vault::{CommitEntry, Entry, Page};
 use lockstep_proto::cbor::Wire as _;
@@ -182,7 +183,7 @@ impl Pull {
             if self.here.contains_key(&entry.record) || self.staged.contains(&entry.record) {
                 return Err(EngineError::server(format!("record {} comes twice", entry.record)));
             }
-            let opened = open(setup, touched, &entry.envelope.0);
+            let opened = content(setup, touched, &entry.envelope.0);
             if opened.is_none() {
                 self.events.push(Event::Quarantined { record: entry.record, seq: entry.seq });
             }
@@ -253,15 +254,19 @@ pub(crate) fn index_info(content: &Content) -> IndexInfo {
     IndexInfo { record_type: content.record_type.clone(), group }
 }
 
+fn content(setup: &Setup, touched: &Touched, bytes: &[u8]) -> Option<Content> {
+    open(setup, touched, bytes).map(|opened| opened.content)
+}
+
 /// Opens an envelope that belongs to a change; none if it is to be quarantined.
-fn open(setup: &Setup, touched: &Touched, bytes: &[u8]) -> Option<Content> {
+pub(crate) fn open(setup: &Setup, touched: &Touched, bytes: &[u8]) -> Option<Opened> {
     let opened = setup.keys.open(bytes).ok()?;
     let header = &opened.header;
     let row = &touched.row;
     let fits = (header.record, header.revision, header.kind) == (row.record, row.revision, row.kind)
         && (header.device, header.epoch) == (touched.device, touched.epoch)
         && header.blobs == blob_list_digest(&touched.blobs);
-    fits.then_some(opened.content)
+    fits.then_some(opened)
 }
 
 /// Takes envelopes that were absent. Each is checked against the commit that announced it.
@@ -284,7 +289,7 @@ pub(crate) fn fill(
             )));
         };
         let touched = touched_of(replica, row)?;
-        let index = open(setup, &touched, &entry.envelope.0).as_ref().map(index_info);
+        let index = content(setup, &touched, &entry.envelope.0).as_ref().map(index_info);
         if index.is_none() {
             events.push(Event::Quarantined { record: row.record, seq: row.seq });
         }
@@ -315,5 +320,5 @@ pub(crate) fn open_version(
     if envelope::digest(bytes) != row.digest {
         return Err(EngineError::server(format!("record {} is not as its commit announced it", row.record)));
     }
-    Ok(open(setup, &touched_of(replica, row)?, bytes))
+    Ok(content(setup, &touched_of(replica, row)?, bytes))
 }

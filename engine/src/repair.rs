@@ -171,42 +171,72 @@ pub(crate) struct Return {
     abandoned: Vec<(Seq, Digest)>,
 }
 
-/// Looks through commits that follow the head for a repair by which the chain goes on, whatever is between.
-/// Only their links are looked at: what is between does not count.
-pub(crate) fn find_return(
-    replica: &dyn Replica,
-    setup: &Setup,
-    devices: &DeviceLog,
-    entries: &[CommitEntry],
-) -> Result<Option<Return>> {
-    let Some(head) = replica.head()? else { return Ok(None) };
-    let (mut seq, mut hash) = (head.tip.seq, head.tip.hash);
-    let mut skipped: Vec<Verified> = Vec::new();
-    for entry in entries {
-        let commit = Commit::decode(&entry.commit.bytes.0).map_err(EngineError::server)?;
-        if commit.seq != seq.next() || commit.previous != hash {
-            return Err(EngineError::server("its commits do not follow each other"));
-        }
-        let changes = entry.changes.as_ref().map(|changes| changes.0.clone()).unwrap_or_default();
-        let verified = Verified {
-            seq: commit.seq,
-            hash: Commit::hash_of(&entry.commit.bytes.0),
-            device: commit.device,
-            signed: entry.commit.clone(),
-            changes,
-        };
-        if commit.kind == KIND_REPAIR
-            && let Some((to, after)) =
-                check_return(replica, setup, devices, (seq, hash), &skipped, &verified)?
-        {
-            let abandoned = Changes::decode(&verified.changes).map_err(EngineError::server)?;
-            let abandoned = abandoned.abandoned().collect();
-            return Ok(Some(Return { skipped, repair: verified, to, head: after, abandoned }));
-        }
-        (seq, hash) = (verified.seq, verified.hash);
-        skipped.push(verified);
+/// Commits that one search for a repair looks through at most.
+const RETURN_COMMITS_MAX: usize = 8192;
+/// Bytes of their change lists.
+const RETURN_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A search through commits that follow the head for a repair by which the chain goes on, whatever is between.
+/// Only their links are looked at: what is between does not count. Every commit is looked at once.
+pub(crate) struct Search {
+    last: (Seq, Digest),
+    skipped: Vec<Verified>,
+    bytes: usize,
+}
+
+impl Search {
+    /// A search from the head; none if there is none yet.
+    pub(crate) fn new(replica: &dyn Replica) -> Result<Option<Self>> {
+        let head = replica.head()?;
+        let last = head.map(|head| (head.tip.seq, head.tip.hash));
+        Ok(last.map(|last| Self { last, skipped: Vec::new(), bytes: 0 }))
     }
-    Ok(None)
+
+    /// The last commit that was looked at.
+    pub(crate) fn after(&self) -> Seq {
+        self.last.0
+    }
+
+    /// Whether it went as far as a search goes.
+    pub(crate) fn is_at_its_end(&self) -> bool {
+        self.skipped.len() > RETURN_COMMITS_MAX || self.bytes > RETURN_BYTES_MAX
+    }
+
+    /// Takes the commits of the next page.
+    pub(crate) fn take(
+        &mut self,
+        replica: &dyn Replica,
+        setup: &Setup,
+        devices: &DeviceLog,
+        entries: Vec<CommitEntry>,
+    ) -> Result<Option<Return>> {
+        for entry in entries {
+            let commit = Commit::decode(&entry.commit.bytes.0).map_err(EngineError::server)?;
+            if commit.seq != self.last.0.next() || commit.previous != self.last.1 {
+                return Err(EngineError::server("its commits do not follow each other"));
+            }
+            let verified = Verified {
+                seq: commit.seq,
+                hash: Commit::hash_of(&entry.commit.bytes.0),
+                device: commit.device,
+                signed: entry.commit,
+                changes: entry.changes.map(|changes| changes.0).unwrap_or_default(),
+            };
+            if commit.kind == KIND_REPAIR
+                && let Some((to, head)) =
+                    check_return(replica, setup, devices, self.last, &self.skipped, &verified)?
+            {
+                let abandoned = Changes::decode(&verified.changes).map_err(EngineError::server)?;
+                let abandoned = abandoned.abandoned().collect();
+                let skipped = std::mem::take(&mut self.skipped);
+                return Ok(Some(Return { skipped, repair: verified, to, head, abandoned }));
+            }
+            self.last = (verified.seq, verified.hash);
+            self.bytes = self.bytes.saturating_add(verified.changes.len());
+            self.skipped.push(verified);
+        }
+        Ok(None)
+    }
 }
 
 /// Whether a repair at a place is valid, as seen from here; gives where it goes back to, and the head after it.

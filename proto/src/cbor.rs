@@ -6,6 +6,9 @@
 use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroize as _;
 
 /// Why bytes are not the encoding of a structure.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,8 @@ pub trait Wire: Serialize + DeserializeOwned {
     const BYTES_MAX: usize;
     /// Whether the first field is the version byte.
     const VERSIONED: bool = false;
+    /// Whether it holds secrets: an encoding that was made to be compared is wiped.
+    const SECRET: bool = false;
 
     /// Checks what types alone can not: order, ranges, counts.
     ///
@@ -89,7 +94,13 @@ pub trait Wire: Serialize + DeserializeOwned {
         }
         let value: Self =
             serde_cbor::from_slice(bytes).map_err(|source| CodecError::Malformed { what, source })?;
-        if encode(&value) != bytes {
+        let mut again = Vec::with_capacity(bytes.len());
+        encode_into(&value, &mut again);
+        let is_same = again == bytes;
+        if Self::SECRET {
+            again.zeroize();
+        }
+        if !is_same {
             return Err(CodecError::NotDeterministic { what });
         }
         value.check()?;
@@ -100,9 +111,14 @@ pub trait Wire: Serialize + DeserializeOwned {
 /// Encodes a value of our own types; their `Serialize` can not fail, and a `Vec` takes every write.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
-    let written = serde_cbor::to_writer(&mut out, &value);
-    debug_assert!(written.is_ok(), "our structures always encode");
+    encode_into(value, &mut out);
     out
+}
+
+/// Appends an encoding: who wants no copies left behind gives it room enough.
+pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+    let written = serde_cbor::to_writer(out, &value);
+    debug_assert!(written.is_ok(), "our structures always encode");
 }
 
 /// Decodes a value that this device wrote itself, in its one encoding; none if it is anything else.
@@ -152,9 +168,21 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
-/// A byte string of exactly `N` bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A byte string of exactly `N` bytes. Some hold keys: compared for equality in constant time.
+#[derive(Clone, Copy, Eq, PartialOrd, Ord)]
 pub struct ByteArray<const N: usize>(pub [u8; N]);
+
+impl<const N: usize> PartialEq for ByteArray<N> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl<const N: usize> Hash for ByteArray<N> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl<const N: usize> fmt::Debug for ByteArray<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,10 +3,25 @@
 use crate::label::Label;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use subtle::ConstantTimeEq as _;
 
-/// A public 32-byte digest. Not for secrets: it compares in variable time and prints itself.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A 32-byte digest. Not for secrets, it prints itself; but commitments and content hashes are digests too, and so it is
+/// compared for equality in constant time.
+#[derive(Clone, Copy, Eq, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
+
+impl PartialEq for Digest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Hash for Digest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
 
 impl Digest {
     /// Thirty-two zero bytes: "nothing before".
@@ -43,6 +58,33 @@ impl Digest {
         let mut out = [0; 16];
         out.copy_from_slice(head);
         out
+    }
+}
+
+/// `H(label, ...)` of bytes that come piece by piece.
+#[derive(Clone)]
+pub struct DigestStream(blake3::Hasher);
+
+impl DigestStream {
+    /// Begins.
+    pub fn new(label: Label) -> Self {
+        Self(blake3::Hasher::new_derive_key(label.as_str()))
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of everything so far.
+    pub fn digest(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+impl fmt::Debug for DigestStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DigestStream")
     }
 }
 

@@ -169,18 +169,25 @@ impl Wire for KeyHeader {
 impl Keyring {
     fn check(&self) -> Result<(), CodecError> {
         let rule = |rule| Err(CodecError::Rule { what: KeyHeader::NAME, rule });
+        self.check_links()?;
+        if self.seals.is_empty() || self.seals.len() > limits::DEVICES_MAX {
+            return rule("there are between 1 and 64 device seals");
+        }
+        if !self.seals.is_sorted_by(|left, right| left.device < right.device) {
+            return rule("seals ascend by device, each device once");
+        }
+        Ok(())
+    }
+
+    /// One link for every older epoch.
+    pub(crate) fn check_links(&self) -> Result<(), CodecError> {
+        let rule = |rule| Err(CodecError::Rule { what: KeyHeader::NAME, rule });
         let links = u64::try_from(self.links.len()).unwrap_or(u64::MAX);
         if self.links.len() > limits::KEYRING_LINKS_MAX || links.checked_add(1) != Some(self.epoch.value()) {
             return rule("there is one link for each older keyring epoch");
         }
         if !self.links.iter().zip(1_u64..).all(|(link, epoch)| link.epoch.value() == epoch) {
             return rule("links ascend from epoch 1");
-        }
-        if self.seals.is_empty() || self.seals.len() > limits::DEVICES_MAX {
-            return rule("there are between 1 and 64 device seals");
-        }
-        if !self.seals.is_sorted_by(|left, right| left.device < right.device) {
-            return rule("seals ascend by device, each device once");
         }
         Ok(())
     }

@@ -15,6 +15,7 @@
 )]
 
 pub mod api;
+pub mod archive;
 pub mod blob;
 pub mod cbor;
 pub mod chain;

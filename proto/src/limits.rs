@@ -89,6 +89,11 @@ pub const PROVISIONAL_SESSION_TTL_SECONDS: u64 = 600;
 /// Lifetime of a device session, in seconds.
 pub const DEVICE_SESSION_TTL_SECONDS: u64 = 24 * 3600;
 
+/// One item of an archive, but for an object.
+pub const ARCHIVE_ITEM_BYTES_MAX: usize = 8 * MIB;
+/// An item of an archive that holds an object: 1 TiB and 1 GiB.
+pub const ARCHIVE_OBJECT_BYTES_MAX: u64 = (1 << 40) + (1 << 30);
+
 /// Sessions of one kind that an account has at once; one more ends the oldest.
 pub const SESSIONS_MAX: usize = 256;
 

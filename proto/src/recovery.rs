@@ -8,6 +8,8 @@ use crate::{label, wire_array};
 use bech32::primitives::correction::CorrectableError as _;
 use bech32::primitives::decode::CheckedHrpstring;
 use bech32::{Bech32m, Hrp};
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
 
 const KEY_PART: Hrp = Hrp::parse_unchecked("lsrk");
 const CHECKPOINT_PART: Hrp = Hrp::parse_unchecked("lscp");
@@ -88,7 +90,7 @@ pub fn parse_recovery_key(text: &str) -> Result<[u8; 32], RecoveryTextError> {
         return Err(RecoveryTextError::Length { what, expected: KEY_TEXT_CHARS, actual });
     }
     let bytes = from_text(KEY_PART, "lsrk1", what, &compact)?;
-    bytes.try_into().map_err(|_| RecoveryTextError::Checksum { what })
+    bytes.as_slice().try_into().map_err(|_| RecoveryTextError::Checksum { what })
 }
 
 wire_array! {
@@ -168,8 +170,10 @@ fn fingerprint(digest: &Digest) -> String {
     grouped(&text)
 }
 
-fn compact(text: &str) -> String {
-    text.chars().filter(|c| !c.is_whitespace() && *c != '-').map(|c| c.to_ascii_lowercase()).collect()
+fn compact(text: &str) -> Zeroizing<String> {
+    let mut out = Zeroizing::new(String::with_capacity(text.len()));
+    out.extend(text.chars().filter(|c| !c.is_whitespace() && *c != '-').map(|c| c.to_ascii_lowercase()));
+    out
 }
 
 fn grouped(text: &str) -> String {
@@ -183,9 +187,12 @@ fn grouped(text: &str) -> String {
     out
 }
 
-fn to_text(part: Hrp, bytes: &[u8]) -> String {
+/// What passes through here may be a recovery key: room for all of it from the start, and wiped.
+fn to_text(part: Hrp, bytes: &[u8]) -> Zeroizing<String> {
     use bech32::primitives::iter::{ByteIterExt as _, Fe32IterExt as _};
-    bytes.iter().copied().bytes_to_fes().with_checksum::<Bech32m>(&part).chars().collect()
+    let mut out = Zeroizing::new(String::with_capacity(bytes.len().saturating_mul(2).saturating_add(16)));
+    out.extend(bytes.iter().copied().bytes_to_fes().with_checksum::<Bech32m>(&part).chars());
+    out
 }
 
 fn from_text(
@@ -193,7 +200,7 @@ fn from_text(
     prefix: &'static str,
     what: &'static str,
     compact: &str,
-) -> Result<Vec<u8>, RecoveryTextError> {
+) -> Result<Zeroizing<Vec<u8>>, RecoveryTextError> {
     let Some(data) = compact.strip_prefix(prefix) else {
         return Err(RecoveryTextError::Prefix { what, prefix });
     };
@@ -224,9 +231,11 @@ fn from_text(
             });
         }
     };
-    let bytes: Vec<u8> = parsed.byte_iter().collect();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(compact.len()));
+    bytes.extend(parsed.byte_iter());
     // One text for one value: bits of padding are not ours to ignore.
-    if to_text(part, &bytes) == compact { Ok(bytes) } else { Err(RecoveryTextError::Checksum { what }) }
+    let is_same = to_text(part, &bytes).as_bytes().ct_eq(compact.as_bytes());
+    if bool::from(is_same) { Ok(bytes) } else { Err(RecoveryTextError::Checksum { what }) }
 }
 
 /// Bech32m without the length limit of payment addresses: a checkpoint is longer, and locating single
@@ -259,7 +268,7 @@ mod tests {
 
     #[test]
     fn one_mistyped_place_is_named_wherever_it_is() {
-        let text = compact(&recovery_key_text(&[0xa7; 32]));
+        let text = compact(&recovery_key_text(&[0xa7; 32])).to_string();
         for position in 5..text.len() {
             let mut typed = text.clone().into_bytes();
             typed[position] = if typed[position] == b'q' { b'p' } else { b'q' };

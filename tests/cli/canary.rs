@@ -1,7 +1,7 @@
 //! Nothing that a person wrote or named is anywhere at the server, but the account's name.
 
 use crate::tree::{files, write};
-use crate::world::World;
+use crate::world::{NAME, World};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -165,4 +165,79 @@ fn homes_keep_to_their_owner_and_hold_no_plain_text() {
     for name in ["device", "session"] {
         assert_eq!(a.home.join(name).metadata().unwrap().mode() & 0o777, 0o600, "{name}");
     }
+}
+
+/// The program, asked for as much as it says: what it is told wrong, and what it finds damaged, it answers without a secret.
+#[test]
+fn what_the_program_says_holds_no_secret() {
+    let world = World::with(&[("LOCKSTEP_LOG", "trace")]);
+    let a = world.signup("a");
+    a.put("one", "{\"n\":1}").ok();
+    for arguments in
+        [&["device", "list"][..], &["session", "list"], &["vault", "list"], &["--json", "device", "list"]]
+    {
+        a.run(arguments);
+    }
+    let wrong = world.secret("wrong", "canaryphrase that is wrong");
+    let b = world.device("b");
+    b.try_login(&wrong).ends(5, &[]);
+    let kit = world.text("kit");
+    let lines = std::fs::read_to_string(&kit).unwrap();
+    let recovery = lines.lines().find_map(|line| line.strip_prefix("recovery key: ")).unwrap().to_owned();
+    // One letter wrong, two, and none left of the last group.
+    let spoil = |places: &[usize]| {
+        let mut typed = recovery.clone().into_bytes();
+        places.iter().for_each(|place| typed[*place] = if typed[*place] == b'q' { b'p' } else { b'q' });
+        String::from_utf8(typed).unwrap()
+    };
+    for (name, typed) in [("1", spoil(&[20])), ("2", spoil(&[20, 31])), ("3", recovery[..60].to_owned())] {
+        let file = world.secret(&format!("typed-{name}"), &typed);
+        let new = world.text(&format!("kit-{name}"));
+        let run = [
+            "recover",
+            "--name",
+            NAME,
+            "--recovery-key-file",
+            &file,
+            "--passphrase-file",
+            &wrong,
+            "--kit",
+            &new,
+        ];
+        assert_ne!(world.device(&format!("c{name}")).run(&run).status, Some(0));
+    }
+    let device = std::fs::read(a.home.join("device")).unwrap();
+    let session = std::fs::read_to_string(a.home.join("session")).unwrap();
+    for damaged in
+        [&device[..device.len() - 1], &[&device[..], &[0]].concat(), &[&[0x81], &device[1..]].concat()]
+    {
+        std::fs::write(a.home.join("device"), damaged).unwrap();
+        assert_ne!(a.run(&["device", "list"]).status, Some(0));
+    }
+    std::fs::write(a.home.join("device"), &device).unwrap();
+    std::fs::write(a.home.join("session"), format!("{}x", session.trim())).unwrap();
+    a.run(&["device", "list"]);
+
+    let phrase = std::fs::read_to_string(world.path("passphrase")).unwrap();
+    let texts = [phrase.trim(), "canaryphrase", session.trim(), &recovery, &recovery.replace(' ', "")];
+    let keys: Vec<&[u8]> = device.chunks_exact(32).skip(1).collect();
+    let raw = keys.iter().map(|key| key.to_vec());
+    let shown = keys.iter().map(|key| hex(key).into_bytes());
+    let groups = [recovery[10..40].to_owned(), recovery[40..].to_owned()].map(String::into_bytes);
+    let search =
+        Search::new(texts.iter().map(|text| text.as_bytes().to_vec()).chain(raw).chain(shown).chain(groups));
+    assert!(search.find(&read(&world.path("kit"))).is_some(), "a blind search");
+    let said = files(&world.path(""));
+    let said = said.iter().filter(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with("run-") && !name.ends_with(".in")
+    });
+    let mut bytes = 0;
+    for path in said.chain([&world.server.log]) {
+        let text = read(path);
+        bytes += text.len();
+        let found = search.find(&text).map(|found| found.escape_ascii().to_string());
+        assert_eq!(found, None, "in {}: {}", path.display(), String::from_utf8_lossy(&text));
+    }
+    assert!(bytes > 1000, "something was said");
 }

@@ -1,7 +1,7 @@
 //! Full disks, on a file system of a few megabytes. Mounting one needs rights; where they are missing these
 //! tests say so and end.
 
-use crate::back_end::embedded_only;
+use crate::back_end::{embedded_only, is_embedded};
 use crate::tree::{assert_no_parts, assert_same, noise, write};
 use crate::world::World;
 use std::path::{Path, PathBuf};
@@ -106,4 +106,17 @@ embedded_only! {
         a.ok(&["check", "--read-data"]);
         world.server.stop();
     }
+}
+
+#[test]
+fn only_these_tests_are_about_the_embedded_default_alone() {
+    let left_out = EMBEDDED_ONLY;
+    if !is_embedded() {
+        println!("not run on PostgreSQL and S3: {left_out:#?}");
+    }
+    let expected = [
+        "a_server_whose_objects_are_on_a_full_disk_says_so_and_goes_on_later",
+        "a_server_whose_database_is_on_a_full_disk_says_so_and_goes_on_later",
+    ];
+    assert_eq!(left_out, expected);
 }

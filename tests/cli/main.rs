@@ -41,9 +41,12 @@ mod refusals;
 mod revoke;
 mod revoked_keys;
 mod rollback;
+#[path = "../hostile/rows.rs"]
+mod rows;
 mod safety;
 mod server;
 mod sessions;
+mod skipped;
 mod stolen;
 mod thief;
 mod tree;

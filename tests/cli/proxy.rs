@@ -14,6 +14,9 @@ pub(crate) enum Cut {
     After(&'static str),
 }
 
+/// Puts another body in the place of an answer: gets the request's first line and what the server says.
+type Lie = Box<dyn FnMut(&str, Vec<u8>) -> Vec<u8> + Send>;
+
 /// Every request from some number on is lost, before it reaches the server or after it was answered.
 #[derive(Debug, Clone, Copy)]
 struct CutOff {
@@ -34,6 +37,7 @@ struct Shared {
     /// Requests that are kept waiting, and how many more of them.
     hold: Mutex<Option<(&'static str, u64)>>,
     holding: Mutex<u64>,
+    lie: Mutex<Option<Lie>>,
 }
 
 impl Shared {
@@ -135,7 +139,13 @@ impl Proxy {
         *self.shared.holding.lock().unwrap()
     }
 
+    /// From now on says something else than the server.
+    pub(crate) fn lie(&self, lie: impl FnMut(&str, Vec<u8>) -> Vec<u8> + Send + 'static) {
+        *self.shared.lie.lock().unwrap() = Some(Box::new(lie));
+    }
+
     pub(crate) fn heal(&self) {
+        *self.shared.lie.lock().unwrap() = None;
         *self.shared.cut.lock().unwrap() = None;
         *self.shared.cut_off.lock().unwrap() = None;
         *self.shared.nth.lock().unwrap() = None;
@@ -181,7 +191,14 @@ fn serve(mut client: TcpStream, shared: &Shared) {
             *shared.hits.lock().unwrap() += 1;
             break;
         }
-        if client.write_all(answer.as_bytes()).is_err() || !copy(upstream, &mut client, body_len(&answer)) {
+        let mut lie = shared.lie.lock().unwrap();
+        let said = if let Some(lie) = lie.as_mut() {
+            instead(upstream, &mut client, line, &answer, lie)
+        } else {
+            drop(lie);
+            client.write_all(answer.as_bytes()).is_ok() && copy(upstream, &mut client, body_len(&answer))
+        };
+        if !said {
             break;
         }
     }
@@ -206,6 +223,22 @@ fn body_len(head: &str) -> u64 {
     assert!(!lower.contains("transfer-encoding:"), "{head}");
     let value = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
     value.map_or(0, |value| value.trim().parse().unwrap())
+}
+
+/// Sends what is said in the place of an answer.
+fn instead(from: &mut TcpStream, to: &mut TcpStream, line: &str, answer: &str, lie: &mut Lie) -> bool {
+    let mut body = Vec::new();
+    if from.take(body_len(answer)).read_to_end(&mut body).is_err() {
+        return false;
+    }
+    let body = if answer.starts_with("HTTP/1.1 200") { lie(line, body) } else { body };
+    let head: String = answer
+        .lines()
+        .filter(|line| !line.is_empty() && !line.to_ascii_lowercase().starts_with("content-length:"))
+        .fold(String::new(), |head, line| head + line + "\r\n");
+    let length =
+        if body_len(answer) == 0 { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+    to.write_all(format!("{head}{length}\r\n").as_bytes()).is_ok() && to.write_all(&body).is_ok()
 }
 
 fn copy(from: &mut TcpStream, to: &mut TcpStream, len: u64) -> bool {

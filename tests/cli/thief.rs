@@ -29,11 +29,18 @@ use rusqlite::Connection;
 use std::io::{Read as _, Write as _};
 
 /// What the thief has: a device's home, and the server's answers (read off its database).
-struct Thief<'a> {
+pub(crate) struct Thief<'a> {
     world: &'a World,
     home: std::path::PathBuf,
     keys: DeviceKeys,
     identity: PublicKey,
+}
+
+/// A commit of the thief's, the vault's key at the server, and the state that is right after it.
+pub(crate) struct Forged {
+    pub(crate) vault_key: i64,
+    pub(crate) state: StateDigest,
+    pub(crate) push: PushCommit,
 }
 
 /// Key, seq, head, epoch, log index, log head and state of a vault.
@@ -48,7 +55,7 @@ fn number(value: i64) -> u64 {
 }
 
 impl<'a> Thief<'a> {
-    fn new(world: &'a World, device: &Device) -> Self {
+    pub(crate) fn new(world: &'a World, device: &Device) -> Self {
         let keys = DeviceKeys::from_bytes(&std::fs::read(device.home.join("device")).unwrap()).unwrap();
         let identity = *header(&world.server.database()).identity();
         Self { world, home: device.home.clone(), keys, identity }
@@ -58,7 +65,7 @@ impl<'a> Thief<'a> {
         keyring_vault_id(&self.identity.to_bytes())
     }
 
-    fn files(&self) -> VaultId {
+    pub(crate) fn files(&self) -> VaultId {
         files_vault_id(&self.identity.to_bytes())
     }
 
@@ -119,11 +126,34 @@ impl<'a> Thief<'a> {
 
     /// Writes a record, whatever is there already; the server's answer.
     fn put(&self, keys: &VaultKeys, record_type: &str, name: &[u8], spoil: bool) -> String {
+        self.send(&self.draft_put(keys, (record_type, name), spoil, |_| {}).push)
+    }
+
+    /// A commit that puts a record with the vault's own keys, changed before it is signed.
+    pub(crate) fn forged(
+        &self,
+        vault: VaultId,
+        record_type: &str,
+        name: &[u8],
+        change: impl FnOnce(&mut Commit),
+    ) -> Forged {
+        let (secret, key) = (SecretKey::from_bytes(&[1; 32]), SecretKey::from_bytes(&[2; 32]));
+        let keys = VaultKeys::new(vault, &secret).with_epoch(Epoch::new(1), key);
+        self.draft_put(&keys, (record_type, name), false, change)
+    }
+
+    fn draft_put(
+        &self,
+        keys: &VaultKeys,
+        (record_type, name): (&str, &[u8]),
+        spoil: bool,
+        change: impl FnOnce(&mut Commit),
+    ) -> Forged {
         let database = self.world.server.database();
-        let (key, mut commit, mut state) = self.draft(&database, keys.vault());
+        let (vault_key, mut commit, mut state) = self.draft(&database, keys.vault());
         let record = keys.record_id(record_type, name);
         let text = "SELECT revision, digest, seq FROM live WHERE vault = ?1 AND record = ?2";
-        let before = database.query_row(text, (key, &record.as_bytes()[..]), |row| {
+        let before = database.query_row(text, (vault_key, &record.as_bytes()[..]), |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, i64>(2)?))
         });
         let mut revision = Revision::new(1);
@@ -155,7 +185,8 @@ impl<'a> Thief<'a> {
         state.add(record, revision, envelope, commit.seq);
         commit.state = state.checksum();
         let changes = Changes(vec![Change::Put { record, revision, envelope, blobs: Vec::new() }]);
-        self.push(commit, &changes, vec![sealed])
+        change(&mut commit);
+        Forged { vault_key, state, push: self.sign(commit, &changes, vec![sealed]) }
     }
 
     /// Begins a key epoch; the server's answer.
@@ -174,17 +205,21 @@ impl<'a> Thief<'a> {
         (commit.kind, commit.epoch) = (KIND_ROTATE, epoch);
         commit.vault_log_index = index + 1;
         commit.vault_log_head = entry.digest(label::VAULT_LOG_ENTRY);
-        self.push(commit, &Changes(vec![Change::Rotate(Box::new(entry))]), Vec::new())
+        self.send(&self.sign(commit, &Changes(vec![Change::Rotate(Box::new(entry))]), Vec::new()))
     }
 
-    fn push(&self, mut commit: Commit, changes: &Changes, envelopes: Vec<Vec<u8>>) -> String {
+    fn sign(&self, mut commit: Commit, changes: &Changes, envelopes: Vec<Vec<u8>>) -> PushCommit {
         let changes = changes.encode();
         commit.changes = Changes::digest_of(&changes);
-        let vault = commit.vault;
         let commit = self.keys.sign(label::COMMIT, commit.encode());
         let envelopes = envelopes.into_iter().map(Into::into).collect();
-        let body = PushCommit { commit, changes: changes.into(), envelopes, heals: false }.encode();
-        post(self.world, &self.home, &format!("/v1/vaults/{vault}/commits"), &body)
+        PushCommit { commit, changes: changes.into(), envelopes, heals: false }
+    }
+
+    /// Posts a commit; the server's answer.
+    pub(crate) fn send(&self, push: &PushCommit) -> String {
+        let vault = Commit::decode(&push.commit.bytes.0).unwrap().vault;
+        post(self.world, &self.home, &format!("/v1/vaults/{vault}/commits"), &push.encode())
     }
 }
 

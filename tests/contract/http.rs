@@ -8,6 +8,7 @@ mod life;
 mod malformed;
 mod names;
 mod object;
+mod rows;
 mod session;
 mod stop;
 mod two;
@@ -99,6 +100,8 @@ on_back_ends! {
     object::spoilt_frames_store_nothing
     object::an_upload_that_is_cut_off_stores_nothing
     object::who_is_refused_while_sending_sees_why
+    rows::row_07_a_sign_in_that_is_not_finished_opens_nothing
+    rows::row_07_delays_grow_and_are_capped
     session::a_revoked_session_is_dead_at_once
     session::nobody_sees_or_ends_another_accounts_sessions
     session::names_of_sessions_are_of_no_use

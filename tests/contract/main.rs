@@ -17,6 +17,7 @@
 mod architecture;
 mod bucket;
 mod chain;
+mod claims;
 mod client;
 mod folder;
 mod http;

@@ -199,3 +199,23 @@ fn an_ordinary_chain_is_read_once() {
     let distinct: std::collections::BTreeSet<_> = asked.iter().collect();
     assert_eq!(distinct.len(), asked.len(), "{asked:#?}");
 }
+
+/// A server that shows another chain to every look ahead than to the pull that it is for keeps nobody waiting for ever.
+#[test]
+fn looking_ahead_ends_where_the_chain_is_another_one_every_time() {
+    let (mut reader, mut server, mut liar, _) = scene_of_thief(ROOMY, 2);
+    let before = reader.replica.visible();
+    let mut asked = 0;
+    let events = reader.run(Input::Pull, &mut |request| {
+        asked += 1;
+        if asked % 2 == 1 { liar.serve(request) } else { server.serve(request) }
+    });
+    let error = stopped(&events);
+    assert!(
+        matches!(&error, EngineError::Server { what } if what.contains("whenever it is looked at")),
+        "{error}"
+    );
+    assert!(reader.replica.visible() == before);
+    let events = pull(&mut reader, &mut server);
+    assert_eq!(events.last(), Some(&Event::Idle), "{events:?}");
+}

@@ -7,7 +7,7 @@ use crate::plan::NOTE;
 use crate::server::{LOG_MOVED, ModelServer, PageSizes};
 use crate::tamper::in_entries;
 use lockstep_engine::VaultEngine;
-use lockstep_engine::effect::{Event, Failure, Input, Request};
+use lockstep_engine::effect::{Answer, Event, Failure, Input, Request};
 use lockstep_engine::engine::{NextKey, Setup};
 use lockstep_engine::error::EngineError;
 use lockstep_engine::replica::Policy;
@@ -215,4 +215,26 @@ fn commits_under_a_key_that_does_not_exist_are_taken_unread() {
     let events = late.run(Input::Sync, &mut |request| server.serve(request));
     assert!(matches!(crate::bench::stopped(&events), EngineError::KeyMissing { .. }), "{events:?}");
     assert_eq!(late.replica.pending.len(), 1);
+}
+
+/// More entries are promised again and again, and all that come are of commits that were not asked for.
+#[test]
+fn a_promise_of_more_that_is_not_kept_ends_the_sync() {
+    let mut one = scene(TIGHT);
+    one.writer.put(vec![note("d", Some(b"d1"))]);
+    one.writer.sync(&mut one.server);
+    let (later, end) = (one.server.tip.seq, one.server.clone());
+    let error = one.refuses(&mut |request, answer| match (request, answer) {
+        (Request::State { .. }, Answer::Entries(..)) => {
+            let mut entries = Vec::new();
+            if let Ok(Answer::Entries(found, _)) =
+                end.clone().serve(&Request::State { after: later.previous(), upto: later, from: None })
+            {
+                entries.extend(found);
+            }
+            Answer::Entries(entries, true)
+        }
+        (_, answer) => answer,
+    });
+    assert!(matches!(error, EngineError::Server { .. }), "{error}");
 }

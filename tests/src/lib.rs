@@ -6,9 +6,12 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::as_conversions,
+    clippy::cast_possible_truncation,
     reason = "a test that can not set up its parts has failed"
 )]
 
+pub mod fuzz;
+pub mod hostile;
 pub mod postgres;
 pub mod s3;
 pub mod tls;

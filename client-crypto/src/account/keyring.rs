@@ -19,6 +19,13 @@ pub struct KeyringKeys {
 }
 
 impl KeyringKeys {
+    /// A second owner of the same keys.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let keys = self.keys.iter().map(|(epoch, key)| (*epoch, key.duplicate())).collect();
+        Self { account: self.account, keys }
+    }
+
     /// Current epoch.
     pub fn epoch(&self) -> Epoch {
         self.keys.last_key_value().map_or(Epoch::new(0), |(epoch, _)| *epoch)

@@ -164,6 +164,72 @@ fn every_flipped_byte_of_a_key_header_is_refused() {
     }
 }
 
+/// Below the signature: a header whose wraps are damaged or swapped and which the identity signed all the same opens to
+/// one and the same error, whatever was damaged.
+#[test]
+fn every_flipped_byte_of_a_wrap_and_every_swap_is_one_error() {
+    let f = fixture();
+    let signed = |header: &KeyHeader| {
+        let signed = device::sign_encoding(&f.account.identity, label::KEY_HEADER, header.encode());
+        VerifiedKeyHeader::verify(f.account.account(), &signed).unwrap()
+    };
+    let fails = |header: &KeyHeader, credential: Credential<'_>| {
+        let error = UnlockedAccount::unlock(&signed(header), credential).unwrap_err();
+        assert!(matches!(error, CryptoError::Open(_)), "{error}");
+        assert_eq!(error.to_string(), "it does not open with this key");
+    };
+    let (by_recovery, by_passphrase) =
+        (Credential::Recovery(&f.recovery), Credential::Passphrase(&f.passphrase));
+    let flipped = |role: usize, part: usize, place: usize| {
+        let mut header = f.header.header().clone();
+        let (wrap, keyring) = (&mut header.wraps[role], &mut header.keyring);
+        let byte = match part {
+            0 => wrap.salt.0.get_mut(place),
+            1 => wrap.nonce.0.get_mut(place),
+            2 => {
+                let mut bytes = *wrap.commitment.as_bytes();
+                if let Some(byte) = bytes.get_mut(place) {
+                    *byte ^= 1;
+                }
+                wrap.commitment = Digest::from_bytes(bytes);
+                return (place < 32).then_some(header);
+            }
+            3 => wrap.ciphertext.0.get_mut(place),
+            4 => keyring.nonce.0.get_mut(place),
+            _ => keyring.ciphertext.0.get_mut(place),
+        };
+        *byte? ^= 1;
+        Some(header)
+    };
+    let mut count = 0;
+    for part in 0..6 {
+        for header in (0..48).filter_map(|place| flipped(1, part, place)) {
+            fails(&header, by_recovery);
+            count += 1;
+        }
+        // Argon2id is run for each: one byte of every part.
+        fails(&flipped(0, part, 7).unwrap(), by_passphrase);
+    }
+    assert_eq!(count, 16 + 24 + 32 + 48 + 24 + 48);
+    let mut swapped = f.header.header().clone();
+    let (one, other) = swapped.wraps.split_at_mut(1);
+    std::mem::swap(&mut one[0].nonce, &mut other[0].nonce);
+    std::mem::swap(&mut one[0].commitment, &mut other[0].commitment);
+    std::mem::swap(&mut one[0].ciphertext, &mut other[0].ciphertext);
+    std::mem::swap(&mut one[0].salt, &mut other[0].salt);
+    fails(&swapped, by_recovery);
+    fails(&swapped, by_passphrase);
+    for role in 0..2 {
+        let mut swapped = f.header.header().clone();
+        let (wrap, keyring) = (&mut swapped.wraps[role], &mut swapped.keyring);
+        std::mem::swap(&mut wrap.nonce, &mut keyring.nonce);
+        std::mem::swap(&mut wrap.commitment, &mut keyring.commitment);
+        std::mem::swap(&mut wrap.ciphertext, &mut keyring.ciphertext);
+        fails(&swapped, by_recovery);
+        fails(&swapped, by_passphrase);
+    }
+}
+
 /// A fixture with a second device.
 fn two() -> (Fixture, DeviceKeys, Vec<Pin>) {
     let mut f = fixture();

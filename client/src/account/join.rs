@@ -29,7 +29,7 @@ use lockstep_proto::commit::Commit;
 use lockstep_proto::device_log::{DeviceLog, Pin};
 use lockstep_proto::id::{AccountId, DeviceId, Seq};
 use lockstep_proto::recovery::Checkpoint;
-use lockstep_proto::version::VERSION;
+use lockstep_proto::version::{SUITE, VERSION};
 use lockstep_proto::{Digest, label};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ pub enum Ignored<'a> {
 }
 
 impl Ignored<'_> {
-    pub(super) fn devices(self, log: &DeviceLog, own: DeviceId) -> Result<BTreeSet<DeviceId>> {
+    pub(crate) fn devices(self, log: &DeviceLog, own: DeviceId) -> Result<BTreeSet<DeviceId>> {
         let ids = || log.devices().map(|device| device.id).filter(|id| *id != own);
         let Self::Some(texts) = self else { return Ok(ids().collect()) };
         let mut found = BTreeSet::new();
@@ -85,6 +85,14 @@ impl Ignored<'_> {
     }
 }
 
+/// Meets a server before anybody types a passphrase for it: version, suite and its own name must be what we expect.
+///
+/// # Errors
+/// [`ClientError::Server`] for another version or suite, [`ClientError::Usage`] for another name.
+pub async fn meet(origin: &str) -> Result<()> {
+    check_origin(&*Api::new(origin.to_owned())?).await.map(|_| ())
+}
+
 /// Asks the server who it is; it must call itself what we call it.
 async fn check_origin(api: &Api) -> Result<ServerInfo> {
     let info: ServerInfo = api.get_open("/v1/server").await?;
@@ -95,6 +103,12 @@ async fn check_origin(api: &Api) -> Result<ServerInfo> {
             "it speaks {}, this program {}; update the older one",
             spoken.join(", "),
             lockstep_proto::version::describe(VERSION)
+        )));
+    }
+    if info.suite != SUITE {
+        return Err(ClientError::Server(format!(
+            "it offers suite {}, this program knows suite {SUITE} alone; update the older one",
+            info.suite
         )));
     }
     if info.origin != api.origin() {

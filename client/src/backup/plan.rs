@@ -12,7 +12,7 @@ use lockstep_proto::Bytes;
 use lockstep_proto::cbor::{Wire as _, decode_local, encode};
 use lockstep_proto::envelope::KIND_DOCUMENT;
 use lockstep_proto::id::{RecordId, SourceId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What the vault (pending writes included) has of a path.
 pub(super) struct Known {
@@ -24,9 +24,11 @@ pub(super) struct Known {
 /// All that is known of a source, by path.
 pub(super) fn known_files(vault: &Vault, source: SourceId) -> Result<HashMap<Vec<u8>, Known>> {
     let mut known = HashMap::new();
+    // The paths of each record, so that a deletion finds them.
+    let mut paths: HashMap<RecordId, Vec<Vec<u8>>> = HashMap::new();
     for row in vault.replica.list(FILE_TYPE, Some(source.as_bytes()))? {
         if let Some(content) = read::open(&vault.replica, &vault.setup.keys, &row)? {
-            add(&mut known, row.record, content);
+            add(&mut known, &mut paths, row.record, content);
         }
     }
     // An interrupted run may have left writes that wait for the server; they count.
@@ -36,9 +38,13 @@ pub(super) fn known_files(vault: &Vault, source: SourceId) -> Result<HashMap<Vec
             continue;
         }
         if row.kind == KIND_DOCUMENT {
-            add(&mut known, row.record, content);
-        } else {
-            known.retain(|_, file| file.record != row.record);
+            add(&mut known, &mut paths, row.record, content);
+            continue;
+        }
+        for path in paths.remove(&row.record).unwrap_or_default() {
+            if known.get(&path).is_some_and(|file| file.record == row.record) {
+                known.remove(&path);
+            }
         }
     }
     Ok(known)
@@ -48,9 +54,15 @@ fn all_pending(vault: &Vault) -> Result<Vec<PendingRow>> {
     Ok(vault.replica.pending(usize::MAX)?)
 }
 
-fn add(known: &mut HashMap<Vec<u8>, Known>, record: RecordId, content: Content) {
+fn add(
+    known: &mut HashMap<Vec<u8>, Known>,
+    paths: &mut HashMap<RecordId, Vec<Vec<u8>>>,
+    record: RecordId,
+    content: Content,
+) {
     if let Ok(doc) = FileDoc::decode(&content.document.0) {
         let blob = content.blobs.into_iter().next();
+        paths.entry(record).or_default().push(doc.path.0.clone());
         known.insert(doc.path.0.clone(), Known { record, doc, blob });
     }
 }
@@ -80,6 +92,16 @@ pub(super) fn stat_row(stat: &Stat, scan_begin: (i64, u32)) -> Option<Vec<u8>> {
         None => (scan_begin.0.saturating_sub(1), scan_begin.1 + 1_000_000_000 - MARGIN_NANOS),
     };
     (newest < margin).then(|| encode(&fields(stat)))
+}
+
+/// Whether a path, or a folder above it, is among some.
+pub(super) fn lies_in(path: &[u8], among: &HashSet<&[u8]>) -> bool {
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+    among.contains(&[][..])
+        || [path.len()]
+            .into_iter()
+            .chain(ends)
+            .any(|end| path.get(..end).is_some_and(|part| among.contains(part)))
 }
 
 /// The document of an entry without its contents.

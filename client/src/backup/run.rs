@@ -3,7 +3,7 @@
 mod send;
 
 use super::Progress;
-use super::plan::{Known, document, is_untouched, known_files, stat_row};
+use super::plan::{Known, document, is_untouched, known_files, lies_in, stat_row};
 use super::scan::{Entry, Kind, Leave, Scan, Stat, identity_of, scan};
 use super::source::{root_of, source_of};
 use super::store::{Stored, is_about_the_file, store};
@@ -24,7 +24,7 @@ use lockstep_engine::replica::{Pinning, Policy};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::id::{BlobId, RecordId, SourceId};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -208,11 +208,13 @@ impl Run<'_> {
     }
 
     fn unreadable(&mut self, found: Vec<(Vec<u8>, String)>) {
+        // What could not be read is never taken for deleted; neither is what lies below it.
+        let unread: HashSet<&[u8]> = found.iter().map(|(path, _)| path.as_slice()).collect();
+        if !unread.is_empty() {
+            self.known.retain(|known, _| !lies_in(known, &unread));
+        }
+        drop(unread);
         for (path, reason) in found {
-            // What could not be read is never taken for deleted; neither is what lies below it.
-            let mut below = path.clone();
-            below.push(b'/');
-            self.known.retain(|known, _| *known != path && !known.starts_with(&below) && !path.is_empty());
             let path = self.full(&path);
             self.outcome.unreadable.push((path, reason));
         }

@@ -2,9 +2,12 @@
 //! back what this device holds, and chains that parted are joined by the owner's word. First everything is looked
 //! at and explained; nothing is changed before somebody said yes.
 
+mod carry;
 mod chain;
 mod objects;
 mod rescue;
+mod shown;
+mod skipped;
 
 pub use objects::Lost;
 
@@ -12,14 +15,14 @@ use crate::account::{Account, Owner};
 use crate::error::{ClientError, Result};
 use crate::late;
 use crate::vault::Vault;
-use chain::ServerChain;
 use lockstep_engine::replica::Replica as _;
 use lockstep_proto::api::account::{Devices, HealDevices};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::Vaults;
 use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::id::{Seq, VaultId};
+use lockstep_proto::id::{RecordId, Seq, VaultId};
 use lockstep_proto::{Digest, Signed, label, limits};
+use shown::ServerChain;
 
 /// How a server's device log stands to the one held here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +104,8 @@ pub struct Healed {
     pub carried: u64,
     /// Versions that are kept here for review.
     pub kept: u64,
+    /// Versions that devices wrote and that the server does not give out as they were signed: commit and record.
+    pub withheld: Vec<(Seq, RecordId)>,
     /// Snapshots that could not be carried over whole; a new backup takes their place.
     pub snapshots_left: u64,
 }
@@ -200,7 +205,7 @@ impl Account {
         let looked = if seq == head.tip.seq { vault.follow_repair().await } else { vault.pull().await };
         found.state = match looked {
             Err(ClientError::Rollback(_) | ClientError::Fork(_)) => {
-                VaultState::Parted(ServerChain::read(&vault, None).await?.shared)
+                VaultState::Parted(ServerChain::shared(&vault).await?)
             }
             Err(ClientError::Fault(text)) => VaultState::Fault(text),
             Err(ClientError::KeysBehind(_)) => VaultState::Whole,

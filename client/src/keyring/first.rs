@@ -49,7 +49,7 @@ impl Account {
     ///
     /// # Errors
     /// [`ClientError`] if the server can not be asked.
-    pub(super) async fn keep_first_versions(&self) -> Result<()> {
+    pub(crate) async fn keep_first_versions(&self) -> Result<()> {
         if !self.writes() {
             return Ok(());
         }

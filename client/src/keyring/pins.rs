@@ -135,6 +135,7 @@ impl Account {
             return Ok(unlisted);
         }
         let listed: Vaults = self.api.get("/v1/vaults").await?;
+        self.db.set_meta(crate::account::ANSWERED, &rng::now_utc().to_be_bytes())?;
         for vault in self.db.vault_ids()? {
             let Some(replica) = self.db.vault(vault, None)? else { continue };
             let Some(head) = replica.head()? else { continue };

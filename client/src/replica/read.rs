@@ -197,6 +197,28 @@ impl VaultReplica {
         Ok(statement.query_row([self.key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
     }
 
+    /// Every version that counts, each record's from the first to the newest.
+    ///
+    /// # Errors
+    /// [`crate::ClientError`].
+    pub(crate) fn versions(&self) -> ClientResult<Vec<VersionRow>> {
+        let text = "SELECT seq, record, revision, digest, kind, previous_seq FROM version WHERE vault = ?1
+                    ORDER BY record, seq";
+        let mut statement = self.db.connection().prepare_cached(text)?;
+        let rows = statement.query_map([self.key], |row| {
+            let previous: Option<i64> = row.get(5)?;
+            Ok(VersionRow {
+                seq: Seq::new(number(row.get(0)?)),
+                record: RecordId::from_bytes(row.get(1)?),
+                revision: Revision::new(number(row.get(2)?)),
+                digest: Digest::from_bytes(row.get(3)?),
+                kind: row.get(4)?,
+                previous_seq: previous.map(|seq| Seq::new(number(seq))),
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// Records whose envelope is here and does not open.
     ///
     /// # Errors

@@ -14,6 +14,9 @@ const STEPS: &[&str] = &[
     include_str!("repairs.sql"),
     // A repair that was followed and has to come: seq and hash.
     "ALTER TABLE vault ADD COLUMN expected BLOB",
+    // What is on the shelf of one record, and what of it waits.
+    "CREATE INDEX shelved_record ON shelved (vault, record, seq);
+     CREATE INDEX shelved_waits ON shelved (vault, seq, id) WHERE state = 0",
 ];
 
 fn version(connection: &Connection) -> Result<usize> {

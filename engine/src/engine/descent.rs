@@ -6,17 +6,13 @@ use crate::bound::{self, Ahead, Place, Seen};
 use crate::effect::{Effect, Env, Request};
 use crate::error::EngineError;
 use crate::pull::{Pull, Verdict};
-use crate::repair;
+use crate::repair::{self, Search};
 use crate::replica::{Replica, Result, WriteOp};
 use crate::seek::{Seek, Sought};
-use lockstep_proto::api::vault::{CommitEntry, Page};
-use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::commit::Commit;
+use lockstep_proto::api::vault::Page;
 
-/// Commits that one search for a repair looks through at most.
-const RETURN_COMMITS_MAX: usize = 8192;
-/// Bytes of their change lists.
-const RETURN_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Looks ahead that a server gets between two rounds: more are needed by none whose chain stays the same.
+const LOOKS_MAX: u32 = 64;
 
 impl VaultEngine {
     pub(super) fn page(
@@ -47,7 +43,8 @@ impl VaultEngine {
         let verified = match Pull::verify(replica, &self.setup, &self.devices, &self.ahead, &page) {
             Err(fork @ EngineError::Fork { .. }) if head.is_some() => return self.seek(replica, fork, out),
             Err(fault @ EngineError::Fault { .. }) => {
-                return self.go_on_returning(replica, Vec::new(), page, fault, out);
+                let Some(search) = Search::new(replica)? else { return Err(fault) };
+                return self.go_on_returning(replica, Box::new(search), page, fault, out);
             }
             other => other?,
         };
@@ -74,6 +71,10 @@ impl VaultEngine {
         place: Place,
         out: &mut Vec<Effect>,
     ) -> Result<()> {
+        self.looks = self.looks.saturating_add(1);
+        if self.looks > LOOKS_MAX {
+            return Err(EngineError::server("its chain is another one whenever it is looked at"));
+        }
         let ahead = Ahead::new(replica, place)?;
         self.send(Request::Commits { after: ahead.after() }, Doing::Ahead(Box::new(ahead)), out);
         Ok(())
@@ -135,27 +136,23 @@ impl VaultEngine {
     pub(super) fn go_on_returning(
         &mut self,
         replica: &dyn Replica,
-        mut entries: Vec<CommitEntry>,
+        mut search: Box<Search>,
         page: Page,
         fault: EngineError,
         out: &mut Vec<Effect>,
     ) -> Result<()> {
         let more = page.more && !page.commits.is_empty();
-        entries.extend(page.commits);
-        let bytes: usize =
-            entries.iter().map(|entry| entry.changes.as_ref().map_or(0, |list| list.0.len())).sum();
-        if let Some(found) = repair::find_return(replica, &self.setup, &self.devices, &entries)? {
+        if let Some(found) = search.take(replica, &self.setup, &self.devices, page.commits)? {
             let mut ops = found.ops(replica)?;
             bound::arrived(replica, self.setup.vault(), &mut ops)?;
             self.write(ops, Then::WentBack, out);
             return Ok(());
         }
-        if !more || entries.len() > RETURN_COMMITS_MAX || bytes > RETURN_BYTES_MAX {
+        if !more || search.is_at_its_end() {
             return Err(fault);
         }
-        let last = entries.last().and_then(|entry| Commit::decode(&entry.commit.bytes.0).ok());
-        let after = last.map(|commit| commit.seq);
-        self.send(Request::Commits { after }, Doing::Return(entries, fault), out);
+        let after = Some(search.after());
+        self.send(Request::Commits { after }, Doing::Return(search, fault), out);
         Ok(())
     }
 }

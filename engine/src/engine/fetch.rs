@@ -22,10 +22,13 @@ impl VaultEngine {
         more: bool,
         out: &mut Vec<Effect>,
     ) -> Result<()> {
-        if more && entries.is_empty() {
-            return Err(EngineError::server("it promises more entries and sends none"));
-        }
+        let before = pull.last_place();
         pull.take(&self.setup, entries)?;
+        if more && pull.last_place() == before {
+            return Err(EngineError::server(
+                "it promises more entries and sends none of those that were asked for",
+            ));
+        }
         if pull.is_complete() || (!more && pull.missing(replica)?.is_empty()) {
             return self.finish_pull(replica, *pull, out);
         }
@@ -59,7 +62,7 @@ impl VaultEngine {
         if entries.is_empty()
             && let Some((seq, record)) = pull.missing(replica)?.first().copied()
         {
-            if pull.has_more() {
+            if pull.has_more() || self.gaps {
                 // It may have been replaced since, and its envelope lost when the server was healed; if not, the last
                 // round asks for it.
                 return self.finish_pull(replica, *pull, out);
@@ -105,6 +108,7 @@ impl VaultEngine {
     pub(super) fn fill(
         &mut self,
         replica: &dyn Replica,
+        env: &mut Env<'_>,
         rows: &[RecordRow],
         entries: Vec<Entry>,
         out: &mut Vec<Effect>,
@@ -112,6 +116,9 @@ impl VaultEngine {
         let vault = self.setup.vault();
         let first = rows.first().ok_or(EngineError::server("nothing was asked"))?;
         if entries.is_empty() {
+            if self.gaps {
+                return self.build(replica, env, out);
+            }
             return Err(EngineError::Incomplete { vault, seq: first.seq, record: first.record });
         }
         let (ops, events) = crate::pull::fill(replica, &self.setup, rows, entries)?;

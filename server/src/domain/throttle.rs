@@ -41,6 +41,17 @@ impl Throttle {
             ages.sort_unstable();
             let middle = ages.get(ages.len() / 2).copied().unwrap_or(now_utc);
             buckets.retain(|_, bucket| bucket.tries > FREE_TRIES || bucket.last_utc > middle);
+            // Somebody filled it up with keys that are slowed down: what it took them is worth more than what it
+            // spares one of them, and room for one key at a time would cost everybody a walk through all of them.
+            if buckets.len() > BUCKETS_MAX / 2 {
+                buckets.retain(|_, bucket| bucket.last_utc > middle);
+            }
+            let mut over = buckets.len().saturating_sub(BUCKETS_MAX / 2);
+            buckets.retain(|_, _| {
+                let stays = over == 0;
+                over = over.saturating_sub(1);
+                stays
+            });
         }
         let bucket =
             buckets.entry(key.to_vec()).or_insert(Bucket { tries: 0, last_utc: now_utc, next_utc: 0 });
@@ -89,5 +100,24 @@ mod tests {
         assert_eq!(delays, [2, 4, 8, 16, 32, 60, 60, 60]);
         throttle.succeeded(b"a");
         assert_eq!(throttle.try_now(b"a", now), Ok(()));
+    }
+
+    /// However it was filled up, making room makes room for many.
+    #[test]
+    fn made_up_keys_do_not_jam_it() {
+        let throttle = Throttle::default();
+        for number in 0..BUCKETS_MAX {
+            for _ in 0..=FREE_TRIES {
+                throttle.try_now(&number.to_be_bytes(), 100).unwrap();
+            }
+        }
+        let size = || throttle.buckets.lock().unwrap().len();
+        assert_eq!(size(), BUCKETS_MAX);
+        assert_eq!(throttle.try_now(b"somebody", 101), Ok(()));
+        assert!(size() <= BUCKETS_MAX / 2 + 1);
+        for number in 0..BUCKETS_MAX * 2 {
+            throttle.try_now(&(number + BUCKETS_MAX).to_be_bytes(), 102).unwrap();
+            assert!(size() <= BUCKETS_MAX);
+        }
     }
 }

@@ -1,0 +1,161 @@
+//! Row 8: chunks of objects; and uploads whose end is lost.
+
+use crate::scene::{assert_told, document, world_behind};
+use crate::tree::{assert_no_parts, assert_same, noise};
+use crate::world::{Device, World};
+use lockstep_proto::api::object::{FRAME_HEADER_BYTES, parse_frame_header};
+use lockstep_proto::blob::HEADER_BYTES;
+use lockstep_tests::hostile::scenario::{At, rules};
+use lockstep_tests::hostile::{Hostile, Rule};
+use std::collections::BTreeMap;
+
+/// Three chunks of 64 KiB and a part of a fourth.
+const BYTES: usize = 200_000;
+
+/// Two files of one size whose objects have several chunks.
+fn two_files() -> (World, Hostile, Device) {
+    let (world, hostile) = world_behind();
+    let a = world.signup("a");
+    document(&world, "one", &noise(1, BYTES));
+    document(&world, "two", &noise(2, BYTES));
+    document(&world, "small", b"inline");
+    a.backup("docs");
+    (world, hostile, a)
+}
+
+/// Restores while the server lies: what was lied about does not appear, not in part either; all else is whole. Gives
+/// how many of the two files are missing.
+fn restore(world: &World, hostile: &Hostile, device: &Device, of: Vec<Rule>) -> usize {
+    let _ = std::fs::remove_dir_all(world.path("out"));
+    let hits = hostile.arm_all(of);
+    let done = device.run(&["restore", "out"]);
+    hostile.disarm();
+    assert_told(&hits);
+    assert!(!done.err.contains("panicked"), "{done:#?}");
+    assert_eq!(done.status, Some(3), "{done:#?}");
+    let out = world.path("out/docs");
+    assert_no_parts(&world.path("out"));
+    assert_eq!(std::fs::read(out.join("small")).unwrap(), b"inline");
+    let mut missing = 0;
+    for (name, seed) in [("one", 1), ("two", 2)] {
+        match std::fs::read(out.join(name)) {
+            Ok(bytes) => assert!(bytes == noise(seed, BYTES), "{name} is there and wrong"),
+            Err(_) => {
+                missing += 1;
+                assert!(done.err.contains(&format!("docs/{name}")), "{done:#?}");
+            }
+        }
+    }
+    assert!(missing > 0);
+    missing
+}
+
+#[test]
+fn row_08_chunks_dropped_reordered_twice_and_truncated() {
+    let (world, hostile, a) = two_files();
+    for (name, count) in
+        [("chunk-dropped", 4), ("chunks-reordered", 3), ("chunk-twice", 3), ("object-truncated", 3)]
+    {
+        for at in 0..count {
+            assert_eq!(restore(&world, &hostile, &a, rules(name, &At::number(at))), 2, "{name} {at}");
+        }
+    }
+    a.ok(&["restore", "whole"]);
+    assert_same(&world.path("docs"), &world.path("whole/docs"));
+}
+
+#[test]
+fn row_08_objects_spliced_and_taken_for_each_other() {
+    let (world, hostile, a) = two_files();
+    for name in ["objects-spliced", "object-of-another"] {
+        restore(&world, &hostile, &a, rules(name, &At::default()));
+    }
+    // Its own older version, too: the same file, another content.
+    let blob = hostile.requests("GET /v1/vaults/{}/objects/{}").pop().unwrap().path;
+    document(&world, "one", &noise(3, BYTES));
+    a.backup("docs");
+    assert!(!blob.is_empty());
+    a.ok(&["restore", "whole"]);
+    assert_same(&world.path("docs"), &world.path("whole/docs"));
+}
+
+/// Every byte of the header, and bytes of every chunk and its tag.
+#[test]
+fn row_08_flipped_bytes() {
+    let (world, hostile, a) = two_files();
+    let body = hostile.requests("POST /v1/vaults/{}/objects").pop().unwrap().body;
+    let (_, size) = parse_frame_header(body[..FRAME_HEADER_BYTES].try_into().unwrap());
+    let last = u64::from(size) - 1;
+    let chunk = 65_536 + 16;
+    let of_chunks = (0..3).flat_map(|index| [59 + index * chunk, 59 + index * chunk + chunk - 1]);
+    let places: Vec<u64> = (0..HEADER_BYTES as u64).step_by(3).chain(of_chunks).chain([last]).collect();
+    for at in places {
+        assert_eq!(restore(&world, &hostile, &a, rules("object-flipped", &At::number(at))), 2, "byte {at}");
+    }
+}
+
+/// Every object that was sent: id, header, whole body. A body of several parts is put together.
+fn sent_objects(hostile: &Hostile) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for request in hostile.requests("POST /v1/vaults/{}/objects") {
+        let mut rest = &request.body[..];
+        while rest.len() >= FRAME_HEADER_BYTES {
+            let (head, after) = rest.split_at(FRAME_HEADER_BYTES);
+            let (blob, size) = parse_frame_header(head.try_into().unwrap());
+            let (object, later) = after.split_at(size as usize);
+            found.push((blob.to_string(), object.to_vec()));
+            rest = later;
+        }
+    }
+    // Objects of these tests have one part.
+    for request in hostile.requests("PUT /v1/vaults/{}/uploads/{}/parts/{}") {
+        let blob = request.place().split('/').nth(5).unwrap().to_owned();
+        assert!(request.place().ends_with("/0"));
+        found.push((blob, request.body));
+    }
+    found
+}
+
+/// One prefix and commitment stand over one ciphertext only, ever; gives how many there are.
+fn assert_no_reuse(hostile: &Hostile) -> usize {
+    let mut seen: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    for (blob, object) in sent_objects(hostile) {
+        // From the prefix on: 19 bytes, and 32 of the commitment.
+        let place = object[HEADER_BYTES - 51..HEADER_BYTES].to_vec();
+        let known = seen.entry(place).or_insert_with(|| object.clone());
+        assert!(*known == object, "two ciphertexts under one key and nonce: object {blob}");
+    }
+    seen.len()
+}
+
+/// The end of an upload is lost, or refused; then the file changes, and changes back.
+#[test]
+fn lost_acknowledgements_of_uploads_repeat_no_key_and_nonce() {
+    for (name, bytes) in [("complete-lost", 4_300_000), ("complete-refused", 4_300_000), ("framed", BYTES)] {
+        let (world, hostile) = world_behind();
+        let a = world.signup("a");
+        document(&world, "f", &noise(1, bytes));
+        let of = || match name {
+            "framed" => rules("complete-lost", &At::number(1)),
+            other => rules(other, &At::number(0)),
+        };
+        let mut tries = 0;
+        for seed in [1, 2, 1, 3] {
+            // One byte more, so that time and size tell that it changed.
+            tries += 1;
+            document(&world, "f", &noise(seed, bytes + tries));
+            let hits = hostile.arm_all(of());
+            let done = a.run(&["backup", "docs"]);
+            hostile.disarm();
+            assert_told(&hits);
+            assert_ne!(done.status, Some(0), "{done:#?}");
+            assert_no_reuse(&hostile);
+        }
+        // The contents of before under their old size, too.
+        document(&world, "f", &noise(1, bytes + 1));
+        a.backup("docs");
+        assert!(assert_no_reuse(&hostile) >= 4, "{name}");
+        assert_same(&world.path("docs"), &a.restore("out").join("docs"));
+        a.ok(&["check", "--read-data"]);
+    }
+}

@@ -1,0 +1,27 @@
+//! What every decoder and reader has to do with whatever bytes come: one function a target. `fuzz/` runs them under
+//! libFuzzer, tests/corpus over the files in `fuzz/corpus` (docs/FUZZING.md). Each panics if its property does not hold.
+
+mod account;
+mod chain;
+mod edit;
+mod envelope;
+mod fixture;
+mod object;
+mod seeds;
+mod structures;
+mod texts;
+
+pub use seeds::seeds;
+
+/// A target's function.
+pub type Target = fn(&[u8]);
+
+/// All targets by name; `fuzz/fuzz_targets` has a file for each.
+pub const TARGETS: [(&str, Target); 6] = [
+    ("account", account::target),
+    ("chain", chain::target),
+    ("envelope", envelope::target),
+    ("object", object::target),
+    ("structures", structures::target),
+    ("texts", texts::target),
+];
