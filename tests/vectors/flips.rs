@@ -7,6 +7,7 @@ use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::sign::Signed;
 use lockstep_tests::vectors::{Fault, In, hex, run, unhex};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const WHOLE_BYTES_MAX: usize = 64 * 1024;
@@ -105,14 +106,24 @@ fn names<'a>(file: &'a Value, list: &str) -> Vec<&'a str> {
     file[list].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
 }
 
+/// What stands before and in a commit of a chain: what a reader of it knows then.
+fn beginning(case: &Value, place: &str) -> Option<String> {
+    let (commit, _) = place.strip_prefix("/commits/")?.split_once('/')?;
+    let commit: usize = commit.parse().unwrap();
+    Some(format!("{place} {} {:?}", case["in"]["create"], &case["in"]["commits"].as_array()?[..=commit]))
+}
+
 fn jobs<'a>(files: &'a [(String, Value)]) -> Vec<Job<'a>> {
-    let mut jobs = Vec::new();
+    let (mut jobs, mut seen) = (Vec::new(), BTreeSet::new());
     for (name, file) in files {
         for (list, is_sealed) in [("sealed", true), ("plain", false)] {
             for input in names(file, list) {
                 for case in cases(file) {
                     let mut found = Vec::new();
                     places(&case["in"][input], format!("/{input}"), &mut found);
+                    found.retain(|place| {
+                        beginning(case, place).is_none_or(|beginning| seen.insert(beginning))
+                    });
                     let op = file["op"].as_str().unwrap();
                     jobs.extend(found.into_iter().map(|place| Job {
                         file: name,

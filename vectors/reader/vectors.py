@@ -100,6 +100,8 @@ def main(arguments: list[str]) -> int:
     files += primitive_files(root, counts, skipped, failures)
     for line in skipped:
         print(f"skipped {line}")
+    for (stem, fault), said in OTHER_CLASS.items():
+        print(f"differs reject/{stem}.json: {fault}: this reader says {said}")
     for line in failures:
         print(f"FAILED {line}")
     print(f"{len(files)} files: {counts['golden']} golden and {counts['reject']} reject cases run, {counts['flips']} flipped bits, "
