@@ -5,7 +5,7 @@ use crate::args::{Export, Import};
 use crate::backup::path_text;
 use crate::join::passphrase;
 use crate::output::{INCOMPLETE, shown, size, time};
-use lockstep_client::archive::{self, Key, Opened, Options};
+use lockstep_client::archive::{self, Key, Opened, Options, import, plain};
 use lockstep_client::error::Result;
 use lockstep_client::{ClientError, kit};
 use serde_json::{Value, json};
@@ -26,6 +26,11 @@ fn tell(context: &Context, problems: &[String]) {
 }
 
 pub(crate) async fn export(context: &Context, args: Export) -> Result<ExitCode> {
+    let path = match (&args.archive, &args.decrypted) {
+        (_, Some(folder)) => return decrypted(context, folder).await,
+        (Some(path), None) => path,
+        (None, None) => return Err(ClientError::Usage("say which file to write, or --decrypted DIR".into())),
+    };
     let mut account = context.account()?;
     let pending = account.pending()?;
     let options = Options {
@@ -34,7 +39,7 @@ pub(crate) async fn export(context: &Context, args: Export) -> Result<ExitCode> 
         stop: Arc::clone(&context.stop),
     };
     let mut meter = context.out.meter("writing");
-    let done = archive::write(&mut account, &args.archive, &options, &mut |progress| {
+    let done = archive::write(&mut account, path, &options, &mut |progress| {
         meter.show(progress.vaults, progress.bytes);
     })
     .await;
@@ -48,8 +53,8 @@ pub(crate) async fn export(context: &Context, args: Export) -> Result<ExitCode> 
     let counts = outcome.counts;
     context.out.result(
         &format!(
-            "{}: {} in {} vaults, {} commits, {} objects, {}; verified\nopens with: {}the recovery key\naccount: {}",
-            path_text(&args.archive),
+            "{}: {}; vaults: {}, commits: {}, objects: {}, {}; read back and verified\nopens with: {}the recovery key\naccount: {}",
+            path_text(path),
             size(outcome.bytes),
             outcome.vaults,
             counts.commits,
@@ -63,7 +68,7 @@ pub(crate) async fn export(context: &Context, args: Export) -> Result<ExitCode> 
             outcome.fingerprint,
         ),
         &json!({
-            "archive": path_text(&args.archive), "bytes": outcome.bytes, "vaults": outcome.vaults,
+            "archive": path_text(path), "bytes": outcome.bytes, "vaults": outcome.vaults,
             "commits": counts.commits, "versions": counts.versions, "objects": counts.objects,
             "content_bytes": counts.bytes, "fingerprint": outcome.fingerprint, "problems": outcome.problems,
         }),
@@ -127,14 +132,98 @@ fn about(opened: &Opened) -> (String, Value) {
     (text, value)
 }
 
+async fn decrypted(context: &Context, folder: &Path) -> Result<ExitCode> {
+    let mut account = context.account()?;
+    context.out.note(&format!("what is written to {} is not encrypted", path_text(folder)));
+    let mut meter = context.out.meter("writing");
+    let done = plain::write(&mut account, folder, &context.stop, &mut |progress| {
+        meter.show(progress.vaults, progress.bytes);
+    })
+    .await;
+    meter.end();
+    context.synced(&account)?;
+    let outcome = done?;
+    tell(context, &outcome.problems);
+    context.out.result(
+        &format!(
+            "{}: vaults: {}, snapshots: {}, entries: {} ({}), records: {}; {} lists all of it\nNothing here is encrypted: \
+             keep the folder where nobody else reads, and delete it when it is not needed",
+            path_text(folder),
+            outcome.vaults,
+            outcome.snapshots,
+            outcome.entries,
+            size(outcome.bytes),
+            outcome.records,
+            plain::MANIFEST
+        ),
+        &json!({
+            "folder": path_text(folder), "vaults": outcome.vaults, "snapshots": outcome.snapshots,
+            "entries": outcome.entries, "bytes": outcome.bytes, "records": outcome.records,
+            "problems": outcome.problems,
+        }),
+    );
+    Ok(status(&outcome.problems))
+}
+
 pub(crate) async fn import(context: &Context, args: Import) -> Result<ExitCode> {
-    let mut opened = open(context, &args, &std::env::temp_dir()).await?;
+    if args.check {
+        return check(context, &args).await;
+    }
+    let mut account = context.account()?;
+    let mut opened = open(context, &args, &context.home).await?;
+    let (mut text, mut value) = about(&opened);
+    let mut meter = context.out.meter("importing");
+    let done = import::import(&mut account, &mut opened, &context.stop, &mut |progress| {
+        meter.show(progress.vaults, progress.bytes);
+    })
+    .await;
+    meter.end();
+    context.synced(&account)?;
+    let outcome = done?;
+    tell(context, &outcome.problems);
+    let mut list = Vec::new();
+    for vault in &outcome.vaults {
+        let tally = vault.tally;
+        let _ = if vault.was_done {
+            writeln!(
+                text,
+                "vault {}: imported before, as {}",
+                shown(vault.from.as_bytes()),
+                shown(vault.name.as_bytes())
+            )
+        } else {
+            writeln!(
+                text,
+                "vault {}: imported as {}; snapshots: {}, versions of files: {}, records: {}, sent: {}",
+                shown(vault.from.as_bytes()),
+                shown(vault.name.as_bytes()),
+                tally.snapshots,
+                tally.files,
+                tally.records,
+                size(tally.bytes)
+            )
+        };
+        list.push(json!({
+            "from": vault.from, "name": vault.name, "vault": vault.vault, "imported_before": vault.was_done,
+            "snapshots": tally.snapshots, "files": tally.files, "records": tally.records, "bytes": tally.bytes,
+        }));
+    }
+    if let Value::Object(fields) = &mut value {
+        fields.insert("imported".into(), json!(list));
+        fields.insert("problems".into(), json!(outcome.problems));
+    }
+    context.out.result(&text, &value);
+    Ok(status(&outcome.problems))
+}
+
+async fn check(context: &Context, args: &Import) -> Result<ExitCode> {
+    let mut opened = open(context, args, &std::env::temp_dir()).await?;
     let counts = opened.look_at_all(&mut |_| {})?;
     let (mut text, mut value) = about(&opened);
     tell(context, &opened.problems);
     let _ = write!(
         text,
-        "{} vaults, {} commits, {} versions, {} objects ({}) verified; {} problems",
+        "verified: vaults: {}, commits: {}, versions: {}, objects: {} ({}); problems: {}",
         opened.vaults.len(),
         counts.commits,
         counts.versions,

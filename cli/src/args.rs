@@ -105,7 +105,10 @@ pub(crate) enum Command {
     /// The file holds what the server holds, encrypted as it is there: the passphrase or the recovery key opens it. It is
     /// read back and verified before it gets its name.
     Export(Export),
-    /// Read an archive that export wrote, verify all of it, and say what is in it.
+    /// Write everything of an archive into new vaults of this account: files with all their snapshots, and records.
+    ///
+    /// All of it is verified first. The new vaults are called like those of the archive, with -imported behind; their
+    /// keys are new. Cut off, the same command goes on where it was; run again, it changes nothing.
     Import(Import),
     /// Show the account's fingerprint, to compare between devices.
     Fingerprint,
@@ -120,7 +123,12 @@ pub(crate) enum Command {
 #[derive(Args)]
 pub(crate) struct Export {
     /// The file to write.
-    pub(crate) archive: PathBuf,
+    #[arg(required_unless_present = "decrypted")]
+    pub(crate) archive: Option<PathBuf>,
+    /// Write everything decrypted to a new or empty folder instead: the newest snapshot of every source, all records,
+    /// and a manifest.json. Whoever reads the folder reads all of it.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["archive", "without_passphrase_wrap", "force"])]
+    pub(crate) decrypted: Option<PathBuf>,
     /// Leave out what the passphrase opens: only the recovery key opens the archive, and nobody who finds it can try
     /// passphrases on it.
     #[arg(long)]

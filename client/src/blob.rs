@@ -13,7 +13,7 @@ use lockstep_proto::blob::{object_digest, part_digest};
 use lockstep_proto::cbor::{decode_local, encode};
 use lockstep_proto::id::{BlobId, RecordId, VaultId};
 use lockstep_proto::limits;
-use std::io::{Read, Seek as _, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -104,7 +104,7 @@ pub fn begun_upload(
     Ok(reference.filter(|known| known.size == size && known.content_hash == content_hash))
 }
 
-/// Uploads the contents of a file in parts; parts that the server holds are not sent again. The file is
+/// Uploads contents, such as a file's, in parts; parts that the server holds are not sent again. They are
 /// read twice: for the digest, and to send.
 ///
 /// # Errors
@@ -113,7 +113,7 @@ pub async fn upload_large(
     api: &Api,
     keys: &VaultKeys,
     reference: &BlobRef,
-    file: &mut std::fs::File,
+    file: &mut (impl Read + Seek),
     progress: &mut dyn FnMut(u64),
 ) -> Result<()> {
     let vault = keys.vault();
@@ -152,7 +152,7 @@ pub async fn upload_large(
 fn for_parts(
     keys: &VaultKeys,
     reference: &BlobRef,
-    file: &mut std::fs::File,
+    file: &mut (impl Read + Seek),
     mut each: impl FnMut(Bytes) -> Result<Option<()>>,
 ) -> Result<()> {
     let mut parts = Parts::new(keys, reference, file)?;
@@ -163,15 +163,15 @@ fn for_parts(
 }
 
 /// The parts of a file's object, one after the other.
-struct Parts<'a> {
+struct Parts<'a, R> {
     sealer: Option<ObjectSealer>,
-    file: &'a mut std::fs::File,
+    file: &'a mut R,
     buffer: Vec<u8>,
     read: Vec<u8>,
 }
 
-impl<'a> Parts<'a> {
-    fn new(keys: &VaultKeys, reference: &BlobRef, file: &'a mut std::fs::File) -> Result<Self> {
+impl<'a, R: Read + Seek> Parts<'a, R> {
+    fn new(keys: &VaultKeys, reference: &BlobRef, file: &'a mut R) -> Result<Self> {
         file.seek(SeekFrom::Start(0)).map_err(|error| ClientError::io(Path::new("file"), error))?;
         let (sealer, buffer) = ObjectSealer::new(keys, reference)?;
         Ok(Self { sealer: Some(sealer), file, buffer, read: vec![0; READ_BYTES] })

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-fn fill(root: &Path) {
+pub(crate) fn fill(root: &Path) {
     write(&root.join("empty"), "");
     write(&root.join("inline"), "hello");
     // Either side of what rides in a record, of a chunk, and of what is sent in parts.

@@ -48,6 +48,8 @@ fn every_command_explains_itself() {
         &["status"],
         &["check"],
         &["fingerprint"],
+        &["export"],
+        &["import"],
         &["kit"],
         &["kit", "refresh"],
     ];

@@ -14,6 +14,8 @@
     missing_docs
 )]
 
+mod archive;
+mod archive_damage;
 mod back_end;
 mod bucket;
 mod canary;

@@ -1,17 +1,23 @@
 //! Archives (PROTOCOL.md section 10.1): one file that restores an account without any server. [`write()`] makes one,
-//! [`open()`] reads and verifies one.
+//! [`open()`] reads and verifies one, [`import`] writes one into an account, [`plain`] writes
+//! everything out decrypted.
 //!
 //! There is one verification of chains, pins and envelopes: an archive that is read stands in the place of a server
 //! (`serve`), and the same engines pull from it into a replica that is thrown away.
 
 mod copy;
+mod fill;
 mod index;
+mod mark;
 mod object;
 mod open;
 mod scratch;
 mod serve;
 mod wanted;
 mod write;
+
+pub mod import;
+pub mod plain;
 
 pub use open::{Counts, Ignore, Key, Opened, OpenedVault, open};
 pub use write::{Options, Outcome, write};

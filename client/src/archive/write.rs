@@ -100,7 +100,7 @@ pub async fn write(
     })
 }
 
-fn folder_of(path: &Path) -> &Path {
+pub(super) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -109,7 +109,7 @@ fn folder_of(path: &Path) -> &Path {
 
 /// Brings keyring and vaults up to date, until no device wrote meanwhile: then every pin of the keyring is reached by
 /// the vaults. A vault that a fault stops is taken as far as it is good, and named.
-async fn settle(account: &mut Account) -> Result<(Vec<(String, Vault)>, Vec<String>)> {
+pub(super) async fn settle(account: &mut Account) -> Result<(Vec<(String, Vault)>, Vec<String>)> {
     for _ in 0..ROUNDS_MAX {
         account.sync_keyring().await?;
         let before = account.keyring.replica.head()?.map(|head| head.tip.hash);

@@ -1,6 +1,6 @@
 //! Backing up folders: each path is a source with its own snapshots (PROTOCOL.md section 7).
 
-mod plan;
+pub(crate) mod plan;
 mod run;
 pub mod scan;
 mod source;

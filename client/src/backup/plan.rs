@@ -15,14 +15,21 @@ use lockstep_proto::id::{RecordId, SourceId};
 use std::collections::{HashMap, HashSet};
 
 /// What the vault (pending writes included) has of a path.
-pub(super) struct Known {
+pub(crate) struct Known {
     pub(super) record: RecordId,
-    pub(super) doc: FileDoc,
-    pub(super) blob: Option<BlobRef>,
+    pub(crate) doc: FileDoc,
+    pub(crate) blob: Option<BlobRef>,
+}
+
+impl Known {
+    /// What stands at a path.
+    pub(crate) fn new(record: RecordId, doc: FileDoc, blob: Option<BlobRef>) -> Self {
+        Self { record, doc, blob }
+    }
 }
 
 /// All that is known of a source, by path.
-pub(super) fn known_files(vault: &Vault, source: SourceId) -> Result<HashMap<Vec<u8>, Known>> {
+pub(crate) fn known_files(vault: &Vault, source: SourceId) -> Result<HashMap<Vec<u8>, Known>> {
     let mut known = HashMap::new();
     // The paths of each record, so that a deletion finds them.
     let mut paths: HashMap<RecordId, Vec<Vec<u8>>> = HashMap::new();
