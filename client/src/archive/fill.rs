@@ -85,9 +85,9 @@ impl<'a> Fill<'a> {
         index: &'a Arc<Index>,
         mark: Mark,
         stop: &'a Arc<AtomicBool>,
-    ) -> Result<Self> {
+    ) -> Self {
         let names = mark.sources.iter().copied().collect();
-        Ok(Self {
+        Self {
             account,
             target,
             source,
@@ -101,7 +101,7 @@ impl<'a> Fill<'a> {
             framed: Vec::new(),
             tally: Tally::default(),
             problems: Vec::new(),
-        })
+        }
     }
 
     pub(super) async fn go(&mut self, progress: &mut dyn FnMut(u64)) -> Result<()> {
