@@ -51,7 +51,7 @@ fn passphrase(world: &World) -> [String; 2] {
     ["--passphrase-file".into(), world.text("passphrase")]
 }
 
-fn import(by: &Device, archive: &PathBuf, key: &[String; 2]) -> Done {
+fn import(by: &Device, archive: &std::path::Path, key: &[String; 2]) -> Done {
     by.run(&["--json", "import", archive.to_str().unwrap(), &key[0], &key[1]])
 }
 
@@ -236,7 +236,9 @@ fn what_a_server_lost_is_named_in_the_archive_and_behind_it() {
     write(&world.path("docs/kept"), noise(2, LARGE));
     a.backup("docs");
     world.server.stop();
-    lost.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    for path in &lost {
+        std::fs::remove_file(path).unwrap();
+    }
     world.server.restart();
     let done = a.run(&["--json", "export", "archive"]).ends(3, &["lost", "missing"]).json();
     assert_eq!((done["problems"].as_array().unwrap().len(), &done["objects"]), (1, &1.into()), "{done}");
