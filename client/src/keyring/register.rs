@@ -170,9 +170,10 @@ impl Account {
     /// it first. Who has none is called by its id.
     fn name(&self, register: &mut Register, mut claims: Vec<(Seq, VaultDoc)>) {
         let default = files_vault_id(&self.identity().to_bytes());
-        let mut taken = BTreeSet::from([DEFAULT_VAULT.to_owned()]);
+        let mut taken = BTreeSet::new();
         if let Some(name) = register.vaults.get_mut(&default) {
             DEFAULT_VAULT.clone_into(name);
+            taken.insert(DEFAULT_VAULT.to_owned());
         }
         claims.sort_by_key(|(seq, doc)| (*seq, doc.vault));
         for (_, doc) in claims {
