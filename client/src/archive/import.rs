@@ -73,7 +73,7 @@ pub async fn import(
             tally: Tally::default(),
         };
         if !mark.done {
-            let mut fill = Fill::new(account, &mut target, source, &opened.index, mark, stop)?;
+            let mut fill = Fill::new(account, &mut target, source, &opened.index, mark, stop);
             let mut told = |bytes| progress(Progress { vaults: (done, total), bytes: (bytes, 0) });
             fill.go(&mut told).await?;
             imported.tally = fill.tally;
