@@ -37,8 +37,8 @@ pub enum CodecError {
     Malformed {
         /// Name of the structure.
         what: &'static str,
-        /// The codec's own words.
-        source: serde_cbor::Error,
+        /// How, and where.
+        source: Malformation,
     },
     /// Decodable, but not in the one accepted encoding.
     #[error("{what} is not in its one deterministic encoding")]
@@ -54,6 +54,27 @@ pub enum CodecError {
         /// The rule that does not hold.
         rule: &'static str,
     },
+}
+
+/// Why and where bytes are not CBOR of the expected shape. Not in the codec's own words: they repeat what they found, which
+/// may be a megabyte from a peer, or a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{why} before byte {offset}")]
+pub struct Malformation {
+    why: &'static str,
+    offset: u64,
+}
+
+impl From<serde_cbor::Error> for Malformation {
+    fn from(error: serde_cbor::Error) -> Self {
+        let why = match error.classify() {
+            serde_cbor::error::Category::Syntax => "it is no CBOR",
+            serde_cbor::error::Category::Data => "an item is of another type or count than expected",
+            serde_cbor::error::Category::Eof => "it ends",
+            serde_cbor::error::Category::Io => "it can not be read",
+        };
+        Self { why, offset: error.offset() }
+    }
 }
 
 /// A structure with one encoding, a name for messages and a limit.
@@ -93,7 +114,7 @@ pub trait Wire: Serialize + DeserializeOwned {
             crate::version::check(what, bytes)?;
         }
         let value: Self =
-            serde_cbor::from_slice(bytes).map_err(|source| CodecError::Malformed { what, source })?;
+            serde_cbor::from_slice(bytes).map_err(|e| CodecError::Malformed { what, source: e.into() })?;
         let mut again = Vec::with_capacity(bytes.len());
         encode_into(&value, &mut again);
         let is_same = again == bytes;
@@ -332,6 +353,16 @@ mod tests {
             assert!(Sample::decode(bytes).is_err(), "{bytes:02x?}");
         }
         assert!(matches!(Sample::decode(&[0; 65]), Err(CodecError::TooLong { actual: 65, max: 64, .. })));
+    }
+
+    #[test]
+    fn messages_do_not_repeat_what_came() {
+        let mut bytes = vec![0x83, 0x78, 40];
+        bytes.extend_from_slice(&[b'x'; 40]);
+        let error = Sample::decode(&bytes).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap();
+        let said = format!("{error} {error:?} {source} {source:?}");
+        assert!(said.contains("another type") && !said.contains("xxx"), "{said}");
     }
 
     #[test]

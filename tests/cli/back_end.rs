@@ -109,7 +109,8 @@ impl BackEnd {
 
     /// Bytes as they are written in a statement.
     pub(crate) fn literal(&self, bytes: &[u8]) -> String {
-        let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex.concat();
         if self.database.is_some() { format!("'\\x{hex}'::bytea") } else { format!("X'{hex}'") }
     }
 

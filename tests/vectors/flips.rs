@@ -113,7 +113,7 @@ fn beginning(case: &Value, place: &str) -> Option<String> {
     Some(format!("{place} {} {:?}", case["in"]["create"], &case["in"]["commits"].as_array()?[..=commit]))
 }
 
-fn jobs<'a>(files: &'a [(String, Value)]) -> Vec<Job<'a>> {
+fn jobs(files: &[(String, Value)]) -> Vec<Job<'_>> {
     let (mut jobs, mut seen) = (Vec::new(), BTreeSet::new());
     for (name, file) in files {
         for (list, is_sealed) in [("sealed", true), ("plain", false)] {

@@ -89,6 +89,11 @@ const LISTED: &[(&str, &str, &str)] = &[
         "known.and_then(|known| known.blob.clone()).filter(|blob| blob.size == size && blob.content_hash == hash)",
         DIGESTS,
     ),
+    (
+        "client/src/archive/send.rs",
+        "before.filter(|before| (before.size, before.content_hash) == (reference.size, hash))",
+        DIGESTS,
+    ),
     ("client/src/heal/objects.rs", "(hasher.finish() == reference.content_hash).then_some(file)", DIGESTS),
     (
         "client/src/keyring/keys.rs",

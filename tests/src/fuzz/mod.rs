@@ -2,6 +2,7 @@
 //! libFuzzer, tests/corpus over the files in `fuzz/corpus` (docs/FUZZING.md). Each panics if its property does not hold.
 
 mod account;
+mod archive;
 mod chain;
 mod edit;
 mod envelope;
@@ -17,8 +18,9 @@ pub use seeds::seeds;
 pub type Target = fn(&[u8]);
 
 /// All targets by name; `fuzz/fuzz_targets` has a file for each.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("account", account::target),
+    ("archive", archive::target),
     ("chain", chain::target),
     ("envelope", envelope::target),
     ("object", object::target),

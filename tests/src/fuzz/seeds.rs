@@ -6,11 +6,13 @@ use lockstep_proto::api::account::{Devices, EnrolDevice, HealDevices};
 use lockstep_proto::api::auth::{Authorised, LoginStart, RegisterStart, Statement};
 use lockstep_proto::api::object::{BeginUpload, ObjectList};
 use lockstep_proto::api::vault::{CreateVault, PushCommit, StageEnvelopes};
+use lockstep_proto::archive::BareKeys;
 use lockstep_proto::cbor::{ByteArray, Bytes, Wire};
 use lockstep_proto::commit::Commit;
 use lockstep_proto::device_log::DeviceLogEntry;
 use lockstep_proto::envelope::Envelope;
 use lockstep_proto::id::{BlobId, Seq};
+use lockstep_proto::key_header::KeyHeader;
 use lockstep_proto::recovery::Checkpoint;
 use lockstep_proto::{Digest, version};
 
@@ -59,6 +61,8 @@ fn structures() -> Vec<(&'static str, String, Vec<u8>)> {
     add("EnvelopeHeader", Envelope::decode(&fixture.envelope).unwrap().header.0);
     add("Content", fixture.content.encode());
     add("Checkpoint", checkpoint().encode());
+    let header = KeyHeader::decode(&fixture.headers[2].bytes.0).unwrap();
+    add("BareKeys", BareKeys::of(&header).unwrap().encode());
     bodies(&mut add);
     let device = fixture.device.to_bytes().to_vec();
     let object = super::object::sealed()[1].object[..59].to_vec();
@@ -133,6 +137,12 @@ fn steps() -> Vec<(&'static str, String, Vec<u8>)> {
     add("envelope", "spoilt ciphertext", &[&[0], &flip(300)]);
     add("envelope", "bytes", &[&[1], &fixture.envelope]);
     add("envelope", "content", &[&[2], &fixture.content.encode()]);
+    let archive = super::archive::archive();
+    add("archive", "whole", &[&[0, 0]]);
+    add("archive", "spoilt", &[&[0], &flip(200)]);
+    add("archive", "spoilt end", &[&[0], &flip(archive.len() as u32 - 9)]);
+    add("archive", "cut off", &[&[0, 1, 0, 0, 20, 0, 0]]);
+    add("archive", "bytes", &[&[1], archive]);
     add("object", "whole", &[&[0, 0, 0, 1, 0]]);
     add("object", "small pieces", &[&[1, 0, 0, 0, 9, 0, 0, 40]]);
     add("object", "spoilt header", &[&[0], &flip(30)]);

@@ -20,6 +20,9 @@ use lockstep_proto::api::vault::{
     CreateVault, Entries, GetEnvelopes, History, Page, PushCommit, Pushed, StageEnvelopes, StagedEnvelopes,
     VaultLog, Vaults,
 };
+use lockstep_proto::archive::{
+    ArchiveCommit, ArchiveEnd, ArchiveHeader, ArchiveVault, BareKeys, MissingVersion,
+};
 use lockstep_proto::blob::{HEADER_BYTES, ObjectHeader};
 use lockstep_proto::cbor::{CodecError, Wire};
 use lockstep_proto::commit::{Changes, Commit};
@@ -54,7 +57,7 @@ fn say<T: Wire>(error: &CodecError) {
     if let Some(cause) = error.source() {
         text.push_str(&cause.to_string());
     }
-    assert!(text.len() < 500, "{}: {text}", T::NAME);
+    assert!(text.len() < 200, "{}: {text}", T::NAME);
 }
 
 macro_rules! decoders {
@@ -124,6 +127,12 @@ pub(super) const DECODERS: &[(&str, Again)] = decoders![
     GetEnvelopes,
     Entries,
     History,
+    ArchiveHeader,
+    BareKeys,
+    ArchiveVault,
+    ArchiveCommit,
+    MissingVersion,
+    ArchiveEnd,
 ];
 
 /// The first byte names the decoder, the rest is what it gets.

@@ -1,5 +1,6 @@
 //! As much of HTTP/1.1 as stands between a client and the server: whole heads, whole bodies.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, Read as _, Write};
 
 /// A body that is longer is a defect of whoever sends it.
@@ -63,10 +64,10 @@ impl Request {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
         for (name, value) in &self.headers {
             if !matches!(name.as_str(), "content-length" | "transfer-encoding" | "connection" | "expect") {
-                head.push_str(&format!("{name}: {value}\r\n"));
+                let _ = write!(head, "{name}: {value}\r\n");
             }
         }
-        head.push_str(&format!("content-length: {}\r\nconnection: close\r\n\r\n", self.body.len()));
+        let _ = write!(head, "content-length: {}\r\nconnection: close\r\n\r\n", self.body.len());
         to.write_all(head.as_bytes())?;
         to.write_all(&self.body)
     }
@@ -109,11 +110,11 @@ impl Answer {
         let mut head = format!("HTTP/1.1 {} Hostile\r\n", self.status);
         for (name, value) in &self.headers {
             if !matches!(name.as_str(), "content-length" | "transfer-encoding" | "connection") {
-                head.push_str(&format!("{name}: {value}\r\n"));
+                let _ = write!(head, "{name}: {value}\r\n");
             }
         }
         if self.status != 204 {
-            head.push_str(&format!("content-length: {}\r\n", self.body.len()));
+            let _ = write!(head, "content-length: {}\r\n", self.body.len());
         }
         head.push_str("\r\n");
         to.write_all(head.as_bytes())?;

@@ -145,6 +145,7 @@ impl Rule {
     }
 
     /// Tells it so often at most.
+    #[must_use]
     pub fn times(mut self, times: u64) -> Self {
         self.left = times;
         self

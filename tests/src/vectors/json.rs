@@ -120,13 +120,23 @@ pub fn hex(bytes: impl AsRef<[u8]>) -> String {
 
 /// Bytes of lower-case hexadecimal; none for anything else.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |c: u8| match c {
-        b'0'..=b'9' => Some(c - b'0'),
-        b'a'..=b'f' => Some(c - b'a' + 10),
-        _ => None,
-    };
-    let pairs = text.as_bytes().chunks(2);
-    pairs.map(|pair| if let [a, b] = pair { Some(digit(*a)? << 4 | digit(*b)?) } else { None }).collect()
+    let mut out = Vec::with_capacity(text.len() / 2);
+    let mut high = None;
+    for c in text.as_bytes() {
+        let digit = match *c {
+            c @ b'0'..=b'9' => c - b'0',
+            c @ b'a'..=b'f' => c - b'a' + 10,
+            _ => return None,
+        };
+        high = match high {
+            None => Some(digit << 4),
+            Some(high) => {
+                out.push(high | digit);
+                None
+            }
+        };
+    }
+    high.is_none().then_some(out)
 }
 
 /// A CBOR item in JSON.
@@ -180,21 +190,33 @@ impl In<'_> {
     }
 
     /// A byte string of a fixed length.
+    ///
+    /// # Errors
+    /// [`Fault`].
     pub fn array<const N: usize>(&self, name: &str) -> Result<[u8; N], Fault> {
         self.bytes(name).try_into().map_err(|_| Fault::new("malformed"))
     }
 
     /// The same, as structures hold it.
+    ///
+    /// # Errors
+    /// [`Fault`].
     pub fn fixed<const N: usize>(&self, name: &str) -> Result<ByteArray<N>, Fault> {
         self.array(name).map(ByteArray)
     }
 
     /// A digest or public key.
+    ///
+    /// # Errors
+    /// [`Fault`].
     pub fn digest(&self, name: &str) -> Result<Digest, Fault> {
         self.array(name).map(Digest::from_bytes)
     }
 
     /// A public key that is accepted.
+    ///
+    /// # Errors
+    /// [`Fault`].
     pub fn public(&self, name: &str) -> Result<PublicKey, Fault> {
         PublicKey::from_bytes(&self.array(name)?).ok_or(Fault::new("signature"))
     }
@@ -220,6 +242,9 @@ impl In<'_> {
     }
 
     /// A `signed` pair, through the strict decoder.
+    ///
+    /// # Errors
+    /// [`Fault`].
     pub fn signed(&self, name: &str) -> Result<Signed, Fault> {
         Ok(Signed::decode(&self.bytes(name))?)
     }
@@ -231,6 +256,9 @@ pub fn item(value: &Value) -> Vec<u8> {
 }
 
 /// A fixed-length item of a list.
+///
+/// # Errors
+/// [`Fault`].
 pub fn item_array<const N: usize>(value: &Value) -> Result<[u8; N], Fault> {
     item(value).try_into().map_err(|_| Fault::new("malformed"))
 }

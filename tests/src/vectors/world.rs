@@ -96,7 +96,7 @@ impl World {
         };
         world.keyring = world.birth(keyring_id, A);
         world.files = world.birth(world.files_id(), A);
-        let pins = world.pins(&[(keyring_id, 0, hash(&world.keyring.genesis))]);
+        let pins = Self::pins(&[(keyring_id, 0, hash(&world.keyring.genesis))]);
         world.enrol(
             B,
             "Tablet \u{1f4d6} of a name that is cut after sixty-four bytes, not before",
@@ -107,8 +107,10 @@ impl World {
         world.enrol(C, "", pins, &mut rng);
         world.plain = plain(&world);
         let head = world.plain.last().unwrap();
-        let pins = world
-            .pins(&[(keyring_id, 0, hash(&world.keyring.genesis)), (world.files_id(), 4, hash(&head.0))]);
+        let pins = Self::pins(&[
+            (keyring_id, 0, hash(&world.keyring.genesis)),
+            (world.files_id(), 4, hash(&head.0)),
+        ]);
         world.revoke(B, pins, &mut rng);
         world.change_passphrase(&mut rng);
         world
@@ -142,7 +144,7 @@ impl World {
         self.account.take_header(&header).unwrap();
     }
 
-    fn pins(&self, heads: &[(VaultId, u64, Digest)]) -> Vec<Pin> {
+    fn pins(heads: &[(VaultId, u64, Digest)]) -> Vec<Pin> {
         let pin = |(vault, seq, head): &(VaultId, u64, Digest)| Pin {
             vault: *vault,
             seq: Seq::new(*seq),

@@ -97,6 +97,7 @@ fn everywhere(name: &'static str, at: &At, change: fn(&mut Vec<Entry>, u64) -> b
     of_entries(name, at, move |entries| change(entries, number))
 }
 
+#[allow(clippy::ptr_arg, reason = "one signature for every change of entries")]
 fn relabel(entries: &mut Vec<Entry>, at: u64) -> bool {
     for entry in entries.iter_mut() {
         entry.envelope = relabelled(&entry.envelope.0, at);

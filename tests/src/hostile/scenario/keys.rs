@@ -61,9 +61,9 @@ pub const SCENARIOS: &[Scenario] = &[
             let at = at.at;
             vec![Rule::answer_of::<ServerInfo>("older-version", "GET /v1/server", move |_, info| {
                 if at == 0 {
-                    info.versions = vec![0x81]
+                    info.versions = vec![0x81];
                 } else {
-                    info.suite = 2
+                    info.suite = 2;
                 }
                 true
             })]
@@ -278,9 +278,9 @@ fn relabel(at: u64) -> Rule {
         if at < 2 {
             return edit(&mut devices.key_header.bytes.0, |header| {
                 if at == 0 {
-                    header.version = 0x81
+                    header.version = 0x81;
                 } else {
-                    header.suite = 2
+                    header.suite = 2;
                 }
                 true
             });
@@ -288,9 +288,9 @@ fn relabel(at: u64) -> Rule {
         let Some(last) = devices.entries.last_mut() else { return false };
         let mut entry = DeviceLogEntry::decode(&last.bytes.0).unwrap();
         if at == 2 {
-            entry.version = 0x81
+            entry.version = 0x81;
         } else {
-            entry.suite = 2
+            entry.suite = 2;
         }
         last.bytes = entry.encode().into();
         true

@@ -131,7 +131,7 @@ pub const SCENARIOS: &[Scenario] = &[
             let route = Route::new("POST /v1/vaults/{}/uploads/{}/complete");
             vec![Rule::before("complete-refused", move |request: &Request| {
                 let answer = Answer::problem(422, "mismatch", "the object is not what was announced");
-                route.fits(request).then(|| Reply::Answer(answer))
+                route.fits(request).then_some(Reply::Answer(answer))
             })]
         },
     },

@@ -106,8 +106,8 @@ fn key_headers() -> File {
     change("the identity is another key", "identity", &|header| header.identity = header.recovery);
     change("the recovery key is no key", "malformed", &|header| header.recovery = Digest::ZERO);
     change("no wrap", "malformed", &|header| header.wraps.clear());
-    change("the passphrase's wrap alone", "malformed", &|header| drop(header.wraps.pop()));
-    change("the recovery wrap alone", "malformed", &|header| drop(header.wraps.remove(0)));
+    change("the passphrase's wrap alone", "malformed", &|header| header.wraps.truncate(1));
+    change("the recovery wrap alone", "malformed", &|header| header.wraps = header.wraps.split_off(1));
     change("the wraps in another order", "malformed", &|header| header.wraps.reverse());
     change("the passphrase's wrap twice", "malformed", &|header| header.wraps[1] = header.wraps[0].clone());
     change("a third wrap", "malformed", &|header| header.wraps.push(header.wraps[1].clone()));
@@ -181,7 +181,7 @@ fn unlocks() -> File {
     change("the wrap's nonce is another", &|header| header.wraps[1].nonce.0[0] ^= 1);
     change("the wrap's commitment is another", &|header| header.wraps[1].commitment = Digest::ZERO);
     change("the wrap is that of an older recovery key", &|header| {
-        header.wraps[1] = header_at(0).wraps[1].clone()
+        header.wraps[1] = header_at(0).wraps[1].clone();
     });
     change("the wrap holds another root", &|header| header.wraps[1] = foreign_root(&header.wraps[1]));
     change("the keyring key is that of the epoch before", &|header| {

@@ -47,7 +47,7 @@ fn births() -> File {
     };
     entry("the creation is of another vault", "chain", &|entry| entry.vault = VaultId::from_bytes([1; 16]));
     entry("the creation is of another account", "chain", &|entry| {
-        entry.account = AccountId::from_bytes([1; 16])
+        entry.account = AccountId::from_bytes([1; 16]);
     });
     entry("the creation names another identity", "chain", &|entry| entry.identity = Digest::ZERO);
     entry("the creation is by another device", "chain", &|entry| entry.device = WORLD.devices[B].id());
@@ -60,7 +60,7 @@ fn births() -> File {
     };
     commit("the genesis is of another vault", "chain", &|commit| commit.vault = VaultId::from_bytes([1; 16]));
     commit("the genesis has a commit before it", "chain", &|commit| {
-        commit.previous = Digest::from_bytes([1; 32])
+        commit.previous = Digest::from_bytes([1; 32]);
     });
     commit("the genesis has a skip link", "chain", &|commit| commit.skip = Digest::from_bytes([1; 32]));
     commit("the genesis is of epoch 2", "chain", &|commit| commit.epoch = Epoch::new(2));
@@ -68,7 +68,7 @@ fn births() -> File {
     commit("the genesis names vault-log entry 1", "chain", &|commit| commit.vault_log_index = 1);
     commit("the genesis has changes", "chain", &|commit| commit.changes = Digest::ZERO);
     commit("the genesis has another state than the empty one", "chain", &|commit| {
-        commit.state = Digest::ZERO
+        commit.state = Digest::ZERO;
     });
     commit("the genesis names another device log", "chain", &|commit| commit.device_log_head = Digest::ZERO);
     commit("the genesis names an entry that is not there", "chain", &|commit| commit.device_log_index = 99);

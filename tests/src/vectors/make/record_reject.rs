@@ -108,7 +108,7 @@ fn headers(file: &mut Reject) {
     change("an epoch without a key", &|header| header.epoch = Epoch::new(3));
     change("another vault", &|header| header.vault = VaultId::from_bytes([1; 16]));
     change("the record is not that of type and name", &|header| {
-        header.record = RecordId::from_bytes([1; 16])
+        header.record = RecordId::from_bytes([1; 16]);
     });
     change("the digest of objects is not that of the content", &|header| header.blobs = Digest::ZERO);
     change("a tombstone with a document", &|header| header.kind = 2);
@@ -221,7 +221,7 @@ fn vault_log_entries() -> File {
     change("kind 6", &rotate, &|entry| entry.kind = 6);
     change("a creation at index 1", &create, &|entry| entry.index = 1);
     change("a creation with an entry before it", &create, &|entry| {
-        entry.previous = Digest::from_bytes([1; 32])
+        entry.previous = Digest::from_bytes([1; 32]);
     });
     change("a creation of epoch 2", &create, &|entry| entry.epoch = Epoch::new(2));
     change("a creation of epoch 0", &create, &|entry| entry.epoch = Epoch::new(0));

@@ -227,13 +227,12 @@ fn read(input: In<'_>, name: &str) -> Result<Chain, Fault> {
             }
         });
     };
-    let (begin, mut chain) = match known {
-        Some(known) => known,
-        None => {
-            let genesis = links(input.list(name).get(..1).ok_or_else(chain_fault)?)?;
-            let create = input.signed("create")?;
-            (1, Chain::born(verified_log(input)?, vault(input)?, &create, &genesis[0])?)
-        }
+    let (begin, mut chain) = if let Some(known) = known {
+        known
+    } else {
+        let genesis = links(input.list(name).get(..1).ok_or_else(chain_fault)?)?;
+        let create = input.signed("create")?;
+        (1, Chain::born(verified_log(input)?, vault(input)?, &create, &genesis[0])?)
     };
     let rest = links(&input.list(name)[begin..])?;
     let mut place = 0;
