@@ -110,6 +110,11 @@ async fn open(context: &Context, args: &Import, folder: &Path) -> Result<Opened>
     })
     .await;
     meter.end();
+    if let Err(ClientError::WrongPassphrase | ClientError::WrongRecoveryKey) = &opened {
+        context
+            .out
+            .note("an archive opens with the passphrase and the recovery key of the day that it was made");
+    }
     opened
 }
 

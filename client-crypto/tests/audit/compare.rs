@@ -90,7 +90,7 @@ const LISTED: &[(&str, &str, &str)] = &[
         DIGESTS,
     ),
     (
-        "client/src/archive/fill.rs",
+        "client/src/archive/send.rs",
         "before.filter(|before| (before.size, before.content_hash) == (reference.size, hash))",
         DIGESTS,
     ),

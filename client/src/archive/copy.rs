@@ -1,6 +1,6 @@
 //! Copying an object from the server into an archive: verified on the way where a record says what it should be.
 
-use super::write::Archive;
+use super::file::Archive;
 use crate::api::next_chunk;
 use crate::error::{ClientError, Result};
 use crate::vault::Vault;

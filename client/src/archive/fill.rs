@@ -4,40 +4,31 @@
 use super::import::{IMPORT_TYPE, is_own};
 use super::index::Index;
 use super::mark::Mark;
-use super::object::Contents;
 use super::open::OpenedVault;
+use super::send::{Sent, called};
 use crate::account::Account;
 use crate::backup::plan::{Known, known_files};
-use crate::blob::{self, Frames};
+use crate::blob::Frames;
 use crate::error::{ClientError, Result};
 use crate::keyring::record;
-use crate::rng;
 use crate::snapshot::{Snapshot, SnapshotFile, SnapshotFiles};
 use crate::vault::Vault;
-use lockstep_client_crypto::blob::new_reference;
-use lockstep_client_crypto::content::{BlobRef, Content};
+use lockstep_client_crypto::content::Content;
 use lockstep_engine::files::{
     FILE_TYPE, FileDoc, SNAPSHOT_TYPE, SOURCE_TYPE, SnapshotDoc, SourceDoc, UNREADABLE_NAMED_MAX, file_name,
 };
 use lockstep_engine::replica::{Pinning, Policy, Replica as _, VersionRow};
 use lockstep_engine::{NewRecord, read};
 use lockstep_proto::Digest;
-use lockstep_proto::api::problem::Code;
-use lockstep_proto::blob::Layout;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::KIND_DOCUMENT;
 use lockstep_proto::id::{DeviceId, RecordId, SourceId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{Read as _, Seek as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use zeroize::Zeroizing;
 
-/// Records are made durable here and sent when so many wait.
-const BATCH_RECORDS: usize = 1000;
-/// Bytes of records that wait, beside the count.
-const BATCH_BYTES: usize = 1024 * 1024;
-const READ_BYTES: usize = 256 * 1024;
+/// Names of a snapshot's unreadable files, in bytes.
+const NAMES_BYTES_MAX: usize = 256 * 1024;
 
 /// What was written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,17 +45,17 @@ pub struct Tally {
 
 /// An import of one vault under way.
 pub(super) struct Fill<'a> {
-    account: &'a mut Account,
-    target: &'a mut Vault,
-    source: &'a OpenedVault,
-    index: &'a Arc<Index>,
+    pub(super) account: &'a mut Account,
+    pub(super) target: &'a mut Vault,
+    pub(super) source: &'a OpenedVault,
+    pub(super) index: &'a Arc<Index>,
     mark: Mark,
     stop: &'a Arc<AtomicBool>,
     names: BTreeMap<SourceId, SourceId>,
-    batch: Vec<NewRecord>,
-    batch_bytes: usize,
-    frames: Frames,
-    framed: Vec<NewRecord>,
+    pub(super) batch: Vec<NewRecord>,
+    pub(super) batch_bytes: usize,
+    pub(super) frames: Frames,
+    pub(super) framed: Vec<NewRecord>,
     pub(super) tally: Tally,
     pub(super) problems: Vec<String>,
 }
@@ -116,7 +107,9 @@ impl<'a> Fill<'a> {
         self.records(progress).await?;
         self.flush().await?;
         let unnamed = self.unnamed()?;
-        for snapshot in from.snapshots()? {
+        let snapshots = from.snapshots()?;
+        self.name_strays(&states, snapshots.len())?;
+        for snapshot in snapshots {
             let Some(state) = states.get_mut(&snapshot.source.id) else { continue };
             self.snapshot(&snapshot, state, &unnamed, progress).await?;
         }
@@ -136,6 +129,23 @@ impl<'a> Fill<'a> {
         let done = record(IMPORT_TYPE, name, self.mark.encode(), Policy::Overwrite);
         self.target.put(vec![done]).await?;
         self.account.send(self.target).await
+    }
+
+    /// Says what belongs to no source that can be read.
+    fn name_strays(&mut self, states: &BTreeMap<SourceId, State>, snapshots: usize) -> Result<()> {
+        let replica = &self.source.vault.replica;
+        let count = |record_type| replica.list(record_type, None).map(|rows| rows.len());
+        let strays = count(SNAPSHOT_TYPE)?.saturating_sub(snapshots);
+        let mut files = count(FILE_TYPE)?;
+        for source in states.keys() {
+            files = files.saturating_sub(replica.list(FILE_TYPE, Some(source.as_bytes()))?.len());
+        }
+        for (number, what) in [(strays, "snapshots"), (files, "files")] {
+            if number > 0 {
+                self.problems.push(format!("{number} {what} belong to no source that can be read"));
+            }
+        }
+        Ok(())
     }
 
     /// Records that are missing or do not open, of which nobody can say what they are.
@@ -191,11 +201,7 @@ impl<'a> Fill<'a> {
     }
 
     async fn record(&mut self, content: Content, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        let shown = format!(
-            "record {} of type {}",
-            String::from_utf8_lossy(&content.name.0).escape_debug(),
-            content.record_type.escape_debug()
-        );
+        let shown = called(&content.record_type, &content.name.0);
         let known = self.current(&content.record_type, &content.name.0)?;
         let same = known.as_ref().is_some_and(|known| {
             known.blobs.len() == content.blobs.len()
@@ -280,7 +286,12 @@ impl<'a> Fill<'a> {
         }
         let (files, folders, links, bytes, unreadable) = snapshot.doc.counts;
         let mut names = snapshot.doc.unreadable.clone();
-        names.extend(lost.names.into_iter().map(Into::into));
+        let mut left = NAMES_BYTES_MAX.saturating_sub(names.iter().map(|name| name.0.len()).sum());
+        for name in lost.names {
+            let Some(rest) = left.checked_sub(name.len().saturating_add(8)) else { break };
+            left = rest;
+            names.push(name.into());
+        }
         names.truncate(UNREADABLE_NAMED_MAX);
         let doc = SnapshotDoc {
             source: state.new,
@@ -392,116 +403,6 @@ impl<'a> Fill<'a> {
         state.known.insert(path, Known::new(place, doc, blob));
         Ok(true)
     }
-
-    /// Contents under the new vault's keys: those that are there already, small ones sealed, large ones sent. None if
-    /// the archive does not have them whole.
-    async fn contents(
-        &mut self,
-        place: RecordId,
-        reference: &BlobRef,
-        before: Option<&BlobRef>,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Option<Sent>> {
-        let from = Arc::clone(&self.source.vault.setup.keys);
-        let keys = Arc::clone(&self.target.setup.keys);
-        let Ok(Some(mut contents)) = Contents::open(self.index, &from, reference) else { return Ok(None) };
-        let layout = Layout::new(reference.size, 16);
-        let is_small = layout.is_some_and(|layout| layout.object_bytes <= blob::FRAMED_BYTES_MAX);
-        let mut hasher = keys.content_hasher();
-        let mut small = Zeroizing::new(Vec::new());
-        let mut buffer = Zeroizing::new(vec![0; READ_BYTES]);
-        // To the end, where they are known to be whole.
-        loop {
-            let Ok(got) = contents.read(&mut buffer) else { return Ok(None) };
-            let (piece, _) = buffer.split_at(got);
-            if got == 0 {
-                break;
-            }
-            hasher.update(piece);
-            if is_small {
-                small.extend_from_slice(piece);
-            }
-        }
-        let hash = hasher.finish();
-        if let Some(before) =
-            before.filter(|before| (before.size, before.content_hash) == (reference.size, hash))
-        {
-            return Ok(Some(Sent::Kept(before.clone())));
-        }
-        self.tally.bytes = self.tally.bytes.saturating_add(reference.size);
-        progress(self.tally.bytes);
-        if is_small {
-            let new = new_reference(reference.size, hash, &mut rng::system());
-            let object = blob::seal(&keys, &new, &small)?;
-            return Ok(Some(Sent::Framed(new, object)));
-        }
-        contents.rewind().map_err(|error| ClientError::Damaged(error.to_string()))?;
-        let replica = &self.target.replica;
-        let new = match blob::begun_upload(replica, place, reference.size, hash)? {
-            Some(begun) => begun,
-            None => new_reference(reference.size, hash, &mut rng::system()),
-        };
-        blob::remember_upload(replica, place, &new)?;
-        let api = Arc::clone(self.target.api());
-        match blob::upload_large(&api, &keys, &new, &mut contents, &mut |_| {}).await {
-            Ok(()) => Ok(Some(Sent::Large(new))),
-            Err(error) if matches!(error.code(), Some(Code::Mismatch | Code::Exists)) => {
-                let fresh = new_reference(reference.size, hash, &mut rng::system());
-                blob::remember_upload(&self.target.replica, place, &fresh)?;
-                blob::upload_large(&api, &keys, &fresh, &mut contents, &mut |_| {}).await?;
-                Ok(Some(Sent::Large(fresh)))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Sends framed objects; only then their records are written.
-    async fn send_frames(&mut self) -> Result<()> {
-        if !self.frames.is_empty() {
-            let frames = std::mem::take(&mut self.frames);
-            frames.send(Arc::clone(self.target.api()), self.target.setup.vault()).await?;
-        }
-        for written in std::mem::take(&mut self.framed) {
-            self.add(written).await?;
-        }
-        Ok(())
-    }
-
-    async fn add(&mut self, written: NewRecord) -> Result<()> {
-        self.batch_bytes = self
-            .batch_bytes
-            .saturating_add(written.document.as_ref().map_or(0, Vec::len))
-            .saturating_add(256);
-        self.batch.push(written);
-        if self.batch.len() >= BATCH_RECORDS || self.batch_bytes >= BATCH_BYTES {
-            return self.send_batch().await;
-        }
-        Ok(())
-    }
-
-    async fn send_batch(&mut self) -> Result<()> {
-        self.batch_bytes = 0;
-        let batch = std::mem::take(&mut self.batch);
-        if !batch.is_empty() {
-            self.target.put(batch).await?;
-            self.account.send(self.target).await?;
-        }
-        Ok(())
-    }
-
-    async fn flush(&mut self) -> Result<()> {
-        self.send_frames().await?;
-        self.send_batch().await
-    }
-}
-
-enum Sent {
-    /// The new vault has them already.
-    Kept(BlobRef),
-    /// They are at the server.
-    Large(BlobRef),
-    /// Sealed, and to be sent.
-    Framed(BlobRef, Vec<u8>),
 }
 
 /// What a snapshot lacks.

@@ -6,12 +6,15 @@
 //! (`serve`), and the same engines pull from it into a replica that is thrown away.
 
 mod copy;
+mod file;
 mod fill;
 mod index;
+mod look;
 mod mark;
 mod object;
 mod open;
 mod scratch;
+mod send;
 mod serve;
 mod wanted;
 mod write;
@@ -19,7 +22,8 @@ mod write;
 pub mod import;
 pub mod plain;
 
-pub use open::{Counts, Ignore, Key, Opened, OpenedVault, open};
+pub use look::Counts;
+pub use open::{Ignore, Key, Opened, OpenedVault, open};
 pub use write::{Options, Outcome, write};
 
 use crate::error::ClientError;

@@ -1,10 +1,9 @@
 //! Reading an archive: everything is verified in the order of PROTOCOL.md section 10.1 before anything is given out.
 
-use super::index::{Held, Index, Keys, Scanned};
-use super::object::Contents;
+use super::index::{Index, Keys, Scanned};
 use super::scratch::Scratch;
 use super::serve::{Cuts, Serve};
-use super::wanted::{chain_of, objects_of, versions_of};
+use super::wanted::chain_of;
 use super::{Progress, of_archive, refused};
 use crate::account::{Account, Ignored, keyring_id, keyring_setup};
 use crate::api::Api;
@@ -12,7 +11,6 @@ use crate::error::{ClientError, Result};
 use crate::home::{AccountFile, Home};
 use crate::keyring::{Known, check_log_pins, check_pin};
 use crate::kit::Kit;
-use crate::late::commit_at;
 use crate::replica::Db;
 use crate::rng;
 use crate::vault::Vault;
@@ -21,18 +19,14 @@ use lockstep_client_crypto::account::{Credential, KeyringKeys, UnlockedAccount};
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::local::LocalKeys;
 use lockstep_client_crypto::passphrase::Passphrase;
-use lockstep_engine::read;
-use lockstep_engine::replica::{Replica as _, VersionRow};
-use lockstep_proto::api::vault::Entry;
+use lockstep_engine::replica::Replica as _;
 use lockstep_proto::archive::{ArchiveHeader, verify_end};
-use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::commit::Changes;
 use lockstep_proto::device_log::{DeviceLog, Pin};
-use lockstep_proto::id::{DeviceId, Seq, VaultId};
+use lockstep_proto::id::{DeviceId, VaultId};
 use lockstep_proto::key_header::VerifiedKeyHeader;
 use lockstep_proto::recovery::{Checkpoint, account_fingerprint};
 use lockstep_proto::sign::PublicKey;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
@@ -396,127 +390,4 @@ fn check_log(vault: &Vault, index: &Index) -> Result<()> {
     } else {
         Err(refused(&format!("the log of vault {id} is not that of its chain")))
     }
-}
-
-/// Counts of a whole look at an archive.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Counts {
-    /// Commits.
-    pub commits: u64,
-    /// Versions that are here.
-    pub versions: u64,
-    /// Objects that are whole.
-    pub objects: u64,
-    /// Bytes of their contents.
-    pub bytes: u64,
-}
-
-impl Opened {
-    /// Looks at everything: every version in force and every object. What is missing or damaged is added to
-    /// [`Self::problems`].
-    ///
-    /// # Errors
-    /// [`ClientError`] if it can not be done.
-    pub fn look_at_all(&mut self, progress: &mut dyn FnMut(Counts)) -> Result<Counts> {
-        let mut look =
-            Look { index: Arc::clone(&self.index), counts: Counts::default(), problems: Vec::new() };
-        look.vault("keyring", &self.account.keyring, true, progress)?;
-        for opened in &self.vaults {
-            look.vault(&opened.name, &opened.vault, false, progress)?;
-        }
-        self.problems.append(&mut look.problems);
-        Ok(look.counts)
-    }
-}
-
-struct Look {
-    index: Arc<Index>,
-    counts: Counts,
-    problems: Vec<String>,
-}
-
-impl Look {
-    fn vault(
-        &mut self,
-        name: &str,
-        vault: &Vault,
-        is_keyring: bool,
-        progress: &mut dyn FnMut(Counts),
-    ) -> Result<()> {
-        let chain = chain_of(&vault.replica)?;
-        let head = vault.replica.head()?.map_or(Seq::new(0), |head| head.tip.seq);
-        self.counts.commits = self.counts.commits.saturating_add(head.next().value());
-        let mut list: (Option<Seq>, Changes) = (None, Changes::default());
-        let mut done: BTreeMap<lockstep_proto::BlobId, bool> = BTreeMap::new();
-        for wanted in versions_of(vault, &chain, is_keyring)?.iter().filter(|wanted| wanted.in_force) {
-            let version = &wanted.version;
-            if list.0 != Some(version.seq) {
-                let (_, changes) = commit_at(&vault.replica, version.seq)?;
-                list = (Some(version.seq), Changes::decode(&changes).unwrap_or_default());
-            }
-            let content = self.version(name, vault, version)?;
-            for blob in objects_of(&list.1, version) {
-                if done.contains_key(&blob) {
-                    continue;
-                }
-                let reference = content
-                    .as_ref()
-                    .and_then(|content| content.blobs.iter().find(|known| known.blob == blob));
-                let whole = match reference {
-                    Some(reference) => Contents::open(&self.index, &vault.setup.keys, reference)
-                        .ok()
-                        .flatten()
-                        .is_some_and(Contents::into_whole),
-                    // Nobody can tell what it should be.
-                    None => matches!(self.index.object(vault.setup.vault(), blob)?, Held::Here(_)),
-                };
-                done.insert(blob, whole);
-                if whole {
-                    self.counts.objects += 1;
-                    let size = reference.map_or(0, |reference| reference.size);
-                    self.counts.bytes = self.counts.bytes.saturating_add(size);
-                } else {
-                    let what = content.as_ref().map_or_else(String::new, called);
-                    self.problems.push(format!("vault {name}: object {blob} is missing or damaged{what}"));
-                }
-            }
-            progress(self.counts);
-        }
-        Ok(())
-    }
-
-    fn version(
-        &mut self,
-        name: &str,
-        vault: &Vault,
-        version: &VersionRow,
-    ) -> Result<Option<lockstep_client_crypto::content::Content>> {
-        let VersionRow { seq, record, .. } = *version;
-        let Held::Here(span) = self.index.version(vault.setup.vault(), seq, record)? else {
-            self.problems.push(format!("vault {name}: record {record} of commit {seq} is missing"));
-            return Ok(None);
-        };
-        let entry = Entry::decode(&self.index.read(span)?).map_err(|error| refused(&error))?;
-        let fits = (entry.revision, entry.kind) == (version.revision, version.kind);
-        let opened = read::open_version(&vault.replica, &vault.setup, version, &entry.envelope.0);
-        let content = opened.map_err(|error| of_archive(error.into()))?;
-        if !fits {
-            return Err(refused(&format!("record {record} is not as its commit announced it")));
-        }
-        self.counts.versions += 1;
-        if content.is_none() {
-            self.problems.push(format!("vault {name}: record {record} of commit {seq} does not open"));
-        }
-        Ok(content)
-    }
-}
-
-/// What a person calls a record.
-fn called(content: &lockstep_client_crypto::content::Content) -> String {
-    let name = &content.name.0;
-    let shown = match content.record_type.as_str() {
-        lockstep_engine::files::FILE_TYPE => name.get(16..).unwrap_or_default(),
-        _ => name.as_slice(),
-    };
-    format!(" ({} {})", content.record_type, String::from_utf8_lossy(shown).escape_debug())
 }

@@ -2,7 +2,9 @@
 //! file gets its name.
 
 use super::copy::copy_object;
-use super::open::{Counts, Key, open};
+use super::file::{Archive, folder_of};
+use super::look::Counts;
+use super::open::{Key, open};
 use super::wanted::{Wanted, chain_of, objects_of, versions_of};
 use super::{Progress, refused};
 use crate::account::Account;
@@ -14,8 +16,7 @@ use lockstep_engine::read;
 use lockstep_engine::replica::{Replica as _, VersionRow};
 use lockstep_proto::api::vault::{Entries, Entry, GetEnvelopes};
 use lockstep_proto::archive::{
-    ArchiveCommit, ArchiveEnd, ArchiveHeader, ArchiveVault, BareKeys, ItemHead, ItemKind, Items,
-    MissingVersion, prefix,
+    ArchiveCommit, ArchiveEnd, ArchiveHeader, ArchiveVault, BareKeys, ItemKind, MissingVersion,
 };
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::commit::Changes;
@@ -25,12 +26,9 @@ use lockstep_proto::key_header::KeyHeader;
 use lockstep_proto::version::{SUITE, VERSION};
 use lockstep_proto::{Digest, label};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufWriter, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// Other devices may write while everything is brought up to date.
 const ROUNDS_MAX: usize = 16;
@@ -100,13 +98,6 @@ pub async fn write(
     })
 }
 
-pub(super) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
 /// Brings keyring and vaults up to date, until no device wrote meanwhile: then every pin of the keyring is reached by
 /// the vaults. A vault that a fault stops is taken as far as it is good, and named.
 pub(super) async fn settle(account: &mut Account) -> Result<(Vec<(String, Vault)>, Vec<String>)> {
@@ -147,115 +138,7 @@ async fn sync_one(account: &mut Account, name: &str) -> Result<Vault> {
     }
 }
 
-/// A file that is being written; it disappears unless it is finished.
-pub(super) struct Archive {
-    file: BufWriter<File>,
-    pub(super) items: Items,
-    bytes: u64,
-    temporary: PathBuf,
-    path: PathBuf,
-    pub(super) stop: Arc<AtomicBool>,
-    is_done: bool,
-}
-
-impl Drop for Archive {
-    fn drop(&mut self) {
-        if !self.is_done {
-            // Best effort: a name that ends in .part is left if even this fails.
-            let _ = std::fs::remove_file(&self.temporary);
-        }
-    }
-}
-
-/// Where one can go back to.
-pub(super) struct Mark {
-    items: Items,
-    bytes: u64,
-}
-
 impl Archive {
-    fn begin(path: &Path, stop: Arc<AtomicBool>) -> Result<Self> {
-        let random: [u8; 8] = rng::bytes();
-        let temporary = folder_of(path).join(format!(".lockstep-{}.part", rng::hex(&random)));
-        let io = |error| ClientError::io(&temporary, error);
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(io)?;
-        let first = prefix();
-        let mut archive = Self {
-            file: BufWriter::with_capacity(1024 * 1024, file),
-            items: Items::begin(&first)?,
-            bytes: 0,
-            temporary,
-            path: path.to_path_buf(),
-            stop,
-            is_done: false,
-        };
-        archive.put(&first)?;
-        Ok(archive)
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|error| ClientError::io(&self.path, error))?;
-        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        Ok(())
-    }
-
-    /// Writes an item; gives where its body begins.
-    fn item(&mut self, kind: ItemKind, body: &[u8]) -> Result<u64> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(ClientError::Interrupted);
-        }
-        let head = ItemHead { kind, bytes: u64::try_from(body.len()).unwrap_or(u64::MAX) };
-        let bytes = head.to_bytes();
-        self.items.head(&bytes)?;
-        self.items.take(head, body)?;
-        self.put(&bytes)?;
-        let place = self.bytes;
-        self.put(body)?;
-        Ok(place)
-    }
-
-    /// Begins an object of so many bytes.
-    pub(super) fn begin_object(&mut self, blob: BlobId, bytes: u64) -> Result<Mark> {
-        let mark = Mark { items: self.items.clone(), bytes: self.bytes };
-        let head = ItemHead { kind: ItemKind::Object, bytes: bytes.saturating_add(16) };
-        let written = head.to_bytes();
-        self.items.head(&written)?;
-        self.items.object(head, blob)?;
-        self.put(&written)?;
-        self.put(blob.as_bytes())?;
-        Ok(mark)
-    }
-
-    pub(super) fn object_bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.items.object_bytes(bytes)?;
-        self.put(bytes)
-    }
-
-    /// Takes back what was written since a mark.
-    pub(super) fn go_back(&mut self, mark: Mark) -> Result<()> {
-        let io = |error| ClientError::io(&self.path, error);
-        self.file.flush().map_err(io)?;
-        self.file.get_ref().set_len(mark.bytes).map_err(io)?;
-        self.file.seek(SeekFrom::Start(mark.bytes)).map_err(io)?;
-        (self.items, self.bytes) = (mark.items, mark.bytes);
-        Ok(())
-    }
-
-    /// Reads back an item that was written.
-    fn read_back(&mut self, place: u64, bytes: usize) -> Result<Vec<u8>> {
-        let io = |error| ClientError::io(&self.path, error);
-        self.file.flush().map_err(io)?;
-        let mut body = vec![0; bytes];
-        self.file.get_ref().read_exact_at(&mut body, place).map_err(io)?;
-        Ok(body)
-    }
-
     async fn account(
         &mut self,
         account: &Account,
@@ -301,9 +184,7 @@ impl Archive {
         };
         let end = account.device.sign(label::ARCHIVE, end.encode());
         self.item(ItemKind::End, &end.encode())?;
-        let io = |error| ClientError::io(&self.path, error);
-        self.file.flush().map_err(io)?;
-        self.file.get_ref().sync_all().map_err(io)?;
+        self.sync()?;
         Ok(self.bytes)
     }
 
@@ -393,13 +274,6 @@ impl Archive {
         let entry = Entry::decode(&self.read_back(place, bytes)?).map_err(|error| refused(&error))?;
         let content = read::open_version(&vault.replica, &vault.setup, &version, &entry.envelope.0)?;
         Ok(content.and_then(|content| content.blobs.into_iter().find(|reference| reference.blob == blob)))
-    }
-
-    fn finish(mut self, path: &Path) -> Result<()> {
-        let io = |error| ClientError::io(path, error);
-        std::fs::rename(&self.temporary, path).map_err(io)?;
-        self.is_done = true;
-        File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(io)
     }
 }
 
