@@ -104,6 +104,13 @@ fn what_is_written_over_a_deletion_undoes_nothing() {
     }
 }
 
+/// Gives the server a vault of which the keyring has no key.
+fn post_birth(world: &World, device: &Device, vault: VaultId) {
+    let birth = births(world, device, vault)[0].clone();
+    let body = CreateVault { create: birth.create, genesis: birth.genesis }.encode();
+    assert!(post(world, &device.home, "/v1/vaults", &body).starts_with("HTTP/1.1 2"));
+}
+
 #[test]
 fn a_vault_that_only_the_server_knows_is_shown_and_deleted() {
     let world = World::new();
@@ -111,9 +118,7 @@ fn a_vault_that_only_the_server_knows_is_shown_and_deleted() {
     a.put("n", "1").ok();
     let thief = login_as(&world, "thief");
     let own = VaultId::from_bytes([8; 16]);
-    let birth = births(&world, &thief, own)[0].clone();
-    let body = CreateVault { create: birth.create, genesis: birth.genesis }.encode();
-    assert!(post(&world, &thief.home, "/v1/vaults", &body).starts_with("HTTP/1.1 2"));
+    post_birth(&world, &thief, own);
     let out = a.ok(&["vault", "list"]).out;
     assert!(out.contains(&format!("lockstep vault delete {own}")), "{out}");
     assert!(listed(&a).iter().any(|(_, id)| *id == own.to_string()));
@@ -131,9 +136,7 @@ fn a_revocation_pins_no_head_that_the_server_made_up() {
     a.put("n", "1").ok();
     let thief = login_as(&world, "thief");
     let own = VaultId::from_bytes([8; 16]);
-    let birth = births(&world, &thief, own)[0].clone();
-    let body = CreateVault { create: birth.create, genesis: birth.genesis }.encode();
-    assert!(post(&world, &thief.home, "/v1/vaults", &body).starts_with("HTTP/1.1 2"));
+    post_birth(&world, &thief, own);
     let text = |head: &[u8]| {
         let (head, vault) = (world.server.literal(head), world.server.literal(own.as_bytes()));
         format!("UPDATE vault SET head = {head} WHERE vault = {vault}")
