@@ -1,4 +1,7 @@
-//! Tests of the chain's rules about revocations and key epochs.
+//! Tests of the chain's rules: here those about revocations and key epochs.
+
+mod birth;
+mod links;
 
 use super::*;
 use crate::cbor::ByteArray;
