@@ -154,6 +154,23 @@ mod tests {
     }
 
     #[test]
+    fn chunks_grow_with_the_contents() {
+        for (size, chunk_log2) in [
+            (0, 16),
+            (4 << 20, 16),
+            ((4 << 20) + 1, 18),
+            (64 << 20, 18),
+            ((64 << 20) + 1, 20),
+            (u64::MAX, 20),
+        ] {
+            assert_eq!(chunk_log2_for(size), chunk_log2, "{size}");
+        }
+        for (size, parts) in [(0, 1), (1, 1), (8 << 20, 1), ((8 << 20) + 1, 2), (80 << 20, 10)] {
+            assert_eq!(part_count(size), parts, "{size}");
+        }
+    }
+
+    #[test]
     fn layouts() {
         let empty = Layout::new(0, 16).unwrap();
         assert_eq!((empty.padded_bytes, empty.chunk_count, empty.object_bytes), (256, 1, 59 + 256 + 16));
