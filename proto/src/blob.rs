@@ -177,7 +177,11 @@ mod tests {
         let two = Layout::new(65_537, 16).unwrap();
         assert_eq!(two.chunk_count, 2);
         assert!(Layout::new(u64::MAX, 20).is_none());
-        assert!(Layout::new(1, 15).is_none());
+        assert!(Layout::new(1, 15).is_none() && Layout::new(1, 21).is_none() && Layout::new(1, 20).is_some());
+        // The last bucket below 1 TiB, in which tags and header have room.
+        let last = (1_u64 << 40) - (1 << 33);
+        assert_eq!(Layout::new(last, 20).unwrap().padded_bytes, last);
+        assert!(Layout::new(last + 1, 20).is_none() && Layout::new(1 << 40, 20).is_none());
         assert_eq!(part_count(0), 1);
         assert_eq!(part_len(8 * 1024 * 1024 + 1, 1), Some(1));
         assert_eq!(part_len(8 * 1024 * 1024, 1), None);
