@@ -140,6 +140,7 @@ mod tests {
     fn composed_and_decomposed_are_one_passphrase() {
         let composed = Passphrase::new("caf\u{e9} \u{fb01}ne").unwrap();
         let decomposed = Passphrase::new("cafe\u{301} fine").unwrap();
+        assert_eq!(composed.bytes(), "caf\u{e9} fine".as_bytes());
         assert_eq!(composed.bytes(), decomposed.bytes());
         assert!(Passphrase::new("").is_err());
         assert!(Passphrase::new("short").unwrap().check_strength().is_err());
