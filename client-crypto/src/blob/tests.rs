@@ -134,7 +134,7 @@ fn contents_are_as_long_as_the_reference_says() {
 #[test]
 fn the_last_chunk_is_known_and_the_length_of_the_whole() {
     let keys = keys(1);
-    let (reference, object) = seal(&keys, &[1; 200_000]);
+    let (reference, object) = seal(&keys, &vec![1; 200_000]);
     let cipher = ObjectCipher::new(&keys, &reference).unwrap();
     let last: Vec<bool> = (0..6).map(|index| cipher.is_last(index)).collect();
     assert_eq!(last, [false, false, false, true, false, false]);

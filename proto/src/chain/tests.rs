@@ -99,6 +99,9 @@ fn judge(tip: &Tip, log: &Log, commit: &Commit) -> Result<VerifiedCommit, String
     verify_next(tip, Digest::ZERO, log, &signed).map_err(|error| error.to_string())
 }
 
+/// A rule, and a way to break it.
+type Spoilt<T> = (&'static str, fn(&mut T));
+
 #[track_caller]
 fn refused<T>(result: Result<T, String>, rule: &str) {
     let error = result.err().expect("it is refused");

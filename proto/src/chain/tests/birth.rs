@@ -107,7 +107,7 @@ fn creation_and_genesis_are_by_one_device_at_one_place_of_its_log() {
 
 #[test]
 fn a_genesis_is_empty_and_has_nothing_before_it() {
-    let spoilt: [(&str, fn(&mut Commit)); 9] = [
+    let spoilt: [Spoilt<Commit>; 9] = [
         ("not the genesis of this vault", |commit| (commit.kind, commit.seq) = (KIND_CHANGE, Seq::new(1))),
         ("not the genesis of this vault", |commit| commit.vault = VaultId::from_bytes([9; 16])),
         ("nothing before it and epoch 1", |commit| commit.previous = Digest::from_bytes([1; 32])),

@@ -6,7 +6,7 @@ use super::*;
 fn a_commit_follows_the_one_before_it() {
     let log = Log { pin: Some(9) };
     judge(&tip(0), &log, &commit(STAYS, 1)).unwrap();
-    let spoilt: [(&str, fn(&mut Commit)); 10] = [
+    let spoilt: [Spoilt<Commit>; 10] = [
         ("it belongs to another vault", |commit| commit.vault = VaultId::from_bytes([9; 16])),
         ("does not follow the commit before it", |commit| commit.seq = Seq::new(6)),
         ("does not follow the commit before it", |commit| commit.seq = Seq::new(8)),

@@ -114,6 +114,9 @@ fn log() -> DeviceLog {
     log
 }
 
+/// A rule, and a way to break it.
+type Spoilt = (&'static str, fn(&mut DeviceLogEntry));
+
 #[track_caller]
 fn refused<T: std::fmt::Debug>(result: Result<T, DeviceLogError>, what: &str) {
     let error = result.unwrap_err().to_string();
@@ -204,7 +207,7 @@ fn a_device_writes_from_its_enrolment_to_its_revocation() {
 #[test]
 fn an_entry_follows_the_one_before_it() {
     let log = log();
-    let spoilt: [(&str, fn(&mut DeviceLogEntry)); 7] = [
+    let spoilt: [Spoilt; 7] = [
         ("does not follow", |entry| entry.account = AccountId::from_bytes([1; 16])),
         ("does not follow", |entry| (entry.index, entry.key_header_counter) = (3, 4)),
         ("does not follow", |entry| (entry.index, entry.key_header_counter) = (5, 6)),
