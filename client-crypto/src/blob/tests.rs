@@ -138,7 +138,10 @@ fn the_last_chunk_is_known_and_the_length_of_the_whole() {
     let cipher = ObjectCipher::new(&keys, &reference).unwrap();
     let last: Vec<bool> = (0..6).map(|index| cipher.is_last(index)).collect();
     assert_eq!(last, [false, false, false, true, false, false]);
-    assert_eq!(ObjectOpener::new(&keys, &reference).unwrap().object_bytes(), object.len() as u64);
+    let (mut opener, mut out) = (ObjectOpener::new(&keys, &reference).unwrap(), Vec::new());
+    assert_eq!(opener.object_bytes(), object.len() as u64);
+    opener.push(&object, &mut out).unwrap();
+    assert_eq!(opener.push(&[0], &mut out), Err(OpenError), "nothing comes after it");
 }
 
 #[test]
