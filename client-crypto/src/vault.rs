@@ -342,4 +342,97 @@ pub fn author_of(envelope: &[u8]) -> Option<DeviceId> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    mod places;
+
+    use super::*;
+    use crate::content::Hlc;
+    use lockstep_proto::envelope::KIND_DOCUMENT;
+    use lockstep_proto::id::OperationId;
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
+
+    fn content(name: &[u8], document: Vec<u8>) -> Content {
+        Content {
+            record_type: "note".into(),
+            name: name.into(),
+            schema: 1,
+            codec: 0,
+            hlc: Hlc { utc_ms: 1, counter: 0 },
+            operation: OperationId::from_bytes([1; 16]),
+            base_revision: Revision::new(0),
+            conflict_of: Vec::new().into(),
+            document: document.into(),
+            blobs: Vec::new(),
+            manifest: (),
+        }
+    }
+
+    fn keys(seed: u8) -> VaultKeys {
+        VaultKeys::new(VaultId::from_bytes([seed; 16]), &SecretKey::from_bytes(&[seed; 32]))
+            .with_epoch(Epoch::new(1), SecretKey::from_bytes(&[seed.wrapping_add(1); 32]))
+    }
+
+    const AS: SealAs = SealAs { kind: KIND_DOCUMENT, revision: Revision::new(1), epoch: Epoch::new(1) };
+
+    #[test]
+    fn envelopes_round_trip_in_buckets() {
+        let mut rng = ChaCha20Rng::from_seed([3; 32]);
+        let device = DeviceKeys::generate(&mut rng).unwrap();
+        let vault = keys(1);
+        let mut sizes = std::collections::BTreeSet::new();
+        for length in 0..2000 {
+            let content = content(b"a", vec![7; length]);
+            let sealed = vault.seal(AS, &content, &device, &mut rng).unwrap();
+            sizes.insert(sealed.len());
+            if length % 97 == 0 {
+                assert_eq!(vault.open(&sealed).unwrap().content, content);
+            }
+        }
+        assert!(sizes.len() < 60, "2,000 lengths fall into {} sizes", sizes.len());
+    }
+
+    #[test]
+    fn flipped_and_transplanted_envelopes_do_not_open() {
+        let mut rng = ChaCha20Rng::from_seed([3; 32]);
+        let device = DeviceKeys::generate(&mut rng).unwrap();
+        let vault = keys(1);
+        let sealed = vault.seal(AS, &content(b"a", b"x".to_vec()), &device, &mut rng).unwrap();
+        for place in 0..sealed.len() {
+            for bit in 0..8 {
+                let mut damaged = sealed.clone();
+                damaged[place] ^= 1 << bit;
+                assert!(vault.open(&damaged).is_err(), "byte {place} bit {bit}");
+            }
+        }
+        assert!(keys(2).open(&sealed).is_err());
+        let other_vault_same_key =
+            VaultKeys::new(VaultId::from_bytes([9; 16]), &SecretKey::from_bytes(&[1; 32]))
+                .with_epoch(Epoch::new(1), SecretKey::from_bytes(&[2; 32]));
+        assert!(other_vault_same_key.open(&sealed).is_err());
+    }
+
+    #[test]
+    fn a_repeating_generator_does_not_repeat_nonces_for_other_contents() {
+        let mut rng = ChaCha20Rng::from_seed([3; 32]);
+        let device = DeviceKeys::generate(&mut rng).unwrap();
+        let vault = keys(1);
+        let nonce_of = |document: &[u8]| {
+            let mut cloned = ChaCha20Rng::from_seed([5; 32]);
+            let sealed = vault.seal(AS, &content(b"a", document.to_vec()), &device, &mut cloned).unwrap();
+            envelope::decode(&sealed).unwrap().1.nonce
+        };
+        assert_eq!(nonce_of(b"one"), nonce_of(b"one"));
+        assert_ne!(nonce_of(b"one"), nonce_of(b"two"));
+    }
+
+    #[test]
+    fn record_ids_depend_on_vault_type_and_name() {
+        let vault = keys(1);
+        let id = vault.record_id("note", b"a");
+        assert_eq!(id, vault.record_id("note", b"a"));
+        assert_ne!(id, vault.record_id("note", b"b"));
+        assert_ne!(id, vault.record_id("file", b"a"));
+        assert_ne!(id, keys(2).record_id("note", b"a"));
+    }
+}
