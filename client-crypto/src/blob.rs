@@ -287,6 +287,8 @@ impl ObjectOpener {
 
 #[cfg(test)]
 mod tests {
+    mod edges;
+
     use super::*;
     use lockstep_proto::id::VaultId;
     use rand::SeedableRng;

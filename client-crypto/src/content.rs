@@ -149,3 +149,106 @@ impl Content {
         Self::decode(encoding).map_err(|_| OpenError)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(number: u16) -> BlobRef {
+        let mut id = [0; 16];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        BlobRef {
+            blob: BlobId::from_bytes(id),
+            size: 1,
+            content_hash: Digest::ZERO,
+            seed: ByteArray([0; 32]),
+            chunk_log2: 16,
+        }
+    }
+
+    fn content() -> Content {
+        Content {
+            record_type: "note".into(),
+            name: vec![1].into(),
+            schema: 1,
+            codec: 0,
+            hlc: Hlc { utc_ms: 1, counter: 0 },
+            operation: OperationId::from_bytes([1; 16]),
+            base_revision: Revision::new(0),
+            conflict_of: Vec::new().into(),
+            document: vec![7; 100].into(),
+            blobs: Vec::new(),
+            manifest: (),
+        }
+    }
+
+    #[test]
+    fn fields_have_limits() {
+        let judge = |spoil: &dyn Fn(&mut Content)| {
+            let mut content = content();
+            spoil(&mut content);
+            let read = Content::decode(&content.encode()).map_err(|error| error.to_string());
+            read.map(|read| assert!(read == content))
+        };
+        judge(&|_| {}).unwrap();
+        judge(&|content| content.record_type = "a".into()).unwrap();
+        judge(&|content| content.record_type = "a".repeat(128)).unwrap();
+        judge(&|content| content.name = vec![1; 8192].into()).unwrap();
+        judge(&|content| content.conflict_of = vec![1; 16].into()).unwrap();
+        judge(&|content| content.blobs = (0..1024).map(blob).collect()).unwrap();
+        let refused = |spoil: &dyn Fn(&mut Content), rule: &str| {
+            let error = judge(spoil).unwrap_err();
+            assert!(error.contains(rule), "{error}");
+        };
+        refused(&|content| content.codec = 1, "the codec is not part of this draft");
+        for length in [0, 129, 500] {
+            refused(&|content| content.record_type = "a".repeat(length), "empty or longer than 128 bytes");
+        }
+        for length in [8193, 9000] {
+            refused(&|content| content.name = vec![1; length].into(), "longer than 8,192 bytes");
+        }
+        for length in [1, 15, 17] {
+            refused(&|content| content.conflict_of = vec![1; length].into(), "no record id");
+        }
+        for count in [1025, 1500] {
+            refused(&|content| content.blobs = (0..count).map(blob).collect(), "more than 1,024 blobs");
+        }
+    }
+
+    #[test]
+    fn ids_of_blobs_are_sorted_and_each_there_once() {
+        let ids = [blob(1).blob, blob(2).blob, blob(3).blob];
+        let content = Content { blobs: [3, 1, 2, 1, 3].map(blob).to_vec(), ..content() };
+        assert_eq!(content.blob_ids(), ids);
+    }
+
+    #[test]
+    fn a_conflict_copy_names_its_record() {
+        assert_eq!(content().conflict_of(), None);
+        let copy = Content { conflict_of: vec![9; 16].into(), ..content() };
+        assert_eq!(copy.conflict_of(), Some(RecordId::from_bytes([9; 16])));
+    }
+
+    #[test]
+    fn a_plaintext_is_its_length_the_content_and_zeros_up_to_the_bucket() {
+        let content = content();
+        let plaintext = content.to_plaintext();
+        let encoding = content.encode();
+        assert_eq!(plaintext.len(), 256);
+        assert_eq!(plaintext[..4], u32::try_from(encoding.len()).unwrap().to_be_bytes());
+        assert_eq!(plaintext[4..4 + encoding.len()], encoding);
+        assert!(plaintext[4 + encoding.len()..].iter().all(|byte| *byte == 0));
+        assert!(Content::from_plaintext(&plaintext).unwrap() == content);
+        let refused = |plaintext: &[u8]| Content::from_plaintext(plaintext).unwrap_err() == OpenError;
+        for place in [4 + encoding.len(), 255] {
+            let mut padded = plaintext.to_vec();
+            padded[place] = 1;
+            assert!(refused(&padded), "padding at {place}");
+        }
+        assert!(refused(&plaintext[..255]) && refused(&plaintext[..4 + encoding.len()]) && refused(&[0; 3]));
+        assert!(refused(&[&plaintext[..], &[0; 16]].concat()), "a larger bucket");
+        let mut longer = plaintext.to_vec();
+        longer[3] += 1;
+        assert!(refused(&longer), "a length that takes padding with it");
+    }
+}

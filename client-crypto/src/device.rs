@@ -282,3 +282,88 @@ pub fn sign_recovery_statement(
 pub(crate) fn name_key(keyring: &SecretKey) -> SecretKey {
     kdf::derive_key(keyring, label::DEVICE_NAME, kdf::NONE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
+
+    fn rng() -> ChaCha20Rng {
+        ChaCha20Rng::from_seed([1; 32])
+    }
+
+    /// Everything of a device that can be compared.
+    fn parts(device: &DeviceKeys) -> (DeviceId, Digest, ByteArray<1216>, [u8; 32], [u8; 32]) {
+        let (nonce, index) = (*device.nonce_key().expose(), *device.index_key().expose());
+        (device.id(), device.sign_public(), device.seal_public(), nonce, index)
+    }
+
+    #[test]
+    fn a_device_file_holds_the_device() {
+        let device = DeviceKeys::generate(&mut rng()).unwrap();
+        let bytes = device.to_bytes();
+        assert!(parts(&DeviceKeys::from_bytes(&bytes).unwrap()) == parts(&device));
+        assert!(DeviceKeys::from_bytes(&bytes[1..]).is_err());
+        let signed = device.sign(label::COMMIT, vec![1]);
+        let public = PublicKey::from_bytes(device.sign_public().as_bytes()).unwrap();
+        signed.verify("commit", label::COMMIT, &public).unwrap();
+    }
+
+    #[test]
+    fn a_renewed_device_keeps_its_index_key_and_nothing_else() {
+        let mut rng = rng();
+        let device = DeviceKeys::generate(&mut rng).unwrap();
+        let renewed = device.renew(&mut rng).unwrap();
+        let (old, new) = (parts(&device), parts(&renewed));
+        assert!(old.0 != new.0 && old.1 != new.1 && old.2 != new.2 && old.3 != new.3);
+        assert_eq!(old.4, new.4);
+    }
+
+    #[test]
+    fn a_seal_is_for_one_device_and_place() {
+        let mut rng = rng();
+        let device = DeviceKeys::generate(&mut rng).unwrap();
+        let identity = PublicKey::from_bytes(device.sign_public().as_bytes()).unwrap();
+        let other = DeviceKeys::generate(&mut rng).unwrap();
+        let stranger = PublicKey::from_bytes(other.sign_public().as_bytes()).unwrap();
+        let account = AccountId::from_bytes([1; 16]);
+        let vault = VaultId::from_bytes([2; 16]);
+        let context = |epoch| SealContext { identity: &identity, account, vault, epoch: Epoch::new(epoch) };
+        let key = SecretKey::from_bytes(&[9; 32]);
+        let seal = context(1).seal(device.id(), &device.seal_public(), &key, &mut rng).unwrap();
+        assert_eq!(seal.device, device.id());
+        assert_eq!(device.open_seal(&context(1), &seal).unwrap().expose(), key.expose());
+        for wrong in [
+            context(2),
+            SealContext { identity: &stranger, ..context(1) },
+            SealContext { account: AccountId::ZERO, ..context(1) },
+            SealContext { vault: VaultId::ZERO, ..context(1) },
+        ] {
+            assert!(device.open_seal(&wrong, &seal).is_err(), "{wrong:?}");
+        }
+        let for_another = context(1).seal(other.id(), &device.seal_public(), &key, &mut rng).unwrap();
+        assert!(device.open_seal(&context(1), &for_another).is_err());
+        assert!(other.open_seal(&context(1), &seal).is_err());
+    }
+
+    #[test]
+    fn nothing_is_sealed_to_a_key_whose_curve_half_is_zero() {
+        let mut rng = rng();
+        let device = DeviceKeys::generate(&mut rng).unwrap();
+        let identity = PublicKey::from_bytes(device.sign_public().as_bytes()).unwrap();
+        let context = SealContext {
+            identity: &identity,
+            account: AccountId::ZERO,
+            vault: VaultId::ZERO,
+            epoch: Epoch::new(1),
+        };
+        let mut public = device.seal_public();
+        public.0[1184..].fill(0);
+        let key = SecretKey::from_bytes(&[9; 32]);
+        let result = context.seal(device.id(), &public, &key, &mut rng);
+        assert!(matches!(result, Err(CryptoError::Peer { what: "device key" })));
+        public.0[1215] = 1;
+        context.seal(device.id(), &public, &key, &mut rng).unwrap();
+    }
+}

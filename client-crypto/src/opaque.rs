@@ -203,6 +203,65 @@ mod tests {
     const LOCKED: &str = "d33bc654417ffea43f7e1964459c42a9f7dc5f261bc0fb62a3f20d2c93926be1";
 
     #[test]
+    fn the_suite_stretches_to_its_own_length_only() {
+        use opaque_ke::generic_array::typenum::{U32, U64};
+        use opaque_ke::ksf::Ksf as _;
+        let input = GenericArray::<u8, U64>::default();
+        assert_eq!(Stretch.hash(input).unwrap().as_slice(), stretch(&[0; 64]).unwrap().as_slice());
+        assert!(Stretch.hash(GenericArray::<u8, U32>::default()).is_err());
+    }
+
+    #[test]
+    fn the_account_is_the_client_that_signs_in() {
+        let account = AccountId::from_bytes([5; 16]);
+        let identifiers = identifiers(&account);
+        assert_eq!((identifiers.client, identifiers.server), (Some(&[5; 16][..]), None));
+    }
+
+    #[test]
+    fn the_older_traits_give_what_the_generator_gives() {
+        use opaque_ke::rand::RngCore as _;
+        use rand::Rng as _;
+        let generator = || rand::rngs::ChaCha20Rng::from_seed([1; 32]);
+        let (mut ours, mut plain) = (generator(), generator());
+        let mut ours = Rng06(&mut ours);
+        assert_eq!(ours.next_u32(), plain.next_u32());
+        assert_eq!(ours.next_u64(), plain.next_u64());
+        let (mut given, mut expected) = ([0; 40], [0; 40]);
+        ours.fill_bytes(&mut given);
+        plain.fill_bytes(&mut expected);
+        assert_eq!(given, expected);
+        ours.try_fill_bytes(&mut given).unwrap();
+        plain.fill_bytes(&mut expected);
+        assert_eq!(given, expected);
+    }
+
+    /// Ristretto's base point: an element that every field of an answer takes.
+    const POINT: [u8; 32] = [
+        0xe2, 0xf2, 0xae, 0x0a, 0x6a, 0xbc, 0x4e, 0x71, 0xa8, 0x84, 0xa9, 0x61, 0xc5, 0x00, 0x51, 0x5f, 0x58,
+        0xe3, 0x0b, 0x6a, 0xa5, 0x82, 0xdd, 0x8d, 0xb6, 0xa6, 0x59, 0x45, 0xe0, 0x8d, 0x2d, 0x76,
+    ];
+
+    #[test]
+    fn answers_of_the_right_length_are_judged_by_what_they_say() {
+        let mut rng = rand::rngs::ChaCha20Rng::from_seed([1; 32]);
+        let passphrase = Passphrase::new("correct horse battery").unwrap();
+        let answer = [POINT, POINT].concat();
+        let mut register = |answer: &[u8]| {
+            let (registration, _) = Registration::start(&passphrase, &mut rng).unwrap();
+            registration.finish(&passphrase, AccountId::ZERO, answer, &mut rng)
+        };
+        assert_eq!(register(&answer).unwrap().len(), 192);
+        for wrong in [&answer[..63], &[&answer[..], &[0]].concat(), &[0xff; 64]] {
+            assert!(matches!(register(wrong), Err(CryptoError::Peer { .. })));
+        }
+        let ke2 = [&POINT[..], &[1; 32], &[2; 128], &[3; 32], &POINT, &[4; 64]].concat();
+        let (login, _) = Login::start(&passphrase, &mut rng).unwrap();
+        let result = login.finish(&passphrase, AccountId::ZERO, "http://localhost", &ke2, &mut rng);
+        assert!(matches!(result, Err(CryptoError::Open(_))), "a server that does not know the passphrase");
+    }
+
+    #[test]
     fn malformed_answers_are_the_peers_fault() {
         let mut rng = rand::rngs::ChaCha20Rng::from_seed([1; 32]);
         let passphrase = Passphrase::new("correct horse battery").unwrap();

@@ -140,9 +140,60 @@ mod tests {
     fn composed_and_decomposed_are_one_passphrase() {
         let composed = Passphrase::new("caf\u{e9} \u{fb01}ne").unwrap();
         let decomposed = Passphrase::new("cafe\u{301} fine").unwrap();
+        assert_eq!(composed.bytes(), "caf\u{e9} fine".as_bytes());
         assert_eq!(composed.bytes(), decomposed.bytes());
         assert!(Passphrase::new("").is_err());
         assert!(Passphrase::new("short").unwrap().check_strength().is_err());
+    }
+
+    #[test]
+    fn lengths_are_counted_in_characters_and_limited_in_bytes() {
+        let strength = |typed: &str| Passphrase::new(typed).unwrap().check_strength();
+        assert!(strength("123456789").is_err() && strength("\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}").is_err());
+        for long_enough in
+            ["1234567890", "12345678901", "\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}"]
+        {
+            strength(long_enough).unwrap();
+        }
+        assert!(Passphrase::new(&"a".repeat(1024)).is_ok() && Passphrase::new(&"a".repeat(1025)).is_err());
+        // One character of three bytes that normalises to one of 33: counted after normalisation.
+        assert!(
+            Passphrase::new(&"\u{fdfa}".repeat(31)).is_ok()
+                && Passphrase::new(&"\u{fdfa}".repeat(32)).is_err()
+        );
+    }
+
+    /// Gives out the 16-bit numbers of a list, and no other.
+    struct Numbers(std::vec::IntoIter<u16>);
+
+    impl rand::rand_core::TryRng for Numbers {
+        type Error = std::convert::Infallible;
+
+        fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+            unreachable!("words are drawn by two bytes")
+        }
+
+        fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+            unreachable!("words are drawn by two bytes")
+        }
+
+        fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Self::Error> {
+            out.copy_from_slice(&self.0.next().unwrap().to_le_bytes());
+            Ok(())
+        }
+    }
+
+    impl rand::rand_core::TryCryptoRng for Numbers {}
+
+    #[test]
+    fn every_word_is_as_likely_as_every_other() {
+        let list = &diceware_wordlists::EFF_LONG_WORDLIST;
+        // 62,208 = 8 * 7,776: what is not below is drawn again.
+        let drawn = vec![0, 7775, 7776, 62_207, 62_208, 65_535, 8000, 31_104, 1];
+        let words = [0, 7775, 0, 7775, 224, 0, 1].map(|place| list[place]);
+        let mut numbers = Numbers(drawn.into_iter());
+        assert_eq!(*Passphrase::generate(&mut numbers), words.join(" "));
+        assert_eq!(numbers.0.next(), None);
     }
 
     #[test]

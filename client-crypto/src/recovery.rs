@@ -53,3 +53,32 @@ impl RecoveryKey {
         kdf::expand_key(&self.0, &info)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn a_key_is_the_one_that_its_text_says() {
+        let mut rng = rand::rngs::ChaCha20Rng::from_seed([1; 32]);
+        let key = RecoveryKey::generate(&mut rng);
+        assert_eq!(*key.to_text(), recovery::recovery_key_text(key.0.expose()));
+        let read = RecoveryKey::parse(&key.to_text()).unwrap();
+        assert_eq!((read.0.expose(), read.login_public()), (key.0.expose(), key.login_public()));
+        assert_eq!(key.login_public().as_bytes(), &key.login_key().verifying_key().to_bytes());
+        assert!(RecoveryKey::parse("lsrk 1").is_err());
+        let other = RecoveryKey::generate(&mut rng);
+        assert_ne!(*other.to_text(), *key.to_text());
+        assert_ne!(other.login_public(), key.login_public());
+    }
+
+    #[test]
+    fn a_key_encryption_key_is_for_one_account_and_salt() {
+        let key = RecoveryKey(SecretKey::from_bytes(&[1; 32]));
+        let kek =
+            |account, salt| *key.kek(AccountId::from_bytes([account; 16]), &ByteArray([salt; 16])).expose();
+        assert_eq!(kek(1, 1), kek(1, 1));
+        assert!(kek(1, 1) != kek(2, 1) && kek(1, 1) != kek(1, 2));
+    }
+}

@@ -106,4 +106,25 @@ mod tests {
         let key = SecretKey::from_bytes(&[0x41; 32]);
         assert_eq!(format!("{key:?}"), "SecretKey([redacted])");
     }
+
+    #[test]
+    fn keys_and_random_bytes_are_what_the_generator_gives() {
+        use rand::{Rng as _, SeedableRng as _};
+        let generator = || rand::rngs::ChaCha20Rng::from_seed([1; 32]);
+        let (mut ours, mut plain) = (generator(), generator());
+        let mut expected = [0; 32];
+        for _ in 0..2 {
+            plain.fill_bytes(&mut expected);
+            assert_eq!(SecretKey::generate(&mut ours).expose(), &expected);
+            plain.fill_bytes(&mut expected);
+            assert_eq!(random_bytes::<32>(&mut ours), expected);
+        }
+    }
+
+    #[test]
+    fn a_key_is_thirty_two_bytes_and_a_duplicate_has_the_same() {
+        let key = SecretKey::from_slice(&[3; 32]).unwrap();
+        assert_eq!((key.expose(), key.duplicate().expose()), (&[3; 32], &[3; 32]));
+        assert!(SecretKey::from_slice(&[3; 31]).is_none() && SecretKey::from_slice(&[3; 33]).is_none());
+    }
 }

@@ -343,6 +343,8 @@ pub fn author_of(envelope: &[u8]) -> Option<DeviceId> {
 
 #[cfg(test)]
 mod tests {
+    mod places;
+
     use super::*;
     use crate::content::Hlc;
     use lockstep_proto::envelope::KIND_DOCUMENT;

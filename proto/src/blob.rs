@@ -154,13 +154,34 @@ mod tests {
     }
 
     #[test]
+    fn chunks_grow_with_the_contents() {
+        for (size, chunk_log2) in [
+            (0, 16),
+            (4 << 20, 16),
+            ((4 << 20) + 1, 18),
+            (64 << 20, 18),
+            ((64 << 20) + 1, 20),
+            (u64::MAX, 20),
+        ] {
+            assert_eq!(chunk_log2_for(size), chunk_log2, "{size}");
+        }
+        for (size, parts) in [(0, 1), (1, 1), (8 << 20, 1), ((8 << 20) + 1, 2), (80 << 20, 10)] {
+            assert_eq!(part_count(size), parts, "{size}");
+        }
+    }
+
+    #[test]
     fn layouts() {
         let empty = Layout::new(0, 16).unwrap();
         assert_eq!((empty.padded_bytes, empty.chunk_count, empty.object_bytes), (256, 1, 59 + 256 + 16));
         let two = Layout::new(65_537, 16).unwrap();
         assert_eq!(two.chunk_count, 2);
         assert!(Layout::new(u64::MAX, 20).is_none());
-        assert!(Layout::new(1, 15).is_none());
+        assert!(Layout::new(1, 15).is_none() && Layout::new(1, 21).is_none() && Layout::new(1, 20).is_some());
+        // The last bucket below 1 TiB, in which tags and header have room.
+        let last = (1_u64 << 40) - (1 << 33);
+        assert_eq!(Layout::new(last, 20).unwrap().padded_bytes, last);
+        assert!(Layout::new(last + 1, 20).is_none() && Layout::new(1 << 40, 20).is_none());
         assert_eq!(part_count(0), 1);
         assert_eq!(part_len(8 * 1024 * 1024 + 1, 1), Some(1));
         assert_eq!(part_len(8 * 1024 * 1024, 1), None);

@@ -353,6 +353,33 @@ mod tests {
             assert!(Sample::decode(bytes).is_err(), "{bytes:02x?}");
         }
         assert!(matches!(Sample::decode(&[0; 65]), Err(CodecError::TooLong { actual: 65, max: 64, .. })));
+        let longest = Sample { number: 7, bytes: Bytes(vec![1; 59]), list: vec![] };
+        assert_eq!(longest.encode().len(), 64);
+        assert_eq!(Sample::decode(&longest.encode()).unwrap(), longest);
+    }
+
+    #[test]
+    fn what_was_written_here_is_read_in_its_one_encoding() {
+        let value = Sample { number: 7, bytes: Bytes(vec![1, 2]), list: vec![3] };
+        assert_eq!(decode_local::<Sample>(&value.encode()), Some(value));
+        assert_eq!(decode_local::<Sample>(&[0x83, 0x18, 7, 0x42, 1, 2, 0x81, 3]), None);
+        assert_eq!(decode_local::<Sample>(&[0x83, 7]), None);
+    }
+
+    #[test]
+    fn byte_strings_keep_their_bytes() {
+        let bytes = Bytes::from(&[1, 2][..]);
+        assert_eq!((bytes.as_ref(), &bytes), (&[1, 2][..], &Bytes::from(vec![1, 2])));
+        let read = BytesVisitor.visit_byte_buf::<serde::de::value::Error>(vec![1, 2]);
+        assert_eq!(read.unwrap(), [1, 2]);
+        let hash = |array: ByteArray<2>| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            array.hash(&mut hasher);
+            hasher.finish()
+        };
+        assert!(ByteArray([1, 2]) == ByteArray([1, 2]) && ByteArray([1, 2]) != ByteArray([1, 3]));
+        assert_eq!(hash(ByteArray([1, 2])), hash(ByteArray([1, 2])));
+        assert_ne!(hash(ByteArray([1, 2])), hash(ByteArray([1, 3])));
     }
 
     #[test]

@@ -113,6 +113,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn headers_are_of_a_known_kind_and_count_from_one() {
+        let header = |kind, revision, epoch| EnvelopeHeader {
+            version: crate::version::VERSION,
+            suite: crate::version::SUITE,
+            kind,
+            vault: VaultId::ZERO,
+            record: RecordId::ZERO,
+            revision: Revision::new(revision),
+            epoch: Epoch::new(epoch),
+            device: DeviceId::ZERO,
+            blobs: Digest::ZERO,
+            nonce: ByteArray([0; 24]),
+        };
+        for right in [header(KIND_DOCUMENT, 1, 1), header(KIND_TOMBSTONE, 2, 3)] {
+            assert_eq!(EnvelopeHeader::decode(&right.encode()).unwrap(), right);
+        }
+        for (wrong, rule) in [
+            (header(0, 1, 1), "neither document nor tombstone"),
+            (header(3, 1, 1), "neither document nor tombstone"),
+            (header(KIND_DOCUMENT, 0, 1), "begin at 1"),
+            (header(KIND_TOMBSTONE, 1, 0), "begin at 1"),
+            (EnvelopeHeader { suite: 2, ..header(KIND_DOCUMENT, 1, 1) }, "not suite 1"),
+        ] {
+            let error = EnvelopeHeader::decode(&wrong.encode()).unwrap_err().to_string();
+            assert!(error.contains(rule), "{error}");
+        }
+    }
+
+    #[test]
     fn padme_buckets() {
         for (size, bucket) in [
             (0, 256),

@@ -111,3 +111,37 @@ impl<'de> Deserialize<'de> for Digest {
         crate::cbor::fixed_bytes(deserializer).map(Self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_compared_hashed_shown_and_cut_by_all_of_its_bytes() {
+        let bytes: [u8; 32] = std::array::from_fn(|place| place as u8);
+        let digest = Digest::from_bytes(bytes);
+        let text = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+        assert_eq!((digest.to_string().as_str(), &digest.truncate16()[..]), (text, &bytes[..16]));
+        let hash = |digest: Digest| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            digest.hash(&mut hasher);
+            hasher.finish()
+        };
+        for place in 0..32 {
+            let mut other = bytes;
+            other[place] ^= 1;
+            let other = Digest::from_bytes(other);
+            assert!(digest != other && hash(digest) != hash(other), "byte {place}");
+        }
+        assert_eq!((Digest::from_slice(&bytes), Digest::from_slice(&bytes[1..])), (Some(digest), None));
+    }
+
+    #[test]
+    fn a_stream_has_the_digest_of_the_whole() {
+        let mut stream = DigestStream::new(crate::label::OBJECT);
+        stream.update(b"one");
+        assert_eq!(stream.digest(), Digest::of(crate::label::OBJECT, b"one"));
+        stream.update(b"two");
+        assert_eq!(stream.digest(), Digest::of(crate::label::OBJECT, b"onetwo"));
+    }
+}

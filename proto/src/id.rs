@@ -187,5 +187,6 @@ mod tests {
         for (seq, target) in [(1, 0), (2, 0), (3, 2), (4, 0), (6, 4), (12, 8), (13, 12)] {
             assert_eq!(Seq::new(seq).skip_target(), Seq::new(target));
         }
+        assert_eq!((Seq::new(0).previous(), Seq::new(7).previous()), (None, Some(Seq::new(6))));
     }
 }

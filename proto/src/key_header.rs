@@ -264,3 +264,6 @@ impl VerifiedKeyHeader {
 pub fn account_id(identity: &[u8; 32]) -> AccountId {
     AccountId::from_bytes(Digest::of(label::ACCOUNT_ID, identity).truncate16())
 }
+
+#[cfg(test)]
+mod tests;

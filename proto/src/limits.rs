@@ -110,3 +110,90 @@ pub const PUBLISHED: &[(&str, usize)] = &[
     ("devices", DEVICES_MAX),
     ("vaults", VAULTS_MAX),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of PROTOCOL.md section 1.5 without the names, and what they say in bytes, seconds or pieces.
+    fn rows() -> Vec<(&'static str, Vec<(usize, usize)>)> {
+        let small = |value: u64| usize::try_from(value).unwrap();
+        vec![
+            ("1 MiB; 512 bytes", vec![(ENVELOPE_BYTES_MAX, 1_048_576), (ENVELOPE_HEADER_BYTES_MAX, 512)]),
+            ("1,024 bytes; 8 MiB", vec![(COMMIT_BYTES_MAX, 1024), (COMMIT_BODY_BYTES_MAX, 8_388_608)]),
+            ("4,096; 2 MiB", vec![(CHANGES_MAX, 4096), (CHANGES_BYTES_MAX, 2_097_152)]),
+            ("blob references a change (and a content) | 1,024", vec![(BLOBS_PER_CHANGE_MAX, 1024)]),
+            (
+                "4,096 entries, 4 MiB of envelopes",
+                vec![(PAGE_ENTRIES_MAX, 4096), (PAGE_BYTES_MAX, 4_194_304)],
+            ),
+            (
+                "1,024 commits, 4 MiB of change lists",
+                vec![(PAGE_COMMITS_MAX, 1024), (PAGE_CHANGES_BYTES_MAX, 4_194_304)],
+            ),
+            (
+                "a whole encoded page, as a client accepts it | 16 MiB",
+                vec![(PAGE_BODY_BYTES_MAX, 16_777_216)],
+            ),
+            ("versions in an answer of history | 256", vec![(HISTORY_ENTRIES_MAX, 256)]),
+            (
+                "8,192 bytes; 4,112 (a source id and a path of 4,096)",
+                vec![(RECORD_NAME_BYTES_MAX, 8192), (APP_NAME_BYTES_MAX, 4112)],
+            ),
+            ("1 to 128 bytes", vec![(RECORD_TYPE_BYTES_MAX, 128)]),
+            ("contents inside a file record | 16 KiB", vec![(INLINE_BYTES_MAX, 16_384)]),
+            ("2^24", vec![(small(RECORDS_MAX), 16_777_216)]),
+            ("part of an object | 8 MiB", vec![(PART_BYTES, 8_388_608)]),
+            ("131,072 (1 TiB)", vec![(small(PARTS_MAX), 131_072)]),
+            ("16 MiB; 4,096", vec![(FRAMES_BODY_BYTES_MAX, 16_777_216), (FRAMES_MAX, 4096)]),
+            ("256 KiB; 1,024", vec![(KEY_HEADER_BYTES_MAX, 262_144), (KEYRING_LINKS_MAX, 1024)]),
+            (
+                "80 KiB; 4,096; 256",
+                vec![
+                    (DEVICE_LOG_ENTRY_BYTES_MAX, 81_920),
+                    (small(DEVICE_LOG_ENTRIES_MAX), 4096),
+                    (DEVICE_LOG_PAGE_MAX, 256),
+                ],
+            ),
+            (
+                "4 MiB; where the entry that comes is a revocation, 6 MiB",
+                vec![(DEVICE_LOG_BYTES_MAX, 4_194_304), (DEVICE_LOG_WITH_REVOCATIONS_BYTES_MAX, 6_291_456)],
+            ),
+            ("live devices | 64", vec![(DEVICES_MAX, 64)]),
+            ("vaults an account, the keyring included | 1,024", vec![(VAULTS_MAX, 1024)]),
+            ("4 KiB; 4,096", vec![(VAULT_LOG_ENTRY_BYTES_MAX, 4096), (small(VAULT_LOG_ENTRIES_MAX), 4096)]),
+            ("2^32", vec![(small(EPOCH_STEP_MAX), 4_294_967_296)]),
+            ("1 to 64 bytes", vec![(ACCOUNT_NAME_BYTES_MAX, 64)]),
+            ("512 KiB", vec![(SMALL_BODY_BYTES_MAX, 524_288)]),
+            ("8 KiB", vec![(TINY_BODY_BYTES_MAX, 8192)]),
+            ("object that no commit names | 24 h", vec![(small(STAGED_TTL_SECONDS), 86_400)]),
+            ("sign-in challenge | 60 s", vec![(small(CHALLENGE_TTL_SECONDS), 60)]),
+            ("10 min", vec![(small(PROVISIONAL_SESSION_TTL_SECONDS), 600)]),
+            ("device session | 24 h", vec![(small(DEVICE_SESSION_TTL_SECONDS), 86_400)]),
+            ("sessions of a kind an account | 256", vec![(SESSIONS_MAX, 256)]),
+            (
+                "8 MiB; 1 TiB + 1 GiB",
+                vec![
+                    (ARCHIVE_ITEM_BYTES_MAX, 8_388_608),
+                    (small(ARCHIVE_OBJECT_BYTES_MAX), 1_100_585_369_600),
+                ],
+            ),
+        ]
+    }
+
+    #[test]
+    fn every_limit_has_the_value_of_the_specification() {
+        let text = include_str!("../../docs/PROTOCOL.md");
+        let (_, section) = text.split_once("### 1.5 Limits").unwrap();
+        let (table, _) = section.split_once("\n## ").unwrap();
+        for (place, (row, limits)) in rows().into_iter().enumerate() {
+            assert!(table.contains(row), "section 1.5 does not say: {row}");
+            for (actual, expected) in limits {
+                assert_eq!(actual, expected, "row {place}: {row}");
+            }
+        }
+        let constants = include_str!("limits.rs").matches("\npub const ").count();
+        let known: usize = rows().iter().map(|(_, limits)| limits.len()).sum();
+        assert_eq!(known + 3, constants, "all but KIB, MIB and PUBLISHED are listed here");
+    }
+}

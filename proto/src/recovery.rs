@@ -339,4 +339,35 @@ mod tests {
         assert_eq!(fingerprint.len(), 49);
         assert_ne!(fingerprint, identity_fingerprint(&[5; 32]));
     }
+
+    #[test]
+    fn an_account_has_the_fingerprint_of_the_vectors() {
+        let (account, head) = (AccountId::from_bytes([4; 16]), Digest::from_bytes([5; 32]));
+        let fingerprint = account_fingerprint(account, 3, head, &[]);
+        assert_eq!(fingerprint, "rmad 7gm6 pec4 wshl uef5 aege w36i kape qpwf 4o34");
+        let vault = (VaultId::from_bytes([1; 16]), Seq::new(0), Digest::from_bytes([1; 32]));
+        let mut seen = std::collections::BTreeSet::from([fingerprint]);
+        for other in [
+            account_fingerprint(AccountId::ZERO, 3, head, &[]),
+            account_fingerprint(account, 4, head, &[]),
+            account_fingerprint(account, 3, Digest::ZERO, &[]),
+            account_fingerprint(account, 3, head, &[vault]),
+            account_fingerprint(account, 3, head, &[(vault.0, Seq::new(1), vault.2)]),
+        ] {
+            assert!(seen.insert(other), "every field counts");
+        }
+    }
+
+    #[test]
+    fn places_are_named_in_texts_as_long_as_the_code_corrects() {
+        // A text of 1,023 characters, as long as one can be, and the next longer one.
+        for (bytes, chars, found) in [(632, 1023, Some(20)), (633, 1024, None)] {
+            let text = to_text(CHECKPOINT_PART, &vec![7; bytes]);
+            assert_eq!(text.len(), chars);
+            let mut typed = text.as_bytes().to_vec();
+            typed[20] = if typed[20] == b'q' { b'p' } else { b'q' };
+            let typed = String::from_utf8(typed).unwrap();
+            assert_eq!(mistyped_place(&typed, "lscp1"), found, "{bytes} bytes");
+        }
+    }
 }

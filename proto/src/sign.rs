@@ -129,4 +129,28 @@ mod tests {
             assert!(PublicKey::from_bytes(&non_canonical).is_none());
         }
     }
+
+    #[test]
+    fn only_what_is_p_or_more_is_no_field_element() {
+        let element = |low, middle, high| {
+            let mut bytes = [middle; 32];
+            (bytes[0], bytes[31]) = (low, high);
+            bytes
+        };
+        for (low, middle, high) in
+            [(0xec, 0xff, 0x7f), (0xec, 0xff, 0xff), (0xff, 0xff, 0x7e), (0xff, 0xff, 0), (0xff, 0xfe, 0x7f)]
+        {
+            assert!(is_canonical_field_element(&element(low, middle, high)), "{low:x} {middle:x} {high:x}");
+        }
+        for (low, high) in [(0xed, 0x7f), (0xff, 0x7f), (0xed, 0xff), (0xff, 0xff)] {
+            assert!(!is_canonical_field_element(&element(low, 0xff, high)), "{low:x} {high:x}");
+        }
+        let bytes = SigningKey::from_bytes(&[7; 32]).verifying_key().to_bytes();
+        assert_eq!(PublicKey::from_bytes(&bytes).unwrap().to_bytes(), bytes);
+    }
+
+    #[test]
+    fn the_longest_signed_structure_is_a_key_header() {
+        assert_eq!(Signed::BYTES_MAX, 256 * 1024 + 128);
+    }
 }

@@ -87,3 +87,56 @@ fn derived_id(identity: &[u8; 32], purpose: &str) -> VaultId {
     let digest = Digest::of_cbor(label::VAULT_ID, &(Digest::from_bytes(*identity), purpose));
     VaultId::from_bytes(digest.truncate16())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(kind: u8, index: u64, previous: u8, epoch: u64) -> VaultLogEntry {
+        VaultLogEntry {
+            version: crate::version::VERSION,
+            suite: crate::version::SUITE,
+            vault: VaultId::ZERO,
+            index,
+            previous: Digest::from_bytes([previous; 32]),
+            kind,
+            account: AccountId::ZERO,
+            identity: Digest::ZERO,
+            epoch: Epoch::new(epoch),
+            device: DeviceId::ZERO,
+            device_log_index: 0,
+            device_log_head: Digest::ZERO,
+        }
+    }
+
+    #[test]
+    fn a_creation_is_first_and_rotations_follow_up_to_the_limit() {
+        let last = limits::VAULT_LOG_ENTRIES_MAX - 1;
+        for right in
+            [entry(KIND_CREATE, 0, 0, 1), entry(KIND_ROTATE, 1, 1, 2), entry(KIND_ROTATE, last, 1, 2)]
+        {
+            assert_eq!(VaultLogEntry::decode(&right.encode()).unwrap(), right);
+        }
+        for (wrong, rule) in [
+            (entry(KIND_CREATE, 1, 0, 1), "a creation has index 0"),
+            (entry(KIND_CREATE, 0, 1, 1), "a creation has index 0"),
+            (entry(KIND_CREATE, 0, 0, 0), "a creation has index 0"),
+            (entry(KIND_CREATE, 0, 0, 2), "a creation has index 0"),
+            (entry(KIND_ROTATE, 0, 0, 1), "a rotation follows a creation"),
+            (entry(KIND_ROTATE, last + 1, 1, 2), "at most 4,096 entries"),
+            (entry(0, 0, 0, 1), "its kind is not part of this draft"),
+            (entry(3, 1, 1, 2), "its kind is not part of this draft"),
+            (VaultLogEntry { suite: 2, ..entry(KIND_CREATE, 0, 0, 1) }, "not suite 1"),
+        ] {
+            let error = VaultLogEntry::decode(&wrong.encode()).unwrap_err().to_string();
+            assert!(error.contains(rule), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_deletion_is_of_one_vault_of_one_account() {
+        let (account, vault) = (AccountId::from_bytes([1; 16]), VaultId::from_bytes([2; 16]));
+        let expected = [&[0x82, 0x50][..], &[1; 16], &[0x50], &[2; 16]].concat();
+        assert_eq!(deletion_input(account, vault), expected);
+    }
+}

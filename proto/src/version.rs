@@ -52,5 +52,26 @@ mod tests {
         );
         let error = check("commit", &[0x82, 3, 0]).unwrap_err();
         assert_eq!(error.to_string(), "commit is of version 3, this program speaks draft 2 of version 1");
+        let error = check("commit", &[0x82, 0x17, 0]).unwrap_err();
+        assert!(matches!(error, CodecError::Version { found: 0x17, .. }));
+        check("commit", &[0x82, 0x18, VERSION]).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_begin_with_a_version_is_not_taken_for_one() {
+        let begins: [&[u8]; 8] = [
+            &[],
+            &[0x82],
+            &[0x82, 0x18],
+            &[0x82, 0x19, VERSION],
+            &[0x62, 0x18, VERSION],
+            &[0xa2, 0x18, VERSION],
+            &[0x18, 0x18, VERSION],
+            &[0x62, 3, 0],
+        ];
+        for bytes in begins {
+            let error = check("commit", bytes).unwrap_err();
+            assert!(matches!(error, CodecError::Rule { .. }), "{bytes:02x?}: {error}");
+        }
     }
 }

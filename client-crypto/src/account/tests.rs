@@ -330,3 +330,63 @@ fn new_credentials_change_only_what_they_say() {
         KeyringKeys::open_as_device(&header, &second).unwrap();
     }
 }
+
+#[test]
+fn what_is_sealed_is_bound_to_its_place() {
+    let (account, device) = (AccountId::from_bytes([1; 16]), DeviceId::from_bytes([2; 16]));
+    let (epoch, nonce) = (Epoch::new(3), ByteArray([4; 24]));
+    let wrap = Wrap {
+        role: ROLE_PASSPHRASE,
+        profile: 1,
+        salt: ByteArray([5; 16]),
+        nonce,
+        commitment: Digest::ZERO,
+        ciphertext: ByteArray([0; 48]),
+    };
+    let expected = encode(&(VERSION, SUITE, account, wrap.role, wrap.profile, wrap.salt, nonce));
+    assert_eq!(wrap_header(account, &wrap), expected);
+    assert_eq!(keyring_header(account, epoch, nonce), encode(&(VERSION, SUITE, account, epoch, nonce)));
+    let expected = encode(&(VERSION, SUITE, account, device, epoch, nonce));
+    assert_eq!(name_header(account, device, epoch, nonce), expected);
+}
+
+#[test]
+fn names_are_cut_at_a_character() {
+    let mut f = fixture();
+    for (name, kept) in [
+        ("a".repeat(64), "a".repeat(64)),
+        ("a".repeat(65), "a".repeat(64)),
+        (format!("{}\u{e9}", "a".repeat(62)), format!("{}\u{e9}", "a".repeat(62))),
+        (format!("{}\u{e9}", "a".repeat(63)), "a".repeat(63)),
+        (format!("{}\u{1f600}", "a".repeat(61)), "a".repeat(61)),
+    ] {
+        let mut device = f.log.device(f.device.id()).unwrap().clone();
+        device.name = f.account.seal_name(device.id, &name, &mut f.rng).unwrap();
+        assert_eq!(f.account.keyring().open_name(&device).unwrap(), kept);
+    }
+}
+
+#[test]
+fn the_keys_of_an_archive_open_with_the_recovery_key_of_their_account() {
+    let mut f = fixture();
+    let bare = BareKeys::of(f.header.header()).unwrap();
+    let unlocked = UnlockedAccount::unlock_bare(&bare, &f.recovery).unwrap();
+    assert_eq!((unlocked.account(), unlocked.identity()), (f.account.account(), f.account.identity()));
+    let keys = |keyring: &KeyringKeys| -> Vec<_> {
+        keyring.keys().map(|(epoch, key)| (epoch, *key.expose())).collect()
+    };
+    assert_eq!(keys(unlocked.keyring()), keys(f.account.keyring()));
+    assert_eq!(keys(&unlocked.into_keyring().duplicate()).len(), 1);
+    let other = RecoveryKey::generate(&mut f.rng);
+    let stranger = UnlockedAccount::create(&mut f.rng).unwrap();
+    let foreign = Digest::from_bytes(stranger.identity().to_bytes());
+    for (bare, key) in [
+        (bare.clone(), &other),
+        (BareKeys { account: stranger.account(), ..bare.clone() }, &f.recovery),
+        (BareKeys { identity: foreign, ..bare.clone() }, &f.recovery),
+        (BareKeys { account: stranger.account(), identity: foreign, ..bare }, &f.recovery),
+    ] {
+        let error = UnlockedAccount::unlock_bare(&bare, key).unwrap_err();
+        assert!(matches!(error, CryptoError::Open(_)), "{error}");
+    }
+}

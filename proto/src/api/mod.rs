@@ -27,3 +27,6 @@ macro_rules! body {
     };
 }
 pub(crate) use body;
+
+#[cfg(test)]
+mod tests;

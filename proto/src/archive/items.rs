@@ -410,3 +410,6 @@ impl Items {
         Ok(Item::Vault(vault))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -327,3 +327,55 @@ fn bare_keys_hold_the_recovery_wrap_alone() {
     refused(&|keys| keys.recovery = Digest::ZERO);
     refused(&|keys| keys.version = 1);
 }
+
+#[test]
+fn a_header_and_an_end_are_of_their_account_and_this_suite() {
+    assert_eq!(ArchiveHeader::decode(&header().encode()).unwrap(), header());
+    let foreign = Digest::from_bytes(SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes());
+    let (weak, of_weak) = (Digest::ZERO, account_id(&[0; 32]));
+    for wrong in [
+        ArchiveHeader { account: AccountId::from_bytes([1; 16]), ..header() },
+        ArchiveHeader { identity: foreign, ..header() },
+        ArchiveHeader { identity: weak, account: of_weak, ..header() },
+        ArchiveHeader { suite: 2, ..header() },
+    ] {
+        assert!(ArchiveHeader::decode(&wrong.encode()).is_err());
+    }
+    let ArchiveHeader { version, suite, account, device, .. } = header();
+    let end = ArchiveEnd { version, suite, account, device, items: 1, digest: Digest::ZERO };
+    assert_eq!(ArchiveEnd::decode(&end.encode()).unwrap(), end);
+    assert!(ArchiveEnd::decode(&ArchiveEnd { suite: 2, ..end }.encode()).is_err());
+}
+
+#[test]
+fn bare_keys_are_what_remains_of_a_key_header() {
+    let bare = bare();
+    let passphrase = Wrap { role: crate::key_header::ROLE_PASSPHRASE, profile: 1, ..bare.wrap.clone() };
+    let seal = crate::key_header::DeviceSeal {
+        device: DeviceId::from_bytes([3; 16]),
+        encapsulated: ByteArray([0; 1120]),
+        ciphertext: ByteArray([0; 48]),
+    };
+    let full = KeyHeader {
+        version: VERSION,
+        suite: SUITE,
+        account: bare.account,
+        counter: bare.counter,
+        identity: bare.identity,
+        recovery: bare.recovery,
+        wraps: vec![passphrase.clone(), bare.wrap.clone()],
+        keyring: Keyring { seals: vec![seal], ..bare.keyring.clone() },
+    };
+    assert_eq!(BareKeys::of(&full), Some(bare));
+    assert_eq!(BareKeys::of(&KeyHeader { wraps: vec![passphrase], ..full }), None);
+}
+
+#[test]
+fn a_vault_has_one_to_4096_entries_of_its_log() {
+    let judge = |count| {
+        let log = vec![sign(label::VAULT_LOG_ENTRY, vec![1]); count];
+        ArchiveVault::decode(&ArchiveVault { vault: keyring(), log }.encode()).is_ok()
+    };
+    assert!(judge(1) && judge(4096) && !judge(0) && !judge(4097) && !judge(5000));
+    assert_eq!(ArchiveCommit::BYTES_MAX, (2 << 20) + 4096);
+}

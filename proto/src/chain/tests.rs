@@ -1,4 +1,7 @@
-//! Tests of the chain's rules about revocations and key epochs.
+//! Tests of the chain's rules: here those about revocations and key epochs.
+
+mod birth;
+mod links;
 
 use super::*;
 use crate::cbor::ByteArray;
@@ -95,6 +98,9 @@ fn judge(tip: &Tip, log: &Log, commit: &Commit) -> Result<VerifiedCommit, String
     let signed = sign(label::COMMIT, commit.device, commit.encode());
     verify_next(tip, Digest::ZERO, log, &signed).map_err(|error| error.to_string())
 }
+
+/// A rule, and a way to break it.
+type Spoilt<T> = (&'static str, fn(&mut T));
 
 #[track_caller]
 fn refused<T>(result: Result<T, String>, rule: &str) {

@@ -319,3 +319,6 @@ impl DeviceLog {
 fn rule(rule: &'static str) -> DeviceLogError {
     CodecError::Rule { what: DeviceLogEntry::NAME, rule }.into()
 }
+
+#[cfg(test)]
+mod tests;
