@@ -398,8 +398,8 @@ impl Items {
         if !follows {
             return self.rule("the keyring comes first, then the other vaults, ascending, each once");
         }
-        // The keyring is none of the account's vaults.
-        if self.vaults > limits::VAULTS_MAX {
+        // The keyring counts with them.
+        if self.vaults >= limits::VAULTS_MAX {
             return self.rule("there are more vaults than an account can have");
         }
         self.vaults = self.vaults.saturating_add(1);
