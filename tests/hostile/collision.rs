@@ -31,10 +31,10 @@ impl Reader {
         XChaCha20::new(&self.key.into(), &self.nonce.into()).apply_keystream(&mut bytes);
         let (r, s) = bytes.split_at_mut(16);
         for place in [3, 7, 11, 15] {
-            r[place] &= 15;
+            r[place] &= 0x0f;
         }
         for place in [4, 8, 12] {
-            r[place] &= 252;
+            r[place] &= 0xfc;
         }
         (BigUint::from_bytes_le(r), BigUint::from_bytes_le(s))
     }

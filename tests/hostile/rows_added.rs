@@ -1,13 +1,18 @@
 //! Row 10: records, files and commits that the server adds, and old ones that it replays.
 
-use crate::scene::{Refusal, assert_told, document, lagging, login_as, refuses, world_behind};
+use crate::scene::{Refusal, assert_told, document, lagging, login_as, refuses, vault_of, world_behind};
 use crate::world::{Device, NAME};
 use lockstep_proto::api::vault::{CommitEntry, Entry, Page, PushCommit};
-use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::cbor::{Bytes, Wire as _};
 use lockstep_proto::commit::{Change, Changes, Commit};
-use lockstep_proto::envelope;
+use lockstep_proto::envelope::{self, KIND_DOCUMENT};
+use lockstep_proto::id::{RecordId, Revision, Seq, VaultId};
+use lockstep_proto::label;
+use lockstep_proto::state::StateDigest;
+use lockstep_tests::hostile::scenario::keys::own_keys;
 use lockstep_tests::hostile::scenario::{At, rules};
-use lockstep_tests::hostile::{Hostile, Rule};
+use lockstep_tests::hostile::{Answer, Hostile, Rule};
+use std::collections::BTreeMap;
 
 const BACK: &[&str] = &["went back in time"];
 const NOT_VALID: &[&str] = &["not valid"];
@@ -42,6 +47,81 @@ fn row_10_files_that_the_server_adds() {
         }
     }
     assert_eq!(b.snapshots().len(), 2);
+}
+
+/// Every commit of a vault that was pushed or served so far.
+fn chain_of(hostile: &Hostile, vault: VaultId) -> BTreeMap<Seq, CommitEntry> {
+    let pages = hostile.answers("GET /v1/vaults/{}/commits").into_iter().filter(Answer::is_success);
+    let served = pages.flat_map(|page| Page::decode(&page.body).unwrap().commits);
+    let pushed = pushes(hostile).into_iter().map(|(_, push)| {
+        let changes = Some(push.changes);
+        CommitEntry { commit: push.commit, changes }
+    });
+    let of_seq = |entry: CommitEntry| (Commit::decode(&entry.commit.bytes.0).unwrap(), entry);
+    let all = served.chain(pushed).map(of_seq);
+    all.filter(|(commit, _)| commit.vault == vault).map(|(commit, entry)| (commit.seq, entry)).collect()
+}
+
+/// A commit after the last one that is right in everything that a server can get right: place, links, log, change list, and
+/// the state after it. It writes a record of the server's; a key of the server's signed it, in the last author's name.
+fn forged(chain: &BTreeMap<Seq, CommitEntry>) -> (CommitEntry, Entry) {
+    let (mut state, mut live) = (StateDigest::default(), BTreeMap::new());
+    for (seq, entry) in chain {
+        for change in Changes::decode(&entry.changes.as_ref().unwrap().0).unwrap().0 {
+            let Some((record, revision, digest)) = change.version() else { continue };
+            if let Some((revision, digest, seq)) = live.insert(record, (revision, digest, *seq)) {
+                state.remove(record, revision, digest, seq);
+            }
+            state.add(record, revision, digest, *seq);
+        }
+    }
+    let hash = |seq: Seq| Commit::hash_of(&chain[&seq].commit.bytes.0);
+    let (last_seq, last) = chain.last_key_value().unwrap();
+    assert_eq!(chain.len() as u64, last_seq.value() + 1, "the whole chain is here");
+    let last = Commit::decode(&last.commit.bytes.0).unwrap();
+    assert_eq!(state.checksum(), last.state, "the state is summed up as devices do it");
+
+    let seq = last_seq.next();
+    let (record, revision) = (RecordId::from_bytes([0xff; 16]), Revision::new(1));
+    let envelope: Bytes = b"sealed by nobody".as_slice().into();
+    let digest = envelope::digest(&envelope.0);
+    state.add(record, revision, digest, seq);
+    let changes =
+        Changes(vec![Change::Put { record, revision, envelope: digest, blobs: Vec::new() }]).encode();
+    let commit = Commit {
+        seq,
+        previous: hash(*last_seq),
+        skip: hash(seq.skip_target()),
+        changes: Changes::digest_of(&changes),
+        state: state.checksum(),
+        ..last
+    };
+    let commit = own_keys().sign(label::COMMIT, commit.encode());
+    let commit = CommitEntry { commit, changes: Some(changes.into()) };
+    (commit, Entry { seq, record, revision, kind: KIND_DOCUMENT, envelope })
+}
+
+/// Nothing but the signature tells this commit from one of the device in whose name it is.
+#[test]
+fn row_10_a_commit_that_is_right_but_for_its_signature() {
+    let (world, hostile) = world_behind();
+    let (a, b) = lagging(&world);
+    let vault: VaultId = vault_of(&a, "files").parse().unwrap();
+    let (commit, entry) = forged(&chain_of(&hostile, vault));
+    let path = vault.to_string();
+    let rule = Rule::answer_of::<Page>("forged", "GET /v1/vaults/{}/commits", move |request, page| {
+        if !request.path.contains(&path) || page.commits.is_empty() {
+            return false;
+        }
+        page.commits.push(commit.clone());
+        page.entries.push(entry.clone());
+        page.head_seq = entry.seq;
+        true
+    });
+    let refusal = refuses(&hostile, &b, vec![rule], LIST, (6, &["not valid", "signature"]));
+    assert!(!refusal.out.contains("three"), "{refusal:?}");
+    let listed = b.ok(&["--json", "record", "list", "--type", "note"]).json();
+    assert_eq!(listed.as_array().unwrap().len(), 2);
 }
 
 /// What was pushed so far.
@@ -146,7 +226,7 @@ fn row_10_an_old_snapshot_that_is_replayed_is_never_listed() {
         refuses(&hostile, &b, replaying(&old, how), &["snapshots"], (6, texts));
     }
     // To c, which has: with the next page that it asks for.
-    assert_eq!(listed(&c), [new_id.clone()]);
+    assert_eq!(listed(&c), [new_id.as_str()]);
     document(&world, "f", b"newest");
     let newest_id = a.backup("docs");
     for how in [Replay::Beside, Replay::Commit] {

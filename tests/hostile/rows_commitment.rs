@@ -105,8 +105,8 @@ fn row_19_a_computed_collision_of_an_envelope_opens_for_one_key_only() {
             .map_err(|error| error.to_string())
     };
     assert_eq!((tried(0, 0), tried(1, 1)), (Ok(one), Ok(other)));
-    let wrong = keys.open(&relabelled(&sealed, 10).0).unwrap_err().to_string();
-    assert_eq!((tried(0, 1), tried(1, 0)), (Err(wrong.clone()), Err(wrong)));
+    let wrong = || Err("it does not open with this key".to_owned());
+    assert_eq!((tried(0, 1), tried(1, 0)), (wrong(), wrong()));
     let second = VaultKeys::new(keys.vault(), &SecretKey::from_bytes(&[2; 32]))
         .with_epoch(Epoch::new(1), SecretKey::from_bytes(&[9; 32]));
     assert!(second.open(&committed(both[0].1)).is_err());

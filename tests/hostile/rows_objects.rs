@@ -104,7 +104,7 @@ fn serving(blob: &str, body: Vec<u8>) -> Vec<Rule> {
             *answer = Answer::problem(416, "range", "the object ends before that");
         } else {
             assert_eq!((answer.status, answer.body.len()), (200, body.len()));
-            answer.body = body.clone();
+            answer.body.clone_from(&body);
         }
         true
     })]
