@@ -63,12 +63,24 @@ fn told(trouble: Option<ClientError>) -> Result<()> {
 /// Sends what is pending; offline, it stays pending and says so.
 pub(crate) async fn send(context: &Context, account: &mut Account, vault: &mut Vault) -> Result<bool> {
     match account.send(vault).await {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            pin(account).await?;
+            Ok(true)
+        }
         Err(ClientError::Unreachable { .. } | ClientError::Busy(_)) => {
             context.out.note("kept on this device; it is sent when the server can be reached");
             Ok(false)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Pins what was sent, if that is due. It waits for the next command if the server went away meanwhile, or the
+/// account's quota is used up.
+async fn pin(account: &mut Account) -> Result<()> {
+    match account.pin_heads(false).await {
+        Err(ClientError::Unreachable { .. } | ClientError::Busy(_) | ClientError::QuotaExceeded(_)) => Ok(()),
+        other => other,
     }
 }
 
@@ -160,11 +172,18 @@ fn missing(place: &RecordPlace, id: &str) -> ClientError {
     ClientError::NotFound(format!("there is no record \"{id}\" of type \"{}\"", place.record_type))
 }
 
+/// What is not held may be what a server hides that is not believed: then that is said.
+fn not_held(trouble: Option<ClientError>, place: &RecordPlace, id: &str) -> ClientError {
+    told(trouble).err().unwrap_or_else(|| missing(place, id))
+}
+
 async fn get(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
     let (_account, vault, trouble) = open_to_read(context, &place.vault).await?;
     let keys = &vault.setup().keys;
     let record = keys.record_id(&place.record_type, &name_of(id));
-    let current = read::current(vault.replica(), keys, record)?.ok_or_else(|| missing(place, id))?;
+    let Some(current) = read::current(vault.replica(), keys, record)? else {
+        return Err(not_held(trouble, place, id));
+    };
     let document = parse(&current.content);
     context.out.result(&document.to_string(), &document);
     told(trouble)
@@ -229,7 +248,7 @@ async fn history(context: &Context, place: &RecordPlace, id: &str) -> Result<()>
     let record = vault.setup().keys.record_id(&place.record_type, &name_of(id));
     let versions = vault.versions(record)?;
     if versions.is_empty() {
-        return Err(missing(place, id));
+        return Err(not_held(trouble, place, id));
     }
     let mut opened: BTreeMap<Seq, Option<(u64, Value)>> = BTreeMap::new();
     let mut take = |version: &VersionRow, content: Option<Content>| {

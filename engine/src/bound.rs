@@ -10,9 +10,9 @@ use lockstep_proto::Digest;
 use lockstep_proto::api::vault::Page;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::commit::Commit;
-use lockstep_proto::device_log::{DeviceLog, Pin};
+use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::id::{DeviceId, Seq, VaultId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Pages that one look ahead reads at most, and commits in them.
 const PAGES_MAX: u32 = 4096;
@@ -24,11 +24,39 @@ pub(crate) type Place = (Seq, Digest);
 /// Hashes of a linked run of commits.
 pub(crate) type Run = BTreeMap<Seq, Digest>;
 
+/// What looks ahead came to.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    /// The commits that the last one saw.
+    pub(crate) run: Run,
+    /// Pinned places that the chain neither passes through nor gives up, and that were given up here: whoever heals
+    /// is about to sign the repair that names them.
+    pub(crate) passed_by: BTreeSet<Place>,
+}
+
+/// The place that is pinned for a device by its revocation, if a commit of it lies on the way there.
+pub(crate) fn bound_of(devices: &DeviceLog, vault: VaultId, device: DeviceId, seq: Seq) -> Option<Place> {
+    let revoked = devices.device(device)?.revoked.as_ref()?;
+    let pin = revoked.pins.iter().find(|pin| pin.vault == vault)?;
+    (seq <= pin.seq).then_some((pin.seq, pin.head))
+}
+
+/// What is to be done about a commit of a device that is revoked.
+pub(crate) enum Bound {
+    /// Nothing.
+    Met,
+    /// The chain must be seen to pass through this place first: what the device wrote counts on the way there only.
+    LookAhead(Place),
+    /// It does not pass through it.
+    PassedBy,
+}
+
 /// Where a page leads to, as far as its commits and a look ahead from it say.
 pub(crate) struct Bounds<'a> {
     replica: &'a dyn Replica,
     devices: &'a DeviceLog,
     vault: VaultId,
+    passed_by: &'a BTreeSet<Place>,
     /// Whether the page goes on where this device stands; if not, it is refused for that.
     links: bool,
     page: Run,
@@ -41,7 +69,7 @@ impl<'a> Bounds<'a> {
         replica: &'a dyn Replica,
         vault: VaultId,
         devices: &'a DeviceLog,
-        ahead: &'a Run,
+        looked: &'a Looked,
         page: &Page,
     ) -> Result<Self> {
         let links = Self::links(page, replica.head()?.as_ref());
@@ -56,8 +84,9 @@ impl<'a> Bounds<'a> {
             run.insert(place.0, place.1);
             last = Some(place);
         }
+        let ahead = &looked.run;
         let ahead = last.is_some_and(|(seq, hash)| ahead.get(&seq) == Some(&hash)).then_some(ahead);
-        Ok(Self { replica, devices, vault, links, page: run, ahead })
+        Ok(Self { replica, devices, vault, passed_by: &looked.passed_by, links, page: run, ahead })
     }
 
     fn links(page: &Page, head: Option<&Head>) -> bool {
@@ -90,24 +119,21 @@ impl<'a> Bounds<'a> {
         }
         for place in self.pins() {
             let is_other = self.at(place.0).is_some_and(|hash| hash != place.1);
-            if is_other && !self.replica.abandoned(place.0, place.1)? {
+            if is_other && !self.passed_by.contains(&place) && !self.replica.abandoned(place.0, place.1)? {
                 return Ok(Some(place));
             }
         }
         Ok(None)
     }
 
-    /// A place that the chain must be seen to pass through before a commit of a device may be taken: what a revoked
-    /// device wrote counts on the way to its revocation's pin only.
-    pub(crate) fn needed(&self, device: DeviceId, seq: Seq) -> Result<Option<Place>> {
-        let revoked = self.devices.device(device).and_then(|known| known.revoked.as_ref());
-        let pin = revoked.and_then(|revoked| revoked.pins.iter().find(|pin| pin.vault == self.vault));
-        let bound = pin.copied().filter(|pin| self.links && seq <= pin.seq);
-        let Some(Pin { seq: last, head, .. }) = bound else {
-            return Ok(None);
-        };
-        let is_seen = self.at(last) == Some(head) || self.replica.abandoned(last, head)?;
-        Ok((!is_seen).then_some((last, head)))
+    /// What binds a commit of a device.
+    pub(crate) fn of(&self, device: DeviceId, seq: Seq) -> Result<Bound> {
+        let bound = bound_of(self.devices, self.vault, device, seq).filter(|_| self.links);
+        let Some(place) = bound else { return Ok(Bound::Met) };
+        if self.at(place.0) == Some(place.1) || self.replica.abandoned(place.0, place.1)? {
+            return Ok(Bound::Met);
+        }
+        Ok(if self.passed_by.contains(&place) { Bound::PassedBy } else { Bound::LookAhead(place) })
     }
 }
 

@@ -3,7 +3,7 @@
 mod descent;
 mod fetch;
 
-use crate::bound::{Ahead, Run};
+use crate::bound::{Ahead, Looked};
 use crate::effect::{Answer, Effect, Env, Event, Failure, Input, Request};
 use crate::error::EngineError;
 use crate::pull::Pull;
@@ -38,7 +38,8 @@ pub struct Setup {
     /// Commits under epochs up to this one are taken although their keys are not here, because the keyring has none:
     /// what they write is quarantined.
     pub unreadable: Option<Epoch>,
-    /// Whether commits carry over what a restored server lacks: objects that they name may be missing there.
+    /// Whether a server that was restored is being healed: commits carry over what it lacks, objects that they name may
+    /// be missing there, and what was given up here is not looked for.
     pub heals: bool,
 }
 
@@ -102,8 +103,8 @@ pub struct VaultEngine {
     next_id: u64,
     stores: BTreeMap<u64, Vec<OperationId>>,
     reusable: BTreeMap<OperationId, crate::replica::SealedOperation>,
-    /// What the last look ahead saw.
-    ahead: Run,
+    /// What was looked at ahead.
+    looked: Looked,
     /// Looks ahead since the last round that was taken.
     looks: u32,
     races: u32,
@@ -123,7 +124,7 @@ impl VaultEngine {
             next_id: 1,
             stores: BTreeMap::new(),
             reusable: BTreeMap::new(),
-            ahead: Run::new(),
+            looked: Looked::default(),
             looks: 0,
             races: 0,
             pull_only: false,

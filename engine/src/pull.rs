@@ -1,12 +1,13 @@
 //! One round of a pull: a verified page of commits, and the envelopes that it announces.
 
-use crate::bound::{Bounds, Place, Run};
+use crate::bound::{Bound, Bounds, Looked, Place};
 use crate::effect::Event;
 use crate::engine::Setup;
 use crate::error::EngineError;
 use crate::merge;
 use crate::old;
 use crate::replica::{EnvelopeSource, Head, IndexInfo, RecordRow, Replica, Result, WriteOp};
+use crate::skipped;
 use crate::verify::{Overlay, Step, Touched};
 use lockstep_client_crypto::content::Content;
 use lockstep_client_crypto::vault::Opened;
@@ -57,16 +58,16 @@ pub(crate) struct Pull {
 }
 
 impl Pull {
-    /// Verifies a page; `seen` is what was looked at ahead.
+    /// Verifies a page; `looked` is what was looked at ahead.
     pub(crate) fn verify(
         replica: &dyn Replica,
         setup: &Setup,
         devices: &DeviceLog,
-        seen: &Run,
+        looked: &Looked,
         page: &Page,
     ) -> Result<Verdict> {
         let head = replica.head()?;
-        let bounds = Bounds::new(replica, setup.vault(), devices, seen, page)?;
+        let bounds = Bounds::new(replica, setup.vault(), devices, looked, page)?;
         if let Some(place) = bounds.missed()? {
             return Ok(Verdict::LookAhead(place));
         }
@@ -83,13 +84,15 @@ impl Pull {
                 break;
             }
             let commit = Commit::decode(&entry.commit.bytes.0).map_err(EngineError::server)?;
-            if let Some(place) = bounds.needed(commit.device, commit.seq)? {
-                if overlay.commits.is_empty() {
+            let added = match bounds.of(commit.device, commit.seq)? {
+                Bound::LookAhead(place) if overlay.commits.is_empty() => {
                     return Ok(Verdict::LookAhead(place));
                 }
-                break;
-            }
-            match overlay.add(replica, setup, devices, entry) {
+                Bound::LookAhead(_) => break,
+                Bound::PassedBy => Err(skipped::off_its_bound(setup, &commit)),
+                Bound::Met => overlay.add(replica, setup, devices, entry),
+            };
+            match added {
                 Ok(Step::Next) => {}
                 Ok(Step::NeedDevices) => return Ok(Verdict::NeedDevices),
                 // The good commits before a fault count; the next round meets the fault first.

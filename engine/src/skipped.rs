@@ -1,6 +1,7 @@
 //! What a repair goes back over, looked at by whoever signs it: where it may begin, and what of it is really by the
 //! devices that it names (PROTOCOL.md section 6.7).
 
+use crate::bound::bound_of;
 use crate::engine::Setup;
 use crate::error::EngineError;
 use crate::pull;
@@ -14,12 +15,12 @@ use lockstep_proto::chain::{self, Authors as _};
 use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE};
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::envelope::{self, KIND_DOCUMENT, KIND_TOMBSTONE};
-use lockstep_proto::id::{RecordId, Revision};
+use lockstep_proto::id::{RecordId, Revision, Seq};
 use lockstep_proto::sign::PublicKey;
 use lockstep_proto::{Signed, cbor::Wire as _, label};
 
 /// Whether a commit that follows the verified head is one by which a device broke a rule: only behind such a one a
-/// repair is needed. A repair that leads past it is none.
+/// repair is needed. A repair that leads past it is none. `shown` gives the hashes of the chain that it is in.
 ///
 /// # Errors
 /// The replica's; [`EngineError::Server`] and the like for an answer that is nobody's fault but the server's.
@@ -28,9 +29,23 @@ pub fn is_fault(
     setup: &Setup,
     devices: &DeviceLog,
     entry: &CommitEntry,
+    shown: impl Fn(Seq) -> Option<Digest>,
 ) -> Result<bool> {
     let mut overlay = Overlay { head: replica.head()?, ..Overlay::default() };
-    match overlay.add(replica, setup, devices, entry) {
+    let added = overlay.add(replica, setup, devices, entry);
+    let commit = Commit::decode(&entry.commit.bytes.0).map_err(EngineError::server)?;
+    let added = match bound_of(devices, setup.vault(), commit.device, commit.seq) {
+        Some((seq, head))
+            if added.is_ok()
+                && shown(seq) != Some(head)
+                && replica.gave_up(seq, head)?
+                && !replica.abandoned(seq, head)? =>
+        {
+            Err(off_its_bound(setup, &commit))
+        }
+        _ => added,
+    };
+    match added {
         Ok(_) => Ok(false),
         Err(EngineError::Fault { .. }) => {
             let Some(mut search) = Search::new(replica)? else { return Ok(false) };
@@ -38,6 +53,12 @@ pub fn is_fault(
         }
         Err(error) => Err(error),
     }
+}
+
+/// A commit of a revoked device that is not on the way to what its revocation pinned.
+pub(crate) fn off_its_bound(setup: &Setup, commit: &Commit) -> EngineError {
+    let rule = "its device is revoked, and it is not on the way to what the revocation pinned".to_owned();
+    EngineError::Fault { vault: setup.vault(), seq: commit.seq, device: commit.device, rule }
 }
 
 /// Whether a device of the account, live or not, signed a commit.

@@ -32,6 +32,7 @@ mod homes;
 mod kit;
 mod life;
 mod lost;
+mod lost_pin;
 mod makeup;
 mod past;
 mod postgres;

@@ -216,3 +216,36 @@ fn a_device_that_the_copy_does_not_know_keeps_what_it_holds() {
     b.put("n", "3").ok();
     assert_eq!(a.get("n"), "3");
 }
+
+/// A vault is pinned with what its maker first put into it, not at its birth only: a server that shows another device
+/// an empty vault is refused, whether a record or a backup made it.
+#[test]
+fn a_new_vault_that_is_shown_empty_is_refused() {
+    for makes in [
+        |_: &World, a: &Device| drop(a.put("n", "1").ok()),
+        |world: &World, a: &Device| {
+            write(&world.path("docs/f"), "1");
+            a.backup("docs");
+        },
+    ] {
+        let world = World::new();
+        let a = world.signup("a");
+        makes(&world, &a);
+        let b = world.login("b");
+        let text = "SELECT v.id, c.hash FROM vault v JOIN commit_header c ON c.vault = v.id
+                    WHERE v.is_keyring = 0 AND c.seq = 0";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let (vault, birth): (i64, Vec<u8>) = world.server.database().query_row(text, [], row).unwrap();
+        let birth = world.server.literal(&birth);
+        for statement in [
+            format!("UPDATE vault SET seq = 0, head = {birth} WHERE id = {vault}"),
+            format!("DELETE FROM live WHERE vault = {vault}"),
+            format!("DELETE FROM commit_header WHERE seq > 0 AND vault = {vault}"),
+        ] {
+            assert!(world.server.change(&statement) > 0, "{statement}");
+        }
+        let done = b.run(&["record", "get", "--type", "note", "--id", "n"]);
+        done.ends(6, &["went back in time", "pinned it"]);
+        b.run(&["snapshots"]).ends(6, &["went back in time"]);
+    }
+}

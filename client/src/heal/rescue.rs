@@ -69,7 +69,7 @@ impl Owner<'_> {
             let good = late.filter(|good| *good < verified).unwrap_or(verified);
             let shown = ServerChain::read(vault, good, verified).await?;
             let Some(beyond) = &shown.beyond else { return Ok((good, shown)) };
-            if is_fault(&vault.replica, &vault.setup, vault.device_log(), beyond)? {
+            if is_fault(&vault.replica, &vault.setup, vault.device_log(), beyond, |seq| shown.commit(seq))? {
                 return Ok((good, shown));
             }
         }

@@ -113,12 +113,16 @@ impl ServerChain {
         Ok((seq, self.hash_at(replica, seq)?))
     }
 
+    /// Hash of a commit of what comes after.
+    pub(super) fn commit(&self, seq: Seq) -> Option<Digest> {
+        let place = seq.value().checked_sub(self.from.next().value())?;
+        self.commits.get(usize::try_from(place).ok()?).copied()
+    }
+
     /// Hash of a commit of it.
     pub(super) fn hash_at(&self, replica: &VaultReplica, seq: Seq) -> Result<Digest> {
-        let place = seq.value().checked_sub(self.from.next().value());
-        let place = place.and_then(|place| usize::try_from(place).ok());
-        let hash = match place.and_then(|place| self.commits.get(place)) {
-            Some(hash) => Some(*hash),
+        let hash = match self.commit(seq) {
+            Some(hash) => Some(hash),
             None => replica.commit_hash(seq)?,
         };
         hash.ok_or_else(|| ClientError::Server(format!("commit {seq} is not shown")))

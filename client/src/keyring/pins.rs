@@ -12,7 +12,7 @@ use lockstep_engine::replica::{Policy, Replica as _};
 use lockstep_proto::api::vault::Vaults;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::device_log::Pin;
-use lockstep_proto::id::{DeviceId, VaultId};
+use lockstep_proto::id::{DeviceId, Seq, VaultId};
 use std::collections::BTreeSet;
 
 const PIN_INTERVAL_SECONDS: u64 = 24 * 3600;
@@ -216,7 +216,7 @@ impl Account {
         }
     }
 
-    /// Writes this device's head pin if it is due: a day old, or a vault is not in it yet.
+    /// Writes this device's head pin if it is due: a day old, or a vault is not in it yet, or only its birth is.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -233,7 +233,7 @@ impl Account {
         let now = rng::now_utc();
         let is_due = own.is_none_or(|doc| {
             now.saturating_sub(doc.utc) >= PIN_INTERVAL_SECONDS
-                || heads.iter().any(|pin| doc.heads.iter().all(|known| known.vault != pin.vault))
+                || heads.iter().any(|pin| !doc.heads.iter().any(|known| covers(known, pin)))
         });
         if !is_due && !force {
             return Ok(());
@@ -250,6 +250,12 @@ impl Account {
         self.keyring.put(vec![record(HEAD_PIN_TYPE, name, doc.encode(), Policy::Overwrite)]).await?;
         self.sync_keyring().await
     }
+}
+
+/// Whether a pin says enough of a vault until the next one is due: a birth says nothing of what a vault has in it.
+fn covers(known: &Pin, head: &Pin) -> bool {
+    let is_birth = |pin: &Pin| pin.seq == Seq::new(0);
+    known.vault == head.vault && (!is_birth(known) || is_birth(head))
 }
 
 /// Head pins as devices wrote them: record name, document and envelope name the same device.

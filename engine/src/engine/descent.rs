@@ -10,6 +10,7 @@ use crate::repair::{self, Search};
 use crate::replica::{Replica, Result, WriteOp};
 use crate::seek::{Seek, Sought};
 use lockstep_proto::api::vault::Page;
+use lockstep_proto::device_log::Pin;
 
 /// Looks ahead that a server gets between two rounds: more are needed by none whose chain stays the same.
 const LOOKS_MAX: u32 = 64;
@@ -40,7 +41,7 @@ impl VaultEngine {
             }
             return self.fill_or_push(replica, env, out);
         }
-        let verified = match Pull::verify(replica, &self.setup, &self.devices, &self.ahead, &page) {
+        let verified = match Pull::verify(replica, &self.setup, &self.devices, &self.looked, &page) {
             Err(fork @ EngineError::Fork { .. }) if head.is_some() => return self.seek(replica, fork, out),
             Err(fault @ EngineError::Fault { .. }) => {
                 let Some(search) = Search::new(replica)? else { return Err(fault) };
@@ -87,19 +88,39 @@ impl VaultEngine {
         page: &Page,
         out: &mut Vec<Effect>,
     ) -> Result<()> {
-        match ahead.take(&self.setup, &self.devices, page)? {
+        let place = ahead.place();
+        let seen = match ahead.take(&self.setup, &self.devices, page) {
+            Err(EngineError::Rollback { .. } | EngineError::Fork { .. })
+                if self.is_given_up_pin(replica, place)? =>
+            {
+                self.looked.passed_by.insert(place);
+                return self.ask_commits(replica, out);
+            }
+            seen => seen?,
+        };
+        match seen {
             Seen::Ask(after) => self.send(Request::Commits { after }, Doing::Ahead(ahead), out),
             Seen::Passes(run) => {
-                self.ahead = run;
+                self.looked.run = run;
                 self.ask_commits(replica, out)?;
             }
             Seen::GivenUp(repair, abandoned, run) => {
-                self.ahead = run;
-                let ops = bound::follow(replica, ahead.place(), repair, abandoned)?;
+                self.looked.run = run;
+                let ops = bound::follow(replica, place, repair, abandoned)?;
                 self.write(ops, Then::Ahead, out);
             }
         }
         Ok(())
+    }
+
+    /// Whether a place is pinned, and was given up here without a repair that says so yet: who heals signs it next.
+    fn is_given_up_pin(&self, replica: &dyn Replica, place: Place) -> Result<bool> {
+        let (vault, (seq, head)) = (self.setup.vault(), place);
+        let pin = Pin { vault, seq, head };
+        Ok(self.setup.heals
+            && self.devices.pins().contains(&pin)
+            && replica.expected()? != Some(place)
+            && replica.gave_up(seq, head)?)
     }
 
     /// The server's chain does not pass through what was verified here: looks for a repair that says why.
