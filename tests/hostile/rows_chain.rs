@@ -1,7 +1,7 @@
 //! Rows 11 to 14: what is changed, rolled back, forked and hidden.
 
 use crate::scene::{
-    assert_told, copied, dump, lagging, login_as, refuses, refuses_joining, served_header, vault_of,
+    assert_told, copied, dump, keyring_of, lagging, login_as, refuses, refuses_joining, vault_of,
     world_behind, writes,
 };
 use crate::world::{Device, NAME, World};
@@ -10,8 +10,6 @@ use lockstep_proto::api::vault::{CommitEntry, Page, PushCommit};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::commit::Commit;
 use lockstep_proto::id::RecordId;
-use lockstep_proto::key_header::KeyHeader;
-use lockstep_proto::vault_log::keyring_vault_id;
 use lockstep_tests::hostile::scenario::chain::METADATA;
 use lockstep_tests::hostile::scenario::{At, rules};
 use lockstep_tests::hostile::{Hostile, Rule};
@@ -29,7 +27,7 @@ fn row_11_every_field_that_the_server_writes() {
     let honest = copied(&b, "honest").ok(LIST).out;
     assert!(honest.contains('m') && honest.contains('n'));
     // Of the vault that is ahead of this device, and of the keyring, which is not.
-    let (files, keyring) = (vault_of(&a, "files"), keyring_of(&hostile));
+    let (files, keyring) = (vault_of(&a, "files"), keyring_of(&hostile).to_string());
     let of_files = (0..).zip(METADATA).map(|(at, field)| (at, field, &files));
     let of_keyring = (0..).zip(METADATA).skip(7).map(|(at, field)| (at, field, &keyring));
     let mut refused = Vec::new();
@@ -65,12 +63,6 @@ fn row_11_every_field_that_the_server_writes() {
         ("id in the list of vaults", &keyring),
     ];
     assert_eq!(refused, expected);
-}
-
-/// The text of the keyring's id.
-fn keyring_of(hostile: &Hostile) -> String {
-    let header = KeyHeader::decode(&served_header(hostile)).unwrap();
-    keyring_vault_id(header.identity.as_bytes()).to_string()
 }
 
 #[test]
@@ -328,7 +320,7 @@ fn row_14_hidden_commits_and_mixed_ages_are_noticed_by_pins() {
     assert!(!refusal.contains("revision"));
     assert_eq!(c.get("n"), "\"one\"");
     // An old keyring under the current device log: its pins say more.
-    let keyring = keyring_of(&hostile);
+    let keyring = keyring_of(&hostile).to_string();
     let of = At { at: 0, vault: Some(keyring), ..At::default() };
     let passphrase = world.text("passphrase");
     let login = ["login", "--name", NAME, "--passphrase-file", &passphrase];

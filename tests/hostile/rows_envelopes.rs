@@ -1,6 +1,6 @@
 //! Row 9: envelopes in each other's places; and answers to commits that are lost.
 
-use crate::scene::{lagging, login_as, refuses, world_behind};
+use crate::scene::{keyring_of, lagging, login_as, refuses, world_behind};
 use lockstep_client_crypto::content::{Content, Hlc};
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::secret::SecretKey;
@@ -53,11 +53,12 @@ fn instead(other: &Bytes) -> Vec<Rule> {
     })]
 }
 
-/// What the last put of a device sent.
-fn last_put(hostile: &Hostile, put: impl FnOnce()) -> Bytes {
+/// What the last put of a device sent; not what it wrote into its keyring about that.
+fn last_put(hostile: &Hostile, keyring: VaultId, put: impl FnOnce()) -> Bytes {
     hostile.forget();
     put();
-    sent(hostile).pop().unwrap()
+    let is_put = |bytes: &Bytes| envelope::decode(&bytes.0).unwrap().1.vault != keyring;
+    sent(hostile).into_iter().rfind(is_put).unwrap()
 }
 
 /// An envelope of another account, another vault, another record, another revision, another kind, another epoch.
@@ -65,25 +66,29 @@ fn last_put(hostile: &Hostile, put: impl FnOnce()) -> Bytes {
 fn row_09_envelopes_of_elsewhere() {
     let (world, hostile) = world_behind();
     let a = world.signup("a");
-    let first = last_put(&hostile, || drop(a.put("n", "\"one\"").ok()));
+    let keyring = keyring_of(&hostile);
+    let first = last_put(&hostile, keyring, || drop(a.put("n", "\"one\"").ok()));
     let b = login_as(&world, "b");
     let c = login_as(&world, "c");
-    let other = last_put(&hostile, || drop(a.put("other", "\"other\"").ok()));
+    let other = last_put(&hostile, keyring, || drop(a.put("other", "\"other\"").ok()));
     let photos = ["record", "put", "--type", "note", "--vault", "photos", "--id", "n"];
-    let of_vault = last_put(&hostile, || drop(a.run_with(&photos, "\"photo\"").ok()));
-    let deleted = last_put(&hostile, || drop(a.ok(&["record", "rm", "--type", "note", "--id", "other"])));
+    let of_vault = last_put(&hostile, keyring, || drop(a.run_with(&photos, "\"photo\"").ok()));
+    let deleted =
+        last_put(&hostile, keyring, || drop(a.ok(&["record", "rm", "--type", "note", "--id", "other"])));
     let passphrase = world.text("passphrase");
     let eve = world.device("eve");
     eve.ok(&["signup", "--name", "eve", "--passphrase-file", &passphrase, "--kit", "kit-eve"]);
-    let of_eve = last_put(&hostile, || drop(eve.put("n", "\"eve\"").ok()));
-    let old_epoch = last_put(&hostile, || drop(a.put("n", "\"before\"").ok()));
+    let keyring_of_eve = keyring_of(&hostile);
+    assert_ne!(keyring_of_eve, keyring);
+    let of_eve = last_put(&hostile, keyring_of_eve, || drop(eve.put("n", "\"eve\"").ok()));
+    let old_epoch = last_put(&hostile, keyring, || drop(a.put("n", "\"before\"").ok()));
     a.ok(&["device", "revoke", "c", "--passphrase-file", &passphrase]);
     c.run(&["status"]).ends(5, &[]);
     for _ in 0..2 {
         b.ok(&["status"]);
         a.ok(&["status"]);
     }
-    let real = last_put(&hostile, || drop(a.put("n", "\"new\"").ok()));
+    let real = last_put(&hostile, keyring, || drop(a.put("n", "\"new\"").ok()));
     let kind = |bytes: &Bytes| envelope::decode(&bytes.0).unwrap().1;
     assert_eq!((kind(&deleted).kind, kind(&real).kind), (KIND_TOMBSTONE, KIND_DOCUMENT));
     assert!(kind(&old_epoch).epoch < kind(&real).epoch && kind(&first).revision < kind(&real).revision);
