@@ -37,6 +37,7 @@ pub(crate) fn status_of(error: &ClientError) -> u8 {
         | ClientError::SignedOut
         | ClientError::Revoked => 5,
         ClientError::Rollback(_)
+        | ClientError::RecordRollback(_)
         | ClientError::Fork(_)
         | ClientError::Incomplete(_)
         | ClientError::Server(_) => 6,

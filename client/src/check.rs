@@ -55,7 +55,12 @@ pub async fn check(vault: &Vault, read_data: bool, progress: &mut dyn FnMut(&Rep
                 }
                 blobs.extend(found.files.into_iter().filter_map(|file| Some((file.record, file.blob?))));
             }
-            Err(error @ (ClientError::Incomplete(_) | ClientError::Server(_) | ClientError::Damaged(_))) => {
+            Err(
+                error @ (ClientError::Incomplete(_)
+                | ClientError::RecordRollback(_)
+                | ClientError::Server(_)
+                | ClientError::Damaged(_)),
+            ) => {
                 report.problems.push(format!("snapshot {}: {error}", snapshot.id));
             }
             Err(error) => return Err(error),

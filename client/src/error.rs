@@ -64,6 +64,9 @@ pub enum ClientError {
          data back, or give it back what this device holds: lockstep heal"
     )]
     Rollback(String),
+    /// The server sent a version of a record that was replaced, where a newer one was wanted.
+    #[error("{0}. Nothing of it was taken over. A server that was restored needs all its data of one time")]
+    RecordRollback(String),
     /// The server shows another history.
     #[error(
         "the server shows another history than the one verified before: {0}. Nothing was changed here. If it was \
@@ -164,6 +167,7 @@ impl From<EngineError> for ClientError {
         let text = error.to_string();
         match error {
             EngineError::Rollback { .. } => Self::Rollback(text),
+            EngineError::RecordRollback { .. } => Self::RecordRollback(text),
             EngineError::Fork { vault, seq } => {
                 Self::Fork(format!("commit {seq} of vault {vault} does not follow what this device verified"))
             }

@@ -18,6 +18,20 @@ pub enum EngineError {
         /// The server's head.
         server: Seq,
     },
+    /// The server sends a version of a record that was replaced, in the place of the newest one or beside it.
+    #[error(
+        "the server went back in time: it sends record {record} of vault {vault} as commit {old} wrote it, which commit {seq} replaced"
+    )]
+    RecordRollback {
+        /// Vault.
+        vault: VaultId,
+        /// The record.
+        record: RecordId,
+        /// Commit whose version is wanted.
+        seq: Seq,
+        /// Commit whose version came.
+        old: Seq,
+    },
     /// The server's chain does not pass through the head that was verified here.
     #[error(
         "the server shows another history: commit {seq} of vault {vault} does not follow what this device verified"

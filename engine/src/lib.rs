@@ -16,6 +16,7 @@ pub mod files;
 pub mod keyring;
 mod local;
 mod merge;
+mod old;
 mod pull;
 mod push;
 pub mod read;

@@ -5,6 +5,7 @@ use crate::effect::Event;
 use crate::engine::Setup;
 use crate::error::EngineError;
 use crate::merge;
+use crate::old;
 use crate::replica::{EnvelopeSource, Head, IndexInfo, RecordRow, Replica, Result, WriteOp};
 use crate::skipped;
 use crate::verify::{Overlay, Step, Touched};
@@ -162,27 +163,26 @@ impl Pull {
     }
 
     /// Takes entries, which ascend; refuses what no verified commit announced.
-    pub(crate) fn take(&mut self, setup: &Setup, entries: Vec<Entry>) -> Result<()> {
+    pub(crate) fn take(&mut self, replica: &dyn Replica, setup: &Setup, entries: Vec<Entry>) -> Result<()> {
         let upto = self.upto();
         for entry in entries {
             if entry.seq > upto && upto < self.head_seq {
                 // Of a commit that this round did not take.
                 continue;
             }
+            let Some(touched) = self.overlay.touched.get(&entry.record) else {
+                return Err(EngineError::server(format!("no commit of these wrote record {}", entry.record)));
+            };
+            let digest = envelope::digest(&entry.envelope.0);
+            if (touched.row.seq, touched.row.digest) != (entry.seq, digest) {
+                let fresh = &self.overlay.versions;
+                return Err(old::refusal(replica, setup.vault(), fresh, &touched.row, digest));
+            }
             let place = (entry.seq, entry.record);
             if self.last_place.is_some_and(|last| last >= place) {
                 return Err(EngineError::server("entries do not ascend"));
             }
             self.last_place = Some(place);
-            let announced = self.overlay.touched.get(&entry.record).filter(|touched| {
-                touched.row.seq == entry.seq && touched.row.digest == envelope::digest(&entry.envelope.0)
-            });
-            let Some(touched) = announced else {
-                return Err(EngineError::server(format!(
-                    "record {} is not as its commit announced it",
-                    entry.record
-                )));
-            };
             if self.here.contains_key(&entry.record) || self.staged.contains(&entry.record) {
                 return Err(EngineError::server(format!("record {} comes twice", entry.record)));
             }
@@ -282,15 +282,13 @@ pub(crate) fn fill(
     let wanted: BTreeMap<RecordId, &RecordRow> = rows.iter().map(|row| (row.record, row)).collect();
     let (mut ops, mut events) = (Vec::new(), Vec::new());
     for entry in entries {
-        let fits = wanted
-            .get(&entry.record)
-            .filter(|row| row.seq == entry.seq && row.digest == envelope::digest(&entry.envelope.0));
-        let Some(row) = fits else {
-            return Err(EngineError::server(format!(
-                "record {} is not as its commit announced it",
-                entry.record
-            )));
+        let Some(row) = wanted.get(&entry.record) else {
+            return Err(EngineError::server(format!("record {} was not asked for", entry.record)));
         };
+        let digest = envelope::digest(&entry.envelope.0);
+        if (row.seq, row.digest) != (entry.seq, digest) {
+            return Err(old::refusal(replica, setup.vault(), &[], row, digest));
+        }
         let touched = touched_of(replica, row)?;
         let index = content(setup, &touched, &entry.envelope.0).as_ref().map(index_info);
         if index.is_none() {
@@ -320,8 +318,9 @@ pub(crate) fn open_version(
     row: &RecordRow,
     bytes: &[u8],
 ) -> Result<Option<Content>> {
-    if envelope::digest(bytes) != row.digest {
-        return Err(EngineError::server(format!("record {} is not as its commit announced it", row.record)));
+    let digest = envelope::digest(bytes);
+    if digest != row.digest {
+        return Err(old::refusal(replica, setup.vault(), &[], row, digest));
     }
     Ok(content(setup, &touched_of(replica, row)?, bytes))
 }

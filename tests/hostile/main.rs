@@ -29,10 +29,15 @@ mod tree;
 #[path = "../cli/world.rs"]
 mod world;
 
+mod collision;
 mod library;
+mod rows_added;
 mod rows_chain;
+mod rows_commitment;
 mod rows_devices;
 mod rows_envelopes;
 mod rows_keys;
 mod rows_objects;
+mod rows_rotation;
+mod rows_wraps;
 mod scene;

@@ -1,84 +1,20 @@
-//! Rows 1, 2, 4, 5, 17, 18: keys, versions and parameters that the server chose or changed.
+//! Rows 2, 4, 5, 17: keys, versions and parameters that the server chose or changed.
 
 use crate::scene::{
-    Refusal, dump, lagging, login_as, nobody_types, refuses, refuses_joining, refuses_login,
-    refuses_recovery, served, served_header, vault_of, world_behind, writes,
+    lagging, nobody_types, refuses, refuses_joining, refuses_login, refuses_recovery, served_header,
+    vault_of, world_behind, writes,
 };
 use crate::world::{NAME, World};
-use lockstep_proto::Signed;
-use lockstep_proto::api::account::Devices;
 use lockstep_proto::api::auth::RecoveryStarted;
 use lockstep_proto::api::vault::Vaults;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::id::AccountId;
 use lockstep_proto::key_header::KeyHeader;
-use lockstep_tests::hostile::scenario::keys::{pairs, wrapped_places};
 use lockstep_tests::hostile::scenario::{At, rules};
 use lockstep_tests::hostile::{Hostile, Rule};
 use std::process::Command;
 
 const NOT_VALID: &[&str] = &["not valid"];
-
-/// The same refusal again and again.
-fn assert_alike(refusals: &[Refusal]) {
-    let first = &refusals[0];
-    assert!(!first.trace.is_empty() && !first.err.is_empty());
-    for (number, other) in refusals.iter().enumerate() {
-        assert_eq!(first, other, "number {number}");
-    }
-}
-
-/// Each byte of each wrapped key, and any two swapped: one error and one trace. The root's wraps are never tried: the
-/// signature over them is looked at first. (Below the signature: `client-crypto`,
-/// `every_flipped_byte_of_a_wrap_and_every_swap_is_one_error`.)
-#[test]
-fn row_01_wrapped_keys_flipped() {
-    let (world, hostile) = world_behind();
-    world.signup("a");
-    login_as(&world, "b");
-    let header = served_header(&hostile);
-    let places = wrapped_places(&header);
-    let decoded = KeyHeader::decode(&header).unwrap();
-    let of_seals = decoded.keyring.seals.len() * (1120 + 48);
-    assert!(of_seals > 0 && places.len() > of_seals + 300);
-    // Every byte but for those of the seals, of which every 97th.
-    let bytes = (0..places.len() - of_seals).chain((places.len() - of_seals..places.len()).step_by(97));
-    let refusals: Vec<Refusal> = bytes
-        .map(|at| {
-            refuses_recovery(&world, &hostile, rules("wrap-flipped", &At::number(at as u64)), NOT_VALID)
-        })
-        .collect();
-    assert!(refusals.len() > 340);
-    assert_alike(&refusals);
-    assert!(refusals[0].trace.last().unwrap().starts_with("GET /v1/account/devices"), "{:?}", refusals[0]);
-    // One byte of every part with the passphrase, too.
-    let refusals: Vec<Refusal> = (0..places.len() - of_seals)
-        .step_by(31)
-        .map(|at| refuses_login(&world, &hostile, rules("wrap-flipped", &At::number(at as u64)), NOT_VALID))
-        .collect();
-    assert_alike(&refusals);
-}
-
-#[test]
-fn row_01_wrapped_keys_swapped() {
-    let (world, hostile) = world_behind();
-    let a = world.signup("a");
-    login_as(&world, "b");
-    a.ok(&["status"]);
-    let pairs = pairs(&served_header(&hostile));
-    assert_eq!(pairs, 5 * 4 / 2 + 3, "two wraps, the keyring's key, two seals");
-    let of = |at: u64| rules("wrap-swapped", &At::number(at));
-    assert_alike(
-        &(0..pairs).map(|at| refuses_recovery(&world, &hostile, of(at), NOT_VALID)).collect::<Vec<_>>(),
-    );
-    assert_alike(
-        &(0..pairs).map(|at| refuses_login(&world, &hostile, of(at), NOT_VALID)).collect::<Vec<_>>(),
-    );
-    let devices: Vec<_> =
-        (0..pairs).map(|at| refuses(&hostile, &a, of(at), &["status"], (6, NOT_VALID)).trace).collect();
-    assert!(devices.iter().all(|trace| *trace == devices[0]));
-    a.ok(&["status"]);
-}
 
 /// The server seals what it likes, under a key that it made, into the keyring and into a vault.
 #[test]
@@ -278,123 +214,4 @@ fn row_17_the_kit_pins_the_account() {
     let refusal = refuses_joining(&world, &hostile, vec![rule], &arguments, (5, &["recovery key is wrong"]));
     assert!(refusal.trace.last().unwrap().starts_with("POST /v1/recovery/start"), "{refusal:?}");
     assert!(!world.path("kit-new").exists());
-}
-
-/// The old header after a change of passphrase or recovery key: refused by whoever saw the change, and by a new device
-/// to which the log as it is is served.
-#[test]
-fn row_18_the_old_key_header() {
-    let (mut world, hostile) = world_behind();
-    let a = world.signup("a");
-    let b = login_as(&world, "b");
-    a.ok(&["status"]);
-    let old_signed = served(&hostile);
-    let old_header = old_signed.bytes.0.clone();
-    // Armed before the change, so that it has seen the old one; told after it only.
-    let mut armed = rules("old-key-header", &At::default());
-    let hits = hostile.arm(armed.remove(0));
-    b.ok(&["status"]);
-    assert_eq!(hits.count(), 0);
-    let (old, new) = (world.text("passphrase"), world.secret("new", "another passphrase"));
-    let change = ["passphrase", "change", "--passphrase-file", &old, "--new-passphrase-file", &new];
-    let _ = a.run(&change);
-    assert_ne!(a.run(&["status"]).status, Some(0));
-    hostile.disarm();
-    a.ok(&["status"]);
-    b.ok(&["status"]);
-    let newest = served_header(&hostile);
-    assert_ne!(newest, old_header);
-    // The first header, whatever the log says.
-    for device in [&a, &b] {
-        refuses(&hostile, device, serving(&old_signed), &["status"], (6, NOT_VALID));
-    }
-    let login = ["login", "--name", NAME, "--passphrase-file", &new];
-    refuses_joining(&world, &hostile, serving(&old_signed), &login, (6, NOT_VALID));
-    // An honest server keeps no old wrap.
-    let old_wrap = KeyHeader::decode(&old_header).unwrap().wraps[0].ciphertext;
-    let new_wrap = KeyHeader::decode(&newest).unwrap().wraps[0].ciphertext;
-    assert_ne!(old_wrap, new_wrap);
-    world.server.stop();
-    let files = world.server.vacuumed_files();
-    let holds = |wrap: &[u8]| {
-        files.iter().any(|path| std::fs::read(path).unwrap().windows(wrap.len()).any(|window| window == wrap))
-    };
-    assert!(holds(&new_wrap.0), "the search finds nothing at all");
-    assert!(!holds(&old_wrap.0));
-}
-
-/// Serves a header that was served before, with its signature.
-fn serving(old: &Signed) -> Vec<Rule> {
-    let old = old.clone();
-    vec![Rule::answer_of::<Devices>("old-key-header", "GET /v1/account/devices", move |_, devices| {
-        let is_other = devices.key_header != old;
-        devices.key_header = old.clone();
-        is_other
-    })]
-}
-
-/// The connection is killed at every step of a change of passphrase and of recovery key: it resumes.
-#[test]
-fn row_18_a_change_that_is_cut_at_every_step() {
-    let (world, hostile) = world_behind();
-    let a = world.signup("a");
-    let b = login_as(&world, "b");
-    let mut current = world.text("passphrase");
-    let mut number = 0;
-    for is_after in [false, true] {
-        for nth in 0.. {
-            number += 1;
-            let new = world.secret(&format!("new-{number}"), &format!("another passphrase {number}"));
-            let change =
-                ["passphrase", "change", "--passphrase-file", &current, "--new-passphrase-file", &new];
-            let hits = hostile.arm(cut_from(nth, is_after));
-            let done = a.run(&change);
-            hostile.disarm();
-            if hits.count() == 0 {
-                done.ok();
-                assert!(nth > 0, "nothing was cut");
-                current = new;
-                break;
-            }
-            if done.status == Some(0) {
-                // What was lost was the answer to something that was done, and found out.
-                current = new;
-                b.ok(&["status"]);
-                continue;
-            }
-            // The same again, with the passphrase that is valid now.
-            let again = a.run(&change);
-            if again.status != Some(0) {
-                let changed =
-                    ["passphrase", "change", "--passphrase-file", &new, "--new-passphrase-file", &new];
-                assert_eq!(again.status, Some(5), "{again:#?}");
-                a.ok(&changed);
-            }
-            current = new;
-            b.ok(&["status"]);
-        }
-    }
-    let login = ["login", "--name", NAME, "--passphrase-file", &current];
-    world.device("c").ok(&login);
-    world.device("d").run(&["login", "--name", NAME, "--passphrase-file", "passphrase"]).ends(5, &[]);
-    assert!(!dump(&b).is_empty());
-}
-
-/// Cuts every request from the nth on that changes something.
-fn cut_from(nth: u64, is_after: bool) -> Rule {
-    use lockstep_tests::hostile::{Reply, Request};
-    let mut left = nth;
-    let mut is_cut = move |request: &Request| {
-        if request.method == "GET" {
-            return false;
-        }
-        let is_cut = left == 0;
-        left = left.saturating_sub(1);
-        is_cut
-    };
-    if is_after {
-        Rule::after("cut", move |request, _| is_cut(request).then_some(Reply::Cut))
-    } else {
-        Rule::before("cut", move |request| is_cut(request).then_some(Reply::Cut))
-    }
 }

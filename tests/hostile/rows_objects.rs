@@ -6,11 +6,13 @@ use crate::world::{Device, World};
 use lockstep_proto::api::object::{FRAME_HEADER_BYTES, parse_frame_header};
 use lockstep_proto::blob::HEADER_BYTES;
 use lockstep_tests::hostile::scenario::{At, rules};
-use lockstep_tests::hostile::{Hostile, Rule};
+use lockstep_tests::hostile::{Answer, Hostile, Route, Rule};
 use std::collections::BTreeMap;
 
 /// Three chunks of 64 KiB and a part of a fourth.
 const BYTES: usize = 200_000;
+/// A chunk with its tag.
+const CHUNK_BYTES: usize = 65_536 + 16;
 
 /// Two files of one size whose objects have several chunks.
 fn two_files() -> (World, Hostile, Device) {
@@ -24,8 +26,14 @@ fn two_files() -> (World, Hostile, Device) {
 }
 
 /// Restores while the server lies: what was lied about does not appear, not in part either; all else is whole. Gives
-/// how many of the two files are missing.
-fn restore(world: &World, hostile: &Hostile, device: &Device, of: Vec<Rule>) -> usize {
+/// which of the two files are missing. The first one's contents are noise of this seed.
+fn restore_of(
+    world: &World,
+    hostile: &Hostile,
+    device: &Device,
+    of: Vec<Rule>,
+    seed_of_one: u64,
+) -> Vec<&'static str> {
     let _ = std::fs::remove_dir_all(world.path("out"));
     let hits = hostile.arm_all(of);
     let done = device.run(&["restore", "out"]);
@@ -36,17 +44,22 @@ fn restore(world: &World, hostile: &Hostile, device: &Device, of: Vec<Rule>) -> 
     let out = world.path("out/docs");
     assert_no_parts(&world.path("out"));
     assert_eq!(std::fs::read(out.join("small")).unwrap(), b"inline");
-    let mut missing = 0;
-    for (name, seed) in [("one", 1), ("two", 2)] {
+    let mut missing = Vec::new();
+    for (name, seed) in [("one", seed_of_one), ("two", 2)] {
         if let Ok(bytes) = std::fs::read(out.join(name)) {
             assert!(bytes == noise(seed, BYTES), "{name} is there and wrong");
         } else {
-            missing += 1;
+            missing.push(name);
             assert!(done.err.contains(&format!("docs/{name}")), "{done:#?}");
         }
     }
-    assert!(missing > 0);
+    assert!(!missing.is_empty());
     missing
+}
+
+/// The same of the files as [`two_files`] makes them; gives how many are missing.
+fn restore(world: &World, hostile: &Hostile, device: &Device, of: Vec<Rule>) -> usize {
+    restore_of(world, hostile, device, of, 1).len()
 }
 
 #[test]
@@ -69,11 +82,66 @@ fn row_08_objects_spliced_and_taken_for_each_other() {
     for name in ["objects-spliced", "object-of-another"] {
         restore(&world, &hostile, &a, rules(name, &At::default()));
     }
-    // Its own older version, too: the same file, another content.
-    let blob = hostile.requests("GET /v1/vaults/{}/objects/{}").pop().unwrap().path;
-    document(&world, "one", &noise(3, BYTES));
+    a.ok(&["restore", "whole"]);
+    assert_same(&world.path("docs"), &world.path("whole/docs"));
+}
+
+/// The only object that a backup sent: its id and its bytes.
+fn only_object(hostile: &Hostile) -> (String, Vec<u8>) {
+    let mut sent = sent_objects(hostile);
+    assert_eq!(sent.len(), 1);
+    sent.pop().unwrap()
+}
+
+/// Serves these bytes as an object.
+fn serving(blob: &str, body: Vec<u8>) -> Vec<Rule> {
+    let (blob, route) = (blob.to_owned(), Route::new("GET /v1/vaults/{}/objects/{}"));
+    vec![Rule::answer("older-spliced", move |request, answer| {
+        if route.parts(request).is_none_or(|parts| parts[1] != blob) {
+            return false;
+        }
+        if answer.status == 206 {
+            *answer = Answer::problem(416, "range", "the object ends before that");
+        } else {
+            assert_eq!((answer.status, answer.body.len()), (200, body.len()));
+            answer.body.clone_from(&body);
+        }
+        true
+    })]
+}
+
+/// The same file, the same size, sealed before by the same device: of the older object the whole, the header, all chunks,
+/// each single chunk, everything from a chunk on, everything up to one.
+#[test]
+fn row_08_an_older_version_of_the_same_file_by_the_same_device_is_spliced_in() {
+    let (world, hostile) = world_behind();
+    let a = world.signup("a");
+    document(&world, "one", &noise(1, BYTES));
+    hostile.forget();
     a.backup("docs");
-    assert!(!blob.is_empty());
+    let (old_id, old) = only_object(&hostile);
+    document(&world, "one", &noise(3, BYTES));
+    hostile.forget();
+    a.backup("docs");
+    let (id, new) = only_object(&hostile);
+    document(&world, "two", &noise(2, BYTES));
+    document(&world, "small", b"inline");
+    a.backup("docs");
+    assert!(old_id != id && old != new && old.len() == new.len());
+    let mut bounds: Vec<usize> = (HEADER_BYTES..new.len()).step_by(CHUNK_BYTES).collect();
+    bounds.push(new.len());
+    assert_eq!(bounds.len(), 5, "four chunks");
+    let (zero, end) = (0, new.len());
+    let chunks = bounds.windows(2).map(|pair| pair[0]..pair[1]);
+    let later = bounds[1..4].iter().map(|from| *from..end);
+    let earlier = bounds[1..4].iter().map(|upto| HEADER_BYTES..*upto);
+    let of_old = [zero..end, zero..HEADER_BYTES, HEADER_BYTES..end].into_iter();
+    for range in of_old.chain(chunks).chain(later).chain(earlier) {
+        let mut body = new.clone();
+        body[range.clone()].copy_from_slice(&old[range.clone()]);
+        let missing = restore_of(&world, &hostile, &a, serving(&id, body), 3);
+        assert_eq!(missing, ["one"], "{range:?} of the older version");
+    }
     a.ok(&["restore", "whole"]);
     assert_same(&world.path("docs"), &world.path("whole/docs"));
 }
@@ -85,9 +153,9 @@ fn row_08_flipped_bytes() {
     let body = hostile.requests("POST /v1/vaults/{}/objects").pop().unwrap().body;
     let (_, size) = parse_frame_header(body[..FRAME_HEADER_BYTES].try_into().unwrap());
     let last = u64::from(size) - 1;
-    let chunk = 65_536 + 16;
-    let of_chunks = (0..3).flat_map(|index| [59 + index * chunk, 59 + index * chunk + chunk - 1]);
-    let places: Vec<u64> = (0..HEADER_BYTES as u64).step_by(3).chain(of_chunks).chain([last]).collect();
+    let (header, chunk) = (HEADER_BYTES as u64, CHUNK_BYTES as u64);
+    let of_chunks = (0..3).map(|index| header + index * chunk).flat_map(|at| [at, at + chunk - 1]);
+    let places: Vec<u64> = (0..HEADER_BYTES as u64).chain(of_chunks).chain([last]).collect();
     for at in places {
         assert_eq!(restore(&world, &hostile, &a, rules("object-flipped", &At::number(at))), 2, "byte {at}");
     }

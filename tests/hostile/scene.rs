@@ -5,6 +5,9 @@ use crate::world::{Device, NAME, World};
 use lockstep_proto::Signed;
 use lockstep_proto::api::account::Devices;
 use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::id::VaultId;
+use lockstep_proto::key_header::KeyHeader;
+use lockstep_proto::vault_log::keyring_vault_id;
 use lockstep_tests::hostile::{Hits, Hostile, Route, Rule};
 use rusqlite::Connection;
 use std::collections::BTreeMap;
@@ -208,6 +211,12 @@ pub(crate) fn served(hostile: &Hostile) -> Signed {
 /// Its encoding.
 pub(crate) fn served_header(hostile: &Hostile) -> Vec<u8> {
     served(hostile).bytes.0
+}
+
+/// Id of the keyring of the account whose key header was served last.
+pub(crate) fn keyring_of(hostile: &Hostile) -> VaultId {
+    let header = KeyHeader::decode(&served_header(hostile)).unwrap();
+    keyring_vault_id(header.identity.as_bytes())
 }
 
 /// The text of a vault's id.

@@ -55,6 +55,7 @@ impl From<ArchiveError> for ClientError {
 pub(crate) fn of_archive(error: ClientError) -> ClientError {
     match error {
         ClientError::Rollback(what)
+        | ClientError::RecordRollback(what)
         | ClientError::Fork(what)
         | ClientError::Server(what)
         | ClientError::Incomplete(what)

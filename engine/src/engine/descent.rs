@@ -57,7 +57,7 @@ impl VaultEngine {
             }
             Verdict::LookAhead(place) => return self.look_ahead(replica, place, out),
         };
-        pull.take(&self.setup, page.entries)?;
+        pull.take(replica, &self.setup, page.entries)?;
         if pull.is_complete() {
             return self.finish_pull(replica, *pull, out);
         }

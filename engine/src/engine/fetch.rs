@@ -23,7 +23,7 @@ impl VaultEngine {
         out: &mut Vec<Effect>,
     ) -> Result<()> {
         let before = pull.last_place();
-        pull.take(&self.setup, entries)?;
+        pull.take(replica, &self.setup, entries)?;
         if more && pull.last_place() == before {
             return Err(EngineError::server(
                 "it promises more entries and sends none of those that were asked for",
@@ -69,7 +69,7 @@ impl VaultEngine {
             }
             return Err(EngineError::Incomplete { vault: self.setup.vault(), seq, record });
         }
-        pull.take(&self.setup, entries)?;
+        pull.take(replica, &self.setup, entries)?;
         if pull.missing(replica)?.is_empty() {
             return self.finish_pull(replica, *pull, out);
         }

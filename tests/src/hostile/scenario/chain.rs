@@ -14,6 +14,21 @@ use std::collections::BTreeMap;
 
 const COMMITS: &str = "GET /v1/vaults/{}/commits";
 
+/// Fields that the scenario `metadata` changes, by their number there.
+pub const METADATA: [&str; 11] = [
+    "seq of an entry",
+    "record of an entry",
+    "revision of an entry",
+    "kind of an entry",
+    "head of a page",
+    "whether a page is the last",
+    "change list of a commit",
+    "seq in the list of vaults",
+    "head in the list of vaults",
+    "records in the list of vaults",
+    "id in the list of vaults",
+];
+
 /// Scenarios of this file.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -85,7 +100,7 @@ pub const SCENARIOS: &[Scenario] = &[
         row: 11,
         does: "changes one field that the server writes itself: of an entry the seq, record, revision, kind (at = 0 to \
                3), of a page the head, whether there is more (4, 5), a commit's change list (6), of the list of vaults \
-               the seq, head, number of records (7 to 9)",
+               the seq, head, number of records, id (7 to 10)",
         must: "refuse, or show exactly what is shown without it",
         rules: |at| metadata(at),
     },
@@ -184,15 +199,21 @@ fn metadata(at: &At) -> Vec<Rule> {
             }
             true
         })],
-        _ => vec![Rule::answer_of::<Vaults>(name, "GET /v1/vaults", move |_, vaults| {
-            let Some(info) = vaults.0.last_mut() else { return false };
-            match number {
-                7 => info.seq = info.seq.next(),
-                8 => info.head = Digest::from_bytes([7; 32]),
-                _ => info.records += 1,
-            }
-            true
-        })],
+        _ => {
+            let only = at.clone();
+            vec![Rule::answer_of::<Vaults>(name, "GET /v1/vaults", move |_, vaults| {
+                let mut of_it = vaults.0.iter_mut().filter(|info| only.is_vault(&info.vault.to_string()));
+                let Some(info) = of_it.next_back() else { return false };
+                match number {
+                    7 => info.seq = info.seq.next(),
+                    8 => info.head = Digest::from_bytes([7; 32]),
+                    9 => info.records += 1,
+                    _ => info.vault = VaultId::from_bytes([0xff; 16]),
+                }
+                vaults.0.sort_by_key(|info| info.vault);
+                true
+            })]
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "envelope-replaced",
         row: 12,
         does: "serves the first version that it saw of each record in the place of every later one",
-        must: "refuse the answer",
+        must: "`RecordRollback`: refuse the answer as a record that went back in time",
         rules: |at| {
             let mut seen: BTreeMap<RecordId, Entry> = BTreeMap::new();
             let rule = move |entries: &mut Vec<Entry>| {

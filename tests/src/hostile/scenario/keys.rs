@@ -212,40 +212,74 @@ fn slots(header: &mut KeyHeader) -> Vec<&mut ByteArray<48>> {
     slots
 }
 
-/// How many pairs of wrapped keys a header has: of those that hold a nonce and a commitment, too, they are swapped whole.
+/// Nonce, commitment and sealed key of what is under one key: the root's wraps, the keyring's key, its links.
+type Whole<'a> = (&'a mut ByteArray<24>, &'a mut Digest, &'a mut ByteArray<48>);
+
+fn wholes(header: &mut KeyHeader) -> Vec<Whole<'_>> {
+    let KeyHeader { wraps, keyring, .. } = header;
+    let mut wholes: Vec<Whole<'_>> = Vec::new();
+    wholes.extend(wraps.iter_mut().map(|one| (&mut one.nonce, &mut one.commitment, &mut one.ciphertext)));
+    wholes.push((&mut keyring.nonce, &mut keyring.commitment, &mut keyring.ciphertext));
+    let links = keyring.links.iter_mut();
+    wholes.extend(links.map(|one| (&mut one.nonce, &mut one.commitment, &mut one.ciphertext)));
+    wholes
+}
+
+/// Every two of so many.
+fn couples(count: usize) -> Vec<(usize, usize)> {
+    (0..count).flat_map(|left| (left + 1..count).map(move |right| (left, right))).collect()
+}
+
+/// Two of a list.
+fn two<T>(list: &mut [T], (left, right): (usize, usize)) -> (&mut T, &mut T) {
+    let (one, other) = list.split_at_mut(right);
+    (&mut one[left], &mut other[0])
+}
+
+/// How many ways there are to swap two of a header's wrapped keys: any two sealed keys alone; two that have a nonce and a
+/// commitment with these; two devices' seals with their encapsulations.
 pub fn pairs(bytes: &[u8]) -> u64 {
     let mut header = KeyHeader::decode(bytes).unwrap();
-    let count = u64::try_from(slots(&mut header).len()).unwrap();
-    count * (count - 1) / 2 + 3
+    let count = couples(slots(&mut header).len()).len()
+        + couples(wholes(&mut header).len()).len()
+        + couples(header.keyring.seals.len()).len();
+    u64::try_from(count).unwrap()
+}
+
+/// Swaps one pair of [`pairs`]; gives which two, in the order: passphrase, recovery, keyring, links, seals.
+pub fn exchanged(header: &mut KeyHeader, at: u64) -> (usize, usize) {
+    let sealed = wholes(header).len();
+    let kinds = [couples(slots(header).len()), couples(sealed), couples(header.keyring.seals.len())];
+    let (alone, whole) = (kinds[0].len(), kinds[0].len() + kinds[1].len());
+    let all = kinds.concat();
+    let at = index(at, all.len());
+    let pair = all[at];
+    if at < alone {
+        let mut slots = slots(header);
+        let (one, other) = two(&mut slots, pair);
+        std::mem::swap(*one, *other);
+        return pair;
+    }
+    if at < whole {
+        let mut wholes = wholes(header);
+        let (one, other) = two(&mut wholes, pair);
+        std::mem::swap(one.0, other.0);
+        std::mem::swap(one.1, other.1);
+        std::mem::swap(one.2, other.2);
+        if pair == (0, 1) {
+            let (one, other) = two(&mut header.wraps, pair);
+            std::mem::swap(&mut one.salt, &mut other.salt);
+        }
+        return pair;
+    }
+    let (one, other) = two(&mut header.keyring.seals, pair);
+    std::mem::swap(&mut one.encapsulated, &mut other.encapsulated);
+    std::mem::swap(&mut one.ciphertext, &mut other.ciphertext);
+    (sealed + pair.0, sealed + pair.1)
 }
 
 fn swap(header: &mut KeyHeader, at: u64) -> bool {
-    let count = slots(header).len();
-    let pairs: Vec<(usize, usize)> =
-        (0..count).flat_map(|left| (left + 1..count).map(move |right| (left, right))).collect();
-    if let Some((left, right)) = pairs.get(usize::try_from(at).unwrap()) {
-        let mut slots = slots(header);
-        let (one, other) = slots.split_at_mut(*right);
-        std::mem::swap(&mut *one[*left], &mut *other[0]);
-        return true;
-    }
-    // Wrap against wrap and against the keyring, whole.
-    let keyring = &mut header.keyring;
-    let (passphrase, recovery) = header.wraps.split_at_mut(1);
-    match index(at - u64::try_from(pairs.len()).unwrap(), 3) {
-        0 => {
-            std::mem::swap(&mut passphrase[0].nonce, &mut recovery[0].nonce);
-            std::mem::swap(&mut passphrase[0].commitment, &mut recovery[0].commitment);
-            std::mem::swap(&mut passphrase[0].ciphertext, &mut recovery[0].ciphertext);
-            std::mem::swap(&mut passphrase[0].salt, &mut recovery[0].salt);
-        }
-        which => {
-            let wrap = if which == 1 { &mut passphrase[0] } else { &mut recovery[0] };
-            std::mem::swap(&mut wrap.nonce, &mut keyring.nonce);
-            std::mem::swap(&mut wrap.commitment, &mut keyring.commitment);
-            std::mem::swap(&mut wrap.ciphertext, &mut keyring.ciphertext);
-        }
-    }
+    exchanged(header, at);
     true
 }
 
