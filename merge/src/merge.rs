@@ -297,7 +297,7 @@ impl Merging<'_> {
 
     /// Objects of both sides, but for those that a side took out and nothing in the document names.
     fn objects(&self, document: &[u8]) -> Vec<Object> {
-        let raw = Raw::decode(document).map(|raw| Value::Map(raw.0)).unwrap_or(Value::Null);
+        let raw = Raw::decode(document).map_or(Value::Null, |raw| Value::Map(raw.0));
         let ids = |version: &Version<'_>| -> BTreeMap<BlobId, Object> {
             version.objects.iter().map(|object| (object.id, object.clone())).collect()
         };

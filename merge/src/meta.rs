@@ -234,8 +234,9 @@ impl Reader<'_> {
         };
         let [Value::Text(kind), parts @ ..] = parts else { return malformed() };
         let read = match (kind.as_str(), parts) {
-            ("r", [siblings]) => Some(self.register(rule, value, None, siblings)?),
-            ("t", [Value::Null, siblings]) => Some(self.register(rule, value, None, siblings)?),
+            ("r", [siblings]) | ("t", [Value::Null, siblings]) => {
+                Some(self.register(rule, value, None, siblings)?)
+            }
             ("t", [Value::Text(ancestor), siblings]) => {
                 Some(self.register(rule, value, Some(ancestor.clone()), siblings)?)
             }

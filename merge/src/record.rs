@@ -210,7 +210,9 @@ impl Walk {
         let outcome = match (local == base, remote == base) {
             (false, true) => Outcome::OnlyLocal,
             (true, _) => Outcome::OnlyRemote,
-            (false, false) => settled(rule, merged, &see(local), &see(remote), &see(merged)),
+            (false, false) => {
+                settled(rule, merged, see(local).as_ref(), see(remote).as_ref(), see(merged).as_ref())
+            }
         };
         let is_clash = local != base && remote != base;
         let slot = |state| if is_clash { Slot(see(state)) } else { Slot::default() };
@@ -228,9 +230,9 @@ impl Walk {
 fn settled(
     rule: &Rule,
     merged: Option<&State>,
-    local: &Option<Value>,
-    remote: &Option<Value>,
-    shown: &Option<Value>,
+    local: Option<&Value>,
+    remote: Option<&Value>,
+    shown: Option<&Value>,
 ) -> Outcome {
     if let Some(State::Register(register)) = merged
         && *rule == Rule::Manual

@@ -25,13 +25,14 @@ pub(crate) fn merge(ancestor: &str, versions: &[&str]) -> Merged {
         match piece {
             Piece::Agreed(agreed) => text.push_str(&agreed),
             Piece::Added(variants) => push_all(&mut text, &variants),
-            Piece::Clash { base, variants } => match merge_words(&base, &variants) {
-                Some(merged) => text.push_str(&merged),
-                None => {
+            Piece::Clash { base, variants } => {
+                if let Some(merged) = merge_words(&base, &variants) {
+                    text.push_str(&merged);
+                } else {
                     overlap = true;
                     push_all(&mut text, &variants);
                 }
-            },
+            }
         }
     }
     Merged { text, overlap }
