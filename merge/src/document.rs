@@ -69,6 +69,9 @@ pub enum DocumentError {
     /// A deletion, where a document is needed.
     #[error("the record is deleted: write it anew")]
     Deleted,
+    /// A whole document can only become a document.
+    #[error("a decision on a whole document is a map of fields: give one, or delete the document")]
+    NotADocument,
     /// Nothing to decide.
     #[error("no conflict waits there: list what is open and choose one of it")]
     NothingOpen,
@@ -136,7 +139,7 @@ pub(crate) struct Doc {
 impl Doc {
     /// Reads a version. One without notes was written by a plain writer: what differs from the base is its doing.
     pub(crate) fn load(rule: &Rule, version: &Version<'_>, base: Option<&Self>) -> Result<Self> {
-        let stamp = version.stamp.after(base.and_then(Self::latest));
+        let stamp = version.stamp;
         let Some(bytes) = version.document else { return Ok(Self { state: None, deletion: None, stamp }) };
         let mut fields = Raw::decode(bytes)?.0;
         if let Some(notes) = fields.remove(meta::KEY) {
@@ -278,8 +281,13 @@ pub fn resolve(policy: &TypePolicy, current: &Version<'_>, choice: Choice, stamp
             doc.deletion.take().ok_or(DocumentError::NothingOpen)?;
         }
         Choice::Field { path, value } => {
-            if path.is_empty() && !matches!(value, Some(Value::Map(_))) {
-                return Err(DocumentError::NothingOpen);
+            match &value {
+                Some(Value::Map(fields)) if path.is_empty() && fields.contains_key(meta::KEY) => {
+                    return Err(DocumentError::ReservedField);
+                }
+                Some(Value::Map(_)) => {}
+                _ if path.is_empty() => return Err(DocumentError::NotADocument),
+                _ => {}
             }
             let (rule, state) = descend(rule, state, &path).ok_or(DocumentError::NothingOpen)?;
             match state {

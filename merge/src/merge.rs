@@ -210,13 +210,19 @@ impl Merging<'_> {
             Side::Remote => Side::Local,
         };
         let version = self.version(edited);
-        let is_known = self.unknown_schema(version).is_none();
+        let unknown = self.unknown_schema(version);
+        let doc = if unknown.is_none() { Some(self.edited(edited)?) } else { None };
+        if let Some((_, false)) = doc {
+            // Written, and nothing changed: no clash.
+            return Ok(self.take(deleted, Vec::new()));
+        }
+        let by = self.version(deleted).stamp;
         let (taken, outcome) = match self.policy.delete {
             Delete::EditWins => (edited, edited.into()),
             Delete::DeleteWins => (deleted, deleted.into()),
             Delete::LastWriteWins => {
-                let edit = if is_known { self.edit_stamp(edited)? } else { version.stamp };
-                let later = if edit > self.deletion_stamp(deleted)? { edited } else { deleted };
+                let edit = doc.as_ref().and_then(|(doc, _)| doc.latest()).unwrap_or(version.stamp);
+                let later = if edit > by { edited } else { deleted };
                 (later, later.into())
             }
             Delete::Manual => (edited, Taken::Open),
@@ -230,17 +236,21 @@ impl Merging<'_> {
             remote: document(Side::Remote),
             merged: document(taken),
         };
-        if outcome != Taken::Open {
-            return Ok(self.take(taken, vec![decision]));
+        match (outcome, doc, unknown) {
+            (Taken::Open, Some((Doc { state: Some(state), deletion, .. }, _)), _) => {
+                self.finish(&state, deletion.max(Some(by)), version.schema, vec![decision])
+            }
+            (Taken::Open, _, Some(reason)) => Err(reason),
+            _ => Ok(self.take(taken, vec![decision])),
         }
-        if let Some(reason) = self.unknown_schema(version) {
-            return Err(reason);
-        }
+    }
+
+    /// A side's document, and whether it differs from the base.
+    fn edited(&self, side: Side) -> Result<(Doc, bool), Reason> {
         let base = self.base_doc()?;
-        let doc = self.load(edited, base.as_ref())?;
-        let by = self.deletion_stamp(deleted)?;
-        let Some(state) = &doc.state else { return Ok(self.take(deleted, Vec::new())) };
-        self.finish(state, doc.deletion.max(Some(by)), version.schema, vec![decision])
+        let doc = self.load(side, base.as_ref())?;
+        let is_changed = base.is_none_or(|base| base.state != doc.state || base.deletion != doc.deletion);
+        Ok((doc, is_changed))
     }
 
     fn edits(&self) -> Result<Merged, Reason> {
@@ -263,6 +273,13 @@ impl Merging<'_> {
         let decisions = decisions(rule, base_state, local_state, remote_state, &merged);
         let is_side = |doc: &Doc| doc.state.as_ref() == Some(&merged) && doc.deletion == deletion;
         match (is_side(&local), is_side(&remote)) {
+            (true, true) if self.local.document == self.remote.document => {
+                Ok(self.whole(Side::Remote, SameAs::Both, decisions))
+            }
+            // The same in other bytes: which of them stays must not depend on the side.
+            (true, true) if self.local.document < self.remote.document => {
+                Ok(self.take(Side::Local, decisions))
+            }
             (_, true) => Ok(self.take(Side::Remote, decisions)),
             (true, false) => Ok(self.take(Side::Local, decisions)),
             (false, false) => {
@@ -297,7 +314,7 @@ impl Merging<'_> {
 
     /// Objects of both sides, but for those that a side took out and nothing in the document names.
     fn objects(&self, document: &[u8]) -> Vec<Object> {
-        let raw = Raw::decode(document).map_or(Value::Null, |raw| Value::Map(raw.0));
+        let values = values_of(document);
         let ids = |version: &Version<'_>| -> BTreeMap<BlobId, Object> {
             version.objects.iter().map(|object| (object.id, object.clone())).collect()
         };
@@ -306,7 +323,9 @@ impl Merging<'_> {
         let base = self.base.map(ids).unwrap_or_default();
         let is_kept = |object: &Object| {
             let id = &object.id;
-            (local.contains_key(id) && remote.contains_key(id)) || !base.contains_key(id) || names(&raw, *id)
+            (local.contains_key(id) && remote.contains_key(id))
+                || !base.contains_key(id)
+                || values.iter().any(|value| names(value, *id))
         };
         let mut kept: Vec<Object> = base_objects.iter().filter(|object| is_kept(object)).cloned().collect();
         let mut added: BTreeMap<BlobId, Object> = remote.clone();
@@ -337,17 +356,6 @@ impl Merging<'_> {
         };
         Doc::load(&self.policy.document, self.version(side), base)
             .map_err(|source| Reason::Unreadable { version, source })
-    }
-
-    fn deletion_stamp(&self, deleted: Side) -> Result<Stamp, Reason> {
-        let base = self.base_doc()?;
-        Ok(self.load(deleted, base.as_ref())?.stamp)
-    }
-
-    fn edit_stamp(&self, edited: Side) -> Result<Stamp, Reason> {
-        let base = self.base_doc()?;
-        let doc = self.load(edited, base.as_ref())?;
-        Ok(doc.state.as_ref().and_then(State::latest).unwrap_or(doc.stamp))
     }
 
     fn unknown_schema(&self, version: &Version<'_>) -> Option<Reason> {
@@ -384,6 +392,17 @@ fn shown(version: &Version<'_>) -> Option<Value> {
     let mut fields = Raw::decode(version.document?).ok()?.0;
     fields.remove(crate::meta::KEY);
     Some(Value::Map(fields))
+}
+
+/// Everything that a document holds: its fields, and the values that wait in its notes. The stamps there hold ids, too,
+/// but of devices.
+fn values_of(document: &[u8]) -> Vec<Value> {
+    let mut fields = Raw::decode(document).map(|raw| raw.0).unwrap_or_default();
+    let root = match fields.remove(crate::meta::KEY) {
+        Some(Value::Array(parts)) => parts.into_iter().nth(2),
+        _ => None,
+    };
+    std::iter::once(Value::Map(fields)).chain(root).collect()
 }
 
 /// Whether an object's id stands in a value, as bytes or as text.

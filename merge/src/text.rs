@@ -45,11 +45,20 @@ fn merge_words(base: &str, variants: &[String]) -> Option<String> {
     for piece in pieces(&split_words(base), &tokens) {
         match piece {
             Piece::Agreed(agreed) => merged.push_str(&agreed),
-            Piece::Added(variants) => merged.push_str(&variants.concat()),
+            Piece::Added(variants) => variants.iter().for_each(|words| push_words(&mut merged, words)),
             Piece::Clash { .. } => return None,
         }
     }
     Some(merged)
+}
+
+/// Words after others, apart.
+fn push_words(text: &mut String, words: &str) {
+    let is_glued = text.ends_with(char::is_alphanumeric) && words.starts_with(char::is_alphanumeric);
+    if is_glued {
+        text.push(' ');
+    }
+    text.push_str(words);
 }
 
 /// Every version on lines of its own; one that deletes the place gives way to those that do not.
@@ -259,6 +268,7 @@ mod tests {
         check("day\n", &["day\nslept badly\n", "day\nwalked\n"], "day\nslept badly\nwalked\n", false);
         check("day", &["day\nslept badly", "day\nwalked"], "day\nslept badly\nwalked", false);
         check("", &["morning", "evening"], "morning\nevening", false);
+        check("a, ", &["a, b", "a, c"], "a, b c", false);
     }
 
     #[test]

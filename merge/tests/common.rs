@@ -9,76 +9,76 @@ use serde_json::{Value as Json, json};
 
 /// A version as a device or the server holds it.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Held {
-    pub schema: u64,
-    pub stamp: Stamp,
-    pub document: Option<Vec<u8>>,
-    pub objects: Vec<Object>,
+pub(crate) struct Held {
+    pub(crate) schema: u64,
+    pub(crate) stamp: Stamp,
+    pub(crate) document: Option<Vec<u8>>,
+    pub(crate) objects: Vec<Object>,
 }
 
 impl Held {
-    pub fn version(&self) -> Version<'_> {
+    pub(crate) fn version(&self) -> Version<'_> {
         let document = self.document.as_deref();
         Version { schema: self.schema, stamp: self.stamp, document, objects: &self.objects }
     }
 }
 
-pub fn stamp(device: u8, minute: u64) -> Stamp {
+pub(crate) fn stamp(device: u8, minute: u64) -> Stamp {
     let hlc = Hlc { utc_ms: minute * 60_000, counter: 0 };
     Stamp { hlc, device: DeviceId::from_bytes([device; 16]) }
 }
 
-pub fn policies(json: &Json) -> Policies {
+pub(crate) fn policies(json: &Json) -> Policies {
     Policies::from_json(&json.to_string()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A type of which documents merge by field.
-pub fn by_field(fields: &Json) -> TypePolicy {
+pub(crate) fn by_field(fields: &Json) -> TypePolicy {
     whole(&json!({ "policy": "three-way", "fields": fields, "default": "last-write-wins" }), "edit-wins")
 }
 
-pub fn whole(document: &Json, delete: &str) -> TypePolicy {
+pub(crate) fn whole(document: &Json, delete: &str) -> TypePolicy {
     let policy = json!({ "schema": { "oldest": 1, "newest": 2 }, "delete": delete, "document": document });
     policies(&json!({ "lockstep-merge": 1, "types": { "t": policy } })).of("t").unwrap().clone()
 }
 
-pub fn value(json: &Json) -> Value {
+pub(crate) fn value(json: &Json) -> Value {
     serde_json::from_value(json.clone()).unwrap()
 }
 
-pub fn fields(json: &Json) -> Fields {
+pub(crate) fn fields(json: &Json) -> Fields {
     match value(json) {
         Value::Map(fields) => fields,
         _ => panic!("a map"),
     }
 }
 
-pub fn json_of<T: serde::Serialize>(value: &T) -> Json {
+pub(crate) fn json_of<T: serde::Serialize>(value: &T) -> Json {
     serde_json::to_value(value).unwrap()
 }
 
 /// The first version of a record.
-pub fn first(policy: &TypePolicy, by: Stamp, json: &Json) -> Held {
+pub(crate) fn first(policy: &TypePolicy, by: Stamp, json: &Json) -> Held {
     let document = write(policy, None, fields(json), by).unwrap();
     Held { schema: 1, stamp: by, document: Some(document), objects: Vec::new() }
 }
 
 /// A version that replaces another.
-pub fn edit(policy: &TypePolicy, before: &Held, by: Stamp, json: &Json) -> Held {
+pub(crate) fn edit(policy: &TypePolicy, before: &Held, by: Stamp, json: &Json) -> Held {
     let document = write(policy, Some(&before.version()), fields(json), by).unwrap();
     Held { stamp: by, document: Some(document), ..before.clone() }
 }
 
-pub fn deletion(by: Stamp) -> Held {
+pub(crate) fn deletion(by: Stamp) -> Held {
     Held { schema: 1, stamp: by, document: None, objects: Vec::new() }
 }
 
-pub fn outcome(policy: &TypePolicy, base: Option<&Held>, local: &Held, remote: &Held) -> Outcome {
+pub(crate) fn outcome(policy: &TypePolicy, base: Option<&Held>, local: &Held, remote: &Held) -> Outcome {
     let base = base.map(Held::version);
     merge(policy, base.as_ref(), &local.version(), &remote.version())
 }
 
-pub fn merged(policy: &TypePolicy, base: Option<&Held>, local: &Held, remote: &Held) -> Merged {
+pub(crate) fn merged(policy: &TypePolicy, base: Option<&Held>, local: &Held, remote: &Held) -> Merged {
     match outcome(policy, base, local, remote) {
         Outcome::Merged(merged) => merged,
         Outcome::Conflict(conflict) => panic!("{}", conflict.reason),
@@ -86,21 +86,21 @@ pub fn merged(policy: &TypePolicy, base: Option<&Held>, local: &Held, remote: &H
 }
 
 /// The version that a merge makes of the pending one.
-pub fn held(merged: &Merged, local: &Held) -> Held {
+pub(crate) fn held(merged: &Merged, local: &Held) -> Held {
     let document = merged.document.clone();
     Held { schema: merged.schema, stamp: local.stamp, document, objects: merged.objects.clone() }
 }
 
-pub fn view(policy: &TypePolicy, held: &Held) -> View {
+pub(crate) fn view(policy: &TypePolicy, held: &Held) -> View {
     read(policy, &held.version()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-pub fn shown(policy: &TypePolicy, held: &Held) -> Json {
+pub(crate) fn shown(policy: &TypePolicy, held: &Held) -> Json {
     json_of(&view(policy, held).fields)
 }
 
 /// Both versions were made from `base`, by device 1 at minute 2 and by device 2 at minute 3; what becomes of them.
-pub fn clash(policy: &TypePolicy, base: &Json, one: &Json, two: &Json) -> Merged {
+pub(crate) fn clash(policy: &TypePolicy, base: &Json, one: &Json, two: &Json) -> Merged {
     let base = first(policy, stamp(1, 1), base);
     let one = edit(policy, &base, stamp(1, 2), one);
     let two = edit(policy, &base, stamp(2, 3), two);
@@ -114,7 +114,7 @@ pub fn clash(policy: &TypePolicy, base: &Json, one: &Json, two: &Json) -> Merged
 
 /// The same, as the app sees it.
 #[track_caller]
-pub fn check(policy: &TypePolicy, base: &Json, one: &Json, two: &Json, want: &Json) {
+pub(crate) fn check(policy: &TypePolicy, base: &Json, one: &Json, two: &Json, want: &Json) {
     let merged = clash(policy, base, one, two);
     let local = first(policy, stamp(9, 9), &json!({}));
     let got = shown(policy, &held(&merged, &local));

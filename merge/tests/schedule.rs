@@ -5,10 +5,10 @@ use lockstep_merge::{Fields, Hlc, Open, SameAs, Stamp, TypePolicy};
 use serde_json::{Value as Json, json};
 
 /// Numbers from a seed (SplitMix64).
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -20,18 +20,18 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    pub fn index(&mut self, bound: usize) -> usize {
+    pub(crate) fn index(&mut self, bound: usize) -> usize {
         usize::try_from(self.below(u64::try_from(bound).unwrap())).unwrap()
     }
 }
 
 /// One change that a person makes.
 #[derive(Clone, Debug)]
-pub enum Op {
+pub(crate) enum Op {
     /// Sets a field, or takes it out; a path of one or two names.
     Set(&'static [&'static str], Option<Json>),
     /// Adds an element to a set.
@@ -56,27 +56,27 @@ pub enum Op {
 
 /// One version: when its device says that it was written, and what was changed.
 #[derive(Clone, Debug)]
-pub struct Step {
-    pub minute: u64,
-    pub ops: Vec<Op>,
+pub(crate) struct Step {
+    pub(crate) minute: u64,
+    pub(crate) ops: Vec<Op>,
 }
 
 /// What each device did.
 #[derive(Clone, Debug)]
-pub struct Scenario {
-    pub devices: Vec<Vec<Step>>,
+pub(crate) struct Scenario {
+    pub(crate) devices: Vec<Vec<Step>>,
 }
 
-pub fn base_json() -> Json {
+pub(crate) fn base_json() -> Json {
     json!({
         "title": "base", "free": 1, "tags": ["a", "b"], "items": [{ "id": "p", "n": 0 }, { "id": "q", "n": 0 }],
         "high": 5, "low": 5, "severity": "moderate", "count": 10, "log": ["begin"], "answer": "?",
-        "note": "first line here\nsecond line there\nthird line\n",
+        "note": "first row here\nsecond line there\nthird verse\n",
         "place": { "room": "r", "tags": ["t"], "answer": "?" },
     })
 }
 
-pub fn policy_fields() -> Json {
+pub(crate) fn policy_fields() -> Json {
     json!({
         "tags": "union", "items": { "policy": "union", "key": "id" }, "high": "max", "low": "min",
         "severity": { "policy": "max", "order": ["mild", "moderate", "severe"] }, "count": "sum-of-deltas",
@@ -119,7 +119,7 @@ fn draw_op(dice: &mut Dice, unique: &str) -> Op {
     }
 }
 
-pub fn draw(dice: &mut Dice) -> Scenario {
+pub(crate) fn draw(dice: &mut Dice) -> Scenario {
     let count = 2 + dice.below(3);
     let devices = (1..=count)
         .map(|device| {
@@ -152,7 +152,7 @@ fn put(text: &mut Json, separator: char, place: u64, piece: &str) {
 }
 
 /// The document after a change.
-pub fn apply(json: &mut Json, op: &Op) {
+pub(crate) fn apply(json: &mut Json, op: &Op) {
     match op {
         Op::Set(path, value) => {
             let (name, parent) = path.split_last().unwrap();
@@ -190,15 +190,15 @@ pub fn apply(json: &mut Json, op: &Op) {
 }
 
 /// What each device wrote, one version after the other, not knowing of the others.
-pub struct Written {
-    pub base: Held,
-    pub chains: Vec<Vec<Held>>,
+pub(crate) struct Written {
+    pub(crate) base: Held,
+    pub(crate) chains: Vec<Vec<Held>>,
     /// The same as the apps saw it, the base first.
-    pub seen: Vec<Vec<Json>>,
+    pub(crate) seen: Vec<Vec<Json>>,
 }
 
 impl Scenario {
-    pub fn write(&self, policy: &TypePolicy) -> Written {
+    pub(crate) fn write(&self, policy: &TypePolicy) -> Written {
         let base = first(policy, stamp(200, 3), &base_json());
         let mut written = Written { base: base.clone(), chains: Vec::new(), seen: Vec::new() };
         for (device, steps) in (1_u8..).zip(&self.devices) {
@@ -251,7 +251,7 @@ impl Device {
 }
 
 /// Lets devices push in a drawn order, some of what is pending at a time; gives the last head.
-pub fn run(policy: &TypePolicy, written: &Written, dice: &mut Dice) -> Held {
+pub(crate) fn run(policy: &TypePolicy, written: &Written, dice: &mut Dice) -> Held {
     let device = |chain: &Vec<Held>| Device { base: written.base.clone(), pending: chain.clone() };
     let mut devices: Vec<Device> = written.chains.iter().map(device).collect();
     let mut head = written.base.clone();
@@ -272,12 +272,12 @@ pub fn run(policy: &TypePolicy, written: &Written, dice: &mut Dice) -> Held {
 
 /// What is the same on every device in the end.
 #[derive(PartialEq, Debug, Clone)]
-pub struct End {
-    pub fields: Json,
-    pub open: Vec<(Vec<String>, Vec<Json>)>,
+pub(crate) struct End {
+    pub(crate) fields: Json,
+    pub(crate) open: Vec<(Vec<String>, Vec<Json>)>,
 }
 
-pub fn end(policy: &TypePolicy, head: &Held) -> End {
+pub(crate) fn end(policy: &TypePolicy, head: &Held) -> End {
     let view = view(policy, head);
     let mut open: Vec<(Vec<String>, Vec<Json>)> = view.open.iter().map(open_of).collect();
     open.sort_by_key(|(path, _)| path.clone());
