@@ -16,7 +16,8 @@ type Result<T> = std::result::Result<T, TooMany>;
 
 /// Joins two sides; `local` is the pending one, which matters to `prefer-pending` and `prefer-committed` only.
 pub(crate) fn join(rule: &Rule, base: Option<&State>, local: &State, remote: &State) -> Result<State> {
-    if local == remote || base == Some(local) {
+    // Equal sides are no shortcut: two that counted the same are equal and add up.
+    if base == Some(local) {
         return Ok(remote.clone());
     }
     if base == Some(remote) {

@@ -109,6 +109,9 @@ pub enum Reason {
 
 /// Merges `local` (pending) and `remote` (committed), which both grew from `base`; none if both are new.
 ///
+/// A pending version that was merged grew from the committed version that it was merged with. One that stands
+/// against a deletion still grew from what it grew from before: a deletion says nothing of the document.
+///
 /// The outcome depends on the three versions and the policy only, and for all policies but `prefer-pending` and
 /// `prefer-committed` not on which side is which.
 pub fn merge(

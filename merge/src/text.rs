@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn texts_too_long_to_compare_stay_whole() {
-        let many = |first: &str| (0..1100).map(|i| format!("{first}{i}\n")).collect::<String>();
+        let many = |first: &str| (0..1100).map(|i| format!("{first}{i}\n")).collect::<Vec<_>>().concat();
         let (a, b) = (many("a"), many("b"));
         let (text, overlap) = merged(&many("x"), &[&a, &b]);
         assert!(overlap && text == format!("{a}{b}"));

@@ -246,22 +246,26 @@ fn field<'a>(json: &'a Json, path: &[&str]) -> &'a Json {
     path.iter().fold(json, |json, name| &json[*name])
 }
 
-fn keys(json: &Json) -> BTreeSet<String> {
-    let key = |item: &Json| item.get("id").unwrap_or(item).to_string();
-    json.as_array().into_iter().flatten().map(key).collect()
+/// What tells an element of a set from others.
+fn key_of(item: &Json) -> &Json {
+    item.get("id").unwrap_or(item)
+}
+
+fn keys(json: &Json) -> BTreeSet<&str> {
+    json.as_array().into_iter().flatten().filter_map(|item| key_of(item).as_str()).collect()
 }
 
 fn element<'a>(json: &'a Json, key: &str) -> Option<&'a Json> {
-    json.as_array()?.iter().find(|item| item.get("id").unwrap_or(item).to_string() == key)
+    json.as_array()?.iter().find(|item| key_of(item) == key)
 }
 
 /// An element is there if a device added or changed it and has it still, or if it was there and nobody touched it.
 fn check_sets(written: &Written, end: &End) -> Result<(), String> {
     for path in [&["tags"][..], &["items"], &["place", "tags"]] {
-        let all: BTreeSet<String> =
+        let all: BTreeSet<&str> =
             written.seen.iter().flatten().flat_map(|json| keys(field(json, path))).collect();
         for key in all {
-            let has = |json: &Json| element(field(json, path), &key).cloned();
+            let has = |json: &Json| element(field(json, path), key).cloned();
             let is_touched = |seen: &Vec<Json>| seen.windows(2).any(|pair| has(&pair[0]) != has(&pair[1]));
             let added = |seen: &&Vec<Json>| is_touched(seen) && seen.last().and_then(has).is_some();
             let untouched = has(&base_json()).is_some() && !written.seen.iter().any(is_touched);
@@ -281,10 +285,13 @@ fn changed(written: &Written, path: &[&str]) -> Vec<Json> {
     written.seen.iter().filter(is_changed).map(|seen| field(&seen[seen.len() - 1], path).clone()).collect()
 }
 
+/// How high a value is.
+type Rank<'a> = &'a dyn Fn(&Json) -> Option<i64>;
+
 fn check_extremes(written: &Written, end: &End) -> Result<(), String> {
     let rank = |json: &Json| ["odd", "mild", "moderate", "severe"].iter().position(|word| json == word);
     let level = |json: &Json| json.as_u64();
-    let checks: [(&str, &dyn Fn(&Json) -> Option<i64>); 3] = [
+    let checks: [(&str, Rank<'_>); 3] = [
         ("high", &|json| level(json).map(|n| i64::try_from(n).unwrap())),
         ("low", &|json| level(json).map(|n| -i64::try_from(n).unwrap())),
         ("severity", &|json| rank(json).map(|n| i64::try_from(n).unwrap())),

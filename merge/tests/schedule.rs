@@ -223,49 +223,67 @@ impl Scenario {
     }
 }
 
+/// A version that the server has not got, and the version that it grew from.
+#[derive(Clone)]
+struct Pending {
+    grew_from: Held,
+    held: Held,
+}
+
 /// A device in a run.
 struct Device {
-    base: Held,
-    pending: Vec<Held>,
+    /// The head that `pending` stands on.
+    head: Held,
+    pending: Vec<Pending>,
 }
 
 impl Device {
-    /// Puts what is pending onto the head, each version from the one before as its base.
+    fn new(base: &Held, chain: &[Held]) -> Self {
+        let before = std::iter::once(base).chain(chain);
+        let pending = before
+            .zip(chain)
+            .map(|(grew_from, held)| Pending { grew_from: grew_from.clone(), held: held.clone() });
+        Self { head: base.clone(), pending: pending.collect() }
+    }
+
+    /// Puts what is pending onto the head, one after the other.
     fn rebase(&mut self, policy: &TypePolicy, head: &Held) {
-        if self.base == *head {
+        if self.head == *head {
             return;
         }
-        let mut before = self.base.clone();
         let mut tip = head.clone();
-        for pending in &mut self.pending {
-            let outcome = merged(policy, Some(&before), pending, &tip);
-            let next = match outcome.same_as {
-                SameAs::Remote | SameAs::Both => tip.clone(),
-                SameAs::Local | SameAs::Neither => held(&outcome, pending),
-            };
-            before = std::mem::replace(pending, next.clone());
-            tip = next;
+        for pending in std::mem::take(&mut self.pending) {
+            let outcome = merged(policy, Some(&pending.grew_from), &pending.held, &tip);
+            if matches!(outcome.same_as, SameAs::Remote | SameAs::Both) {
+                continue;
+            }
+            let held = held(&outcome, &pending.held);
+            // An edit that stands against a deletion grew from what it grew from before.
+            let grew_from = if tip.document.is_some() { tip } else { pending.grew_from };
+            tip = held.clone();
+            self.pending.push(Pending { grew_from, held });
         }
-        self.base = head.clone();
+        self.head = head.clone();
     }
 }
 
 /// Lets devices push in a drawn order, some of what is pending at a time; gives the last head.
 pub(crate) fn run(policy: &TypePolicy, written: &Written, dice: &mut Dice) -> Held {
-    let device = |chain: &Vec<Held>| Device { base: written.base.clone(), pending: chain.clone() };
-    let mut devices: Vec<Device> = written.chains.iter().map(device).collect();
+    let mut devices: Vec<Device> =
+        written.chains.iter().map(|chain| Device::new(&written.base, chain)).collect();
     let mut head = written.base.clone();
     while devices.iter().any(|device| !device.pending.is_empty()) {
         let index = dice.index(devices.len());
         let device = &mut devices[index];
-        if device.pending.is_empty() {
-            continue;
+        if !device.pending.is_empty() {
+            device.rebase(policy, &head);
         }
-        device.rebase(policy, &head);
-        let count = 1 + dice.index(device.pending.len());
-        let pushed: Vec<Held> = device.pending.drain(..count).collect();
-        head = pushed[count - 1].clone();
-        device.base = head.clone();
+        if !device.pending.is_empty() {
+            let count = 1 + dice.index(device.pending.len());
+            let pushed: Vec<Pending> = device.pending.drain(..count).collect();
+            head = pushed[count - 1].held.clone();
+            device.head = head.clone();
+        }
     }
     head
 }
