@@ -79,6 +79,30 @@ fn by_hand_the_document_stays_and_the_deletion_waits() {
 }
 
 #[test]
+fn edits_that_stand_against_a_deletion_meet_on_the_base_that_they_grew_from() {
+    let rule = json!({ "policy": "three-way", "fields": { "note": "text" }, "default": "last-write-wins" });
+    let policy = whole(&rule, "edit-wins");
+    let base = first(&policy, stamp(1, 1), &json!({ "note": "a good day\n" }));
+    let one = edit(&policy, &base, stamp(2, 2), &json!({ "note": "a very good day\n" }));
+    let two = edit(&policy, &base, stamp(3, 3), &json!({ "note": "a good long day\n" }));
+    let gone = deletion(stamp(1, 4));
+    for edited in [&one, &two] {
+        assert_eq!(merged(&policy, Some(&base), edited, &gone).same_as, SameAs::Local);
+    }
+    let both = held(&merged(&policy, Some(&base), &two, &one), &two);
+    assert_eq!(shown(&policy, &both), json!({ "note": "a very good long day\n" }));
+}
+
+#[test]
+fn an_edit_that_changes_nothing_does_not_stand_against_a_deletion() {
+    let policy = by_field("edit-wins");
+    let base = first(&policy, stamp(1, 1), &json!({ "n": 0 }));
+    let same = edit(&policy, &base, stamp(2, 3), &json!({ "n": 0 }));
+    assert_eq!(merged(&policy, Some(&base), &same, &deletion(stamp(1, 2))).same_as, SameAs::Remote);
+    assert_eq!(merged(&policy, Some(&base), &deletion(stamp(1, 2)), &same).same_as, SameAs::Local);
+}
+
+#[test]
 fn a_deletion_of_what_nobody_edited_is_a_deletion() {
     for delete in ["edit-wins", "delete-wins", "manual"] {
         let policy = by_field(delete);

@@ -153,6 +153,21 @@ fn deltas_add_up() {
 }
 
 #[test]
+fn two_that_counted_the_same_add_up_even_after_a_third() {
+    let policy = by_field(&json!({ "count": "sum-of-deltas" }));
+    let base = first(&policy, stamp(1, 1), &json!({ "count": 10 }));
+    let one = edit(&policy, &base, stamp(1, 2), &json!({ "count": 14 }));
+    let two = edit(&policy, &base, stamp(2, 3), &json!({ "count": 14 }));
+    // Device 3 is first, with the latest clock; then 1 and 2 are put onto its version, and look the same.
+    let three = edit(&policy, &base, stamp(3, 9), &json!({ "count": 12 }));
+    let one = held(&merged(&policy, Some(&base), &one, &three), &one);
+    let two = held(&merged(&policy, Some(&base), &two, &three), &two);
+    assert_eq!(one.document, two.document);
+    let after = held(&merged(&policy, Some(&three), &two, &one), &two);
+    assert_eq!(shown(&policy, &after), json!({ "count": 20 }));
+}
+
+#[test]
 fn a_sum_ends_where_numbers_end() {
     let policy = by_field(&json!({ "count": "sum-of-deltas" }));
     let near = u64::MAX - 1;
