@@ -2,6 +2,7 @@
 
 use crate::error::OpenError;
 use lockstep_proto::cbor::{ByteArray, Bytes, CodecError, Wire};
+pub use lockstep_proto::clock::Hlc;
 use lockstep_proto::envelope::padded_size;
 use lockstep_proto::hash::Digest;
 use lockstep_proto::id::{BlobId, OperationId, RecordId, Revision};
@@ -28,17 +29,6 @@ wire_array! {
 impl std::fmt::Debug for BlobRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "BlobRef({}, {} bytes)", self.blob, self.size)
-    }
-}
-
-wire_array! {
-    /// A hybrid logical clock's reading.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-    pub struct Hlc {
-        /// Milliseconds since 1970.
-        pub utc_ms: u64,
-        /// Counter within the millisecond.
-        pub counter: u64,
     }
 }
 

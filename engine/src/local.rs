@@ -4,7 +4,7 @@ use crate::effect::{Env, NewRecord};
 use crate::engine::Setup;
 use crate::error::EngineError;
 use crate::replica::{Base, PendingRow, Pinning, Replica, Result, WriteOp};
-use lockstep_client_crypto::content::{Content, Hlc};
+use lockstep_client_crypto::content::Content;
 use lockstep_client_crypto::secret::random_bytes;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::{KIND_DOCUMENT, KIND_TOMBSTONE, padded_size};
@@ -18,15 +18,6 @@ const ENVELOPE_OVERHEAD_BYTES: u64 = 512;
 /// What a content may grow by after it was accepted: a base revision of nine bytes, the suffix of a conflict
 /// copy's name, and the record that the copy was split from; generous.
 const GROWTH_BYTES_MAX: u64 = 64;
-
-/// The hybrid clock's next reading.
-pub(crate) fn tick(last: Hlc, utc_ms: u64) -> Hlc {
-    if utc_ms > last.utc_ms {
-        Hlc { utc_ms, counter: 0 }
-    } else {
-        Hlc { utc_ms: last.utc_ms, counter: last.counter.saturating_add(1) }
-    }
-}
 
 /// Turns local writes into pending rows.
 pub(crate) fn put(
@@ -51,7 +42,7 @@ pub(crate) fn put(
         }
         let record = setup.keys.record_id(&new.record_type, &new.name);
         let Some(base) = base(replica, record, &new, last.get(&record).copied())? else { continue };
-        clock = tick(clock, env.utc_ms);
+        clock = clock.tick(env.utc_ms);
         let operation = OperationId::from_bytes(random_bytes(env.rng));
         let kind = if new.document.is_some() { KIND_DOCUMENT } else { KIND_TOMBSTONE };
         let content = Content {

@@ -19,6 +19,7 @@ pub mod archive;
 pub mod blob;
 pub mod cbor;
 pub mod chain;
+pub mod clock;
 pub mod commit;
 pub mod device_log;
 pub mod envelope;

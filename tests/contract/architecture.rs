@@ -8,6 +8,8 @@ use std::process::Command;
 const CHAIN: [&str; 5] =
     ["lockstep-cli", "lockstep-client", "lockstep-engine", "lockstep-client-crypto", "lockstep-proto"];
 const SERVER: &str = "lockstep-server";
+/// Stands beside `client-crypto`: it merges documents and knows no secret. The engine and what is above it may know it.
+const MERGE: &str = "lockstep-merge";
 const TESTS: &str = "lockstep-tests";
 
 /// Names, and which name depends on which; development dependencies apart.
@@ -66,7 +68,8 @@ impl Graph {
 fn may_know(from: &str, to: &str) -> bool {
     let place = |name| CHAIN.iter().position(|known| *known == name);
     match (from, to) {
-        (TESTS, _) | (SERVER, "lockstep-proto") => true,
+        (TESTS, _) | (SERVER | MERGE, "lockstep-proto") => true,
+        (upper, MERGE) => CHAIN[..3].contains(&upper),
         _ => matches!((place(from), place(to)), (Some(upper), Some(lower)) if upper < lower),
     }
 }
@@ -79,6 +82,7 @@ fn the_server_can_not_reach_a_secret() {
     for secret in &CHAIN[..4] {
         assert!(!reached.contains(secret), "{SERVER} reaches {secret}");
     }
+    assert!(!graph.reached_from(MERGE).contains("lockstep-client-crypto"), "{MERGE} reaches a secret");
 }
 
 #[test]
@@ -90,6 +94,10 @@ fn arrows_point_down_the_chain() {
         }
     }
     assert!(!may_know(SERVER, "lockstep-client-crypto") && !may_know("lockstep-proto", "lockstep-engine"));
+    assert!(
+        !may_know(SERVER, MERGE) && !may_know("lockstep-client-crypto", MERGE) && may_know(CHAIN[2], MERGE)
+    );
+    assert!(!may_know(MERGE, "lockstep-client-crypto") && !may_know(MERGE, "lockstep-engine"));
     assert!(!may_know("lockstep-cli", SERVER) && !may_know("lockstep-engine", TESTS));
 }
 
