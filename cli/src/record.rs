@@ -63,10 +63,7 @@ fn told(trouble: Option<ClientError>) -> Result<()> {
 /// Sends what is pending; offline, it stays pending and says so.
 pub(crate) async fn send(context: &Context, account: &mut Account, vault: &mut Vault) -> Result<bool> {
     match account.send(vault).await {
-        Ok(()) => {
-            pin(account).await?;
-            Ok(true)
-        }
+        Ok(()) => Ok(true),
         Err(ClientError::Unreachable { .. } | ClientError::Busy(_)) => {
             context.out.note("kept on this device; it is sent when the server can be reached");
             Ok(false)
@@ -131,7 +128,7 @@ async fn put(context: &Context, place: &RecordPlace, id: Option<String>) -> Resu
     vault.put(vec![record]).await?;
     let sent = send(context, &mut account, &mut vault).await?;
     context.out.result(&id, &json!({ "id": id, "sent": sent }));
-    Ok(())
+    if sent { pin(&mut account).await } else { Ok(()) }
 }
 
 const OPERATION_BYTES: usize = 16;

@@ -309,6 +309,11 @@ pub fn abandoned_by(setup: &Setup, devices: &DeviceLog, entry: &CommitEntry) -> 
     authorised(setup, devices, entry).map_or_else(Vec::new, |changes| changes.abandoned().collect())
 }
 
+/// Where a commit goes back to: nowhere, unless it is a repair that the identity signed.
+pub fn goes_back_to(setup: &Setup, devices: &DeviceLog, entry: &CommitEntry) -> Option<Seq> {
+    authorised(setup, devices, entry).and_then(|changes| changes.goes_back_to())
+}
+
 /// The change list of a repair that the identity signed.
 fn authorised(setup: &Setup, devices: &DeviceLog, entry: &CommitEntry) -> Option<Changes> {
     let commit = Commit::decode(&entry.commit.bytes.0).ok()?;

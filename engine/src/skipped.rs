@@ -20,7 +20,8 @@ use lockstep_proto::sign::PublicKey;
 use lockstep_proto::{Signed, cbor::Wire as _, label};
 
 /// Whether a commit that follows the verified head is one by which a device broke a rule: only behind such a one a
-/// repair is needed. A repair that leads past it is none. `shown` gives the hashes of the chain that it is in.
+/// repair is needed. A repair that leads past it is none. `binds` says whether the chain that it is in passes through a
+/// place, or gives it up.
 ///
 /// # Errors
 /// The replica's; [`EngineError::Server`] and the like for an answer that is nobody's fault but the server's.
@@ -29,7 +30,7 @@ pub fn is_fault(
     setup: &Setup,
     devices: &DeviceLog,
     entry: &CommitEntry,
-    shown: impl Fn(Seq) -> Option<Digest>,
+    binds: impl Fn(Seq, Digest) -> bool,
 ) -> Result<bool> {
     let mut overlay = Overlay { head: replica.head()?, ..Overlay::default() };
     let added = overlay.add(replica, setup, devices, entry);
@@ -37,7 +38,7 @@ pub fn is_fault(
     let added = match bound_of(devices, setup.vault(), commit.device, commit.seq) {
         Some((seq, head))
             if added.is_ok()
-                && shown(seq) != Some(head)
+                && !binds(seq, head)
                 && replica.gave_up(seq, head)?
                 && !replica.abandoned(seq, head)? =>
         {

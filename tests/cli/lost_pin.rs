@@ -128,3 +128,44 @@ fn a_cut_at_any_request_leaves_it_to_the_next_run() {
     is_joined(&one);
     assert_eq!(one.owner.get("good"), "\"of a device that was not\"");
 }
+
+/// The same old copy is put back twice: what only the first healing's repair named is named again, or nobody who joins
+/// later could believe the pin.
+#[test]
+fn a_second_restore_leaves_nothing_unnamed() {
+    for is_seen in [false, true] {
+        let mut world = World::new();
+        let owner = world.signup("a");
+        let (revoked, good) = (login_as(&world, "b"), login_as(&world, "c"));
+        owner.put("x", "\"old\"").ok();
+        for device in [&good, &revoked] {
+            assert_eq!(device.get("x"), "\"old\"");
+        }
+        let copy = world.path("copy");
+        world.server.back_up(&copy);
+        owner.put("n", "\"today\"").ok();
+        owner.put("x", "\"new\"").ok();
+        revoke(&world, &owner, "b").ok();
+        world.server.put_back(&copy, true, true);
+        revoked.put("late", "\"of a device that was revoked\"").ok();
+        heal(&world, &owner).ok();
+        if is_seen {
+            assert_eq!(good.get("n"), "\"today\"");
+        }
+        world.server.put_back(&copy, true, true);
+        if !is_seen {
+            good.put("good", "1").ok();
+        }
+        heal(&world, &owner).ok();
+        let late = login_as(&world, "d");
+        for device in [&late, &good, &owner] {
+            device.ok(&["status"]);
+            assert_eq!(device.get("n"), "\"today\"");
+            assert_eq!(device.get("x"), "\"new\"");
+            device.run(&["record", "get", "--type", "note", "--id", "late"]).ends(11, &[]);
+            if !is_seen {
+                assert_eq!(device.get("good"), "1");
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@ use crate::program::Done;
 use crate::proxy::{Cut, Proxy};
 use crate::revoke::{login_as, revoke};
 use crate::world::{Device, World};
-use lockstep_proto::api::vault::Page;
+use lockstep_proto::api::vault::{Page, Vaults};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE};
 use lockstep_proto::device_log::DeviceLogEntry;
@@ -315,4 +315,66 @@ fn what_is_valid_is_not_signed_away_by_showing_two_chains() {
             assert_eq!(device.get(name), "1", "{name}");
         }
     }
+}
+
+/// The server shows a chain that ends early until the device has given up what it was not shown, and then all of it:
+/// the commits of a device that was revoked later count, for the chain passes through what its revocation pinned.
+#[test]
+fn what_was_given_up_and_is_shown_again_is_not_signed_away() {
+    let mut refused = 0;
+    for truths in 1..=6 {
+        let proxy = Proxy::start();
+        let world = World::with(&[("LOCKSTEP_PUBLIC_URL", &proxy.origin)]);
+        proxy.set_upstream(world.server.address());
+        let owner = world.signup("a");
+        let (revoked, good) = (login_as(&world, "b"), login_as(&world, "c"));
+        owner.put("first", "1").ok();
+        let text = "SELECT seq FROM vault WHERE is_keyring = 0";
+        let shared: i64 = world.server.database().query_row(text, [], |row| row.get(0)).unwrap();
+        for (device, id) in [(&revoked, "of-b"), (&owner, "of-a"), (&good, "of-c")] {
+            device.put(id, "1").ok();
+        }
+        revoke(&world, &owner, "b").ok();
+        owner.put("last", "1").ok();
+        let vault = files_of(&world);
+        let (list, place) = ("GET /v1/vaults ", format!("GET /v1/vaults/{vault}/commits"));
+        let end = Seq::new(number(shared));
+        let mut asked = 0;
+        proxy.lie(move |line, body| {
+            if line.contains(&format!("{place}?after={shared} ")) {
+                asked += 1;
+            }
+            if asked >= truths {
+                return body;
+            }
+            if line.contains(list) {
+                let mut vaults = Vaults::decode(&body).unwrap();
+                for info in vaults.0.iter_mut().filter(|info| info.vault == vault) {
+                    (info.seq, info.head) = (end, Digest::from_bytes([7; 32]));
+                }
+                return vaults.encode();
+            }
+            if !line.contains(&place) {
+                return body;
+            }
+            let mut page = Page::decode(&body).unwrap();
+            page.commits.retain(|entry| Commit::decode(&entry.commit.bytes.0).unwrap().seq <= end);
+            page.entries.retain(|entry| entry.seq <= end);
+            (page.more, page.head_seq) = (false, end);
+            page.encode()
+        });
+        let done = heal(&world, &owner);
+        refused += u32::from(done.err.contains("another chain of vault"));
+        proxy.heal();
+        let text = "SELECT count(*) FROM version WHERE abandoned IS NOT NULL";
+        let abandoned: i64 = world.server.database().query_row(text, [], |row| row.get(0)).unwrap();
+        assert_eq!(abandoned, 0, "valid commits were signed away at {truths}: {done:#?}");
+        heal(&world, &owner).ok();
+        for device in [&owner, &good] {
+            for id in ["first", "of-b", "of-a", "of-c", "last"] {
+                assert_eq!(device.get(id), "1", "{id} at {truths}");
+            }
+        }
+    }
+    assert!(refused > 0, "no run reached the lie");
 }

@@ -15,7 +15,8 @@ use lockstep_engine::replica::{Replica as _, WriteOp};
 use lockstep_engine::skipped::is_fault;
 use lockstep_proto::Digest;
 use lockstep_proto::api::vault::{PushCommit, Pushed};
-use lockstep_proto::id::{Seq, VaultId};
+use lockstep_proto::device_log::DeviceLog;
+use lockstep_proto::id::{DeviceId, Seq, VaultId};
 
 /// Commits that one repair abandons at most; more take several.
 const ABANDONED_A_REPAIR: usize = 2000;
@@ -35,13 +36,14 @@ impl Owner<'_> {
         let mut vault = self.account().heal_vault(id)?.healing();
         let shared = ServerChain::shared(&vault).await?;
         let shown = ServerChain::read(&vault, shared, shared).await?;
+        let lost = counting_after(&vault, shared)?;
         if head_of(&vault)?.0 > shared {
             vault.replica.apply(&repair::give_up(&vault.replica, shared, true)?)?;
         }
         settle_others(&vault, &shown)?;
         self.carry_over(&mut vault, false, healed).await?;
         // The server's branch, as far as it is valid.
-        let (good, shown) = self.look(&mut vault, shared).await?;
+        let (good, shown) = self.look(&mut vault, shared, lost).await?;
         skipped::shelve(&vault, &shown, good, healed).await?;
         self.repair(&mut vault, &shown, good, healed).await?;
         vault.pull().await?;
@@ -58,7 +60,12 @@ impl Owner<'_> {
 
     /// Pulls, and looks at the chain from the last commit that counts: it ends where the pull ended, or goes on with a
     /// commit that is not valid. Whatever else it shows is another chain, and nobody signs it away.
-    async fn look(&mut self, vault: &mut Vault, shared: Seq) -> Result<(Seq, ServerChain)> {
+    async fn look(
+        &mut self,
+        vault: &mut Vault,
+        shared: Seq,
+        lost: Option<Digest>,
+    ) -> Result<(Seq, ServerChain)> {
         for _ in 0..LOOKS_MAX {
             match vault.pull().await {
                 Ok(_) | Err(ClientError::Fault(_)) => {}
@@ -68,8 +75,17 @@ impl Owner<'_> {
             let late = self.first_late(vault, shared)?.and_then(Seq::previous);
             let good = late.filter(|good| *good < verified).unwrap_or(verified);
             let shown = ServerChain::read(vault, good, verified).await?;
+            if lost.is_some() && shown.hash_at(&vault.replica, shared.next()).ok() == lost {
+                // What was given up because it was not shown is shown again.
+                return Err(two_chains(vault));
+            }
             let Some(beyond) = &shown.beyond else { return Ok((good, shown)) };
-            if is_fault(&vault.replica, &vault.setup, vault.device_log(), beyond, |seq| shown.commit(seq))? {
+            // The server showed the pull less: behind a repair that was signed already no other one is.
+            if shown.returns.iter().any(|to| *to <= verified) {
+                continue;
+            }
+            let binds = |seq, head| shown.commit(seq) == Some(head) || shown.abandoned.contains(&(seq, head));
+            if is_fault(&vault.replica, &vault.setup, vault.device_log(), beyond, binds)? {
                 return Ok((good, shown));
             }
         }
@@ -116,7 +132,7 @@ impl Owner<'_> {
             end = head_of(vault)?;
             good = end.0;
         }
-        Ok(())
+        if vault.replica.unnamed_commits()?.is_empty() { Ok(()) } else { Err(two_chains(vault)) }
     }
 
     /// The first commit here that a revoked device wrote late: it was accepted while the revocation was forgotten.
@@ -124,22 +140,38 @@ impl Owner<'_> {
         let account = self.account();
         let log = std::sync::Arc::clone(account.keyring.device_log());
         let held = first_late(vault, &log, &account.db, false)?.map(|(seq, _)| seq);
-        if vault.replica.unnamed_commits()?.is_empty() {
-            return Ok(held);
-        }
+        // What was given up may reach further back than what both have now: an earlier run was cut off.
+        let Some((first, _)) = vault.replica.unnamed_commits()?.first().copied() else { return Ok(held) };
         // On a branch that the revocation did not see, nothing of the device is at or before its pin.
         let skipped = skipped_in(&vault.replica)?;
-        let (mut seq, end) = (shared.next(), head_of(vault)?.0);
+        let (mut seq, end) = (shared.next().min(first), head_of(vault)?.0);
         while seq <= end {
             let device = commit_at(&vault.replica, seq)?.0.device;
-            let is_revoked = log.device(device).is_some_and(|known| known.revoked.is_some());
-            if is_revoked && !skipped.iter().any(|(to, repair)| seq > *to && seq < *repair) {
+            let is_off = is_off_its_bound(vault, &log, device, seq)?;
+            if is_off && !skipped.iter().any(|(to, repair)| seq > *to && seq < *repair) {
                 return Ok(held.into_iter().chain([seq]).min());
             }
             seq = seq.next();
         }
         Ok(held)
     }
+}
+
+/// The commit after the last one that both have, if it counts here: it is about to be given up.
+fn counting_after(vault: &Vault, shared: Seq) -> Result<Option<Digest>> {
+    let seq = shared.next();
+    let is_skipped = skipped_in(&vault.replica)?.iter().any(|(to, repair)| seq > *to && seq < *repair);
+    Ok(if is_skipped { None } else { vault.replica.commit_hash(seq)? })
+}
+
+/// Whether a commit here is by a revoked device and not on the way to what its revocation pinned.
+fn is_off_its_bound(vault: &Vault, log: &DeviceLog, device: DeviceId, seq: Seq) -> Result<bool> {
+    let Some(revoked) = log.device(device).and_then(|known| known.revoked.as_ref()) else { return Ok(false) };
+    let pin = revoked.pins.iter().find(|pin| pin.vault == vault.setup.vault() && seq <= pin.seq);
+    Ok(match pin {
+        Some(pin) => vault.replica.commit_hash(pin.seq)? != Some(pin.head),
+        None => true,
+    })
 }
 
 /// What another device's repair abandoned or went back over, that device carried over.

@@ -4,7 +4,7 @@
 use crate::error::{ClientError, Result};
 use crate::replica::VaultReplica;
 use crate::vault::Vault;
-use lockstep_engine::repair::{abandoned_by, counting};
+use lockstep_engine::repair::{abandoned_by, counting, goes_back_to};
 use lockstep_engine::replica::Replica as _;
 use lockstep_engine::skipped::is_signed;
 use lockstep_proto::Digest;
@@ -24,6 +24,8 @@ pub(super) struct ServerChain {
     commits: Vec<Digest>,
     /// Commits that repairs in it abandon.
     pub(super) abandoned: BTreeSet<(Seq, Digest)>,
+    /// Where repairs among those that are not held here go back to.
+    pub(super) returns: Vec<Seq>,
     /// The first one that is not held here.
     pub(super) beyond: Option<CommitEntry>,
 }
@@ -79,7 +81,8 @@ impl ServerChain {
         let replica = &vault.replica;
         let missing = || ClientError::Damaged("a commit is missing here".into());
         let mut last = (from, replica.commit_hash(from)?.ok_or_else(missing)?);
-        let mut chain = Self { from, commits: Vec::new(), abandoned: BTreeSet::new(), beyond: None };
+        let mut chain =
+            Self { from, commits: Vec::new(), abandoned: BTreeSet::new(), returns: Vec::new(), beyond: None };
         loop {
             let page = page(vault, Some(last.0)).await?;
             for entry in &page.commits {
@@ -90,6 +93,9 @@ impl ServerChain {
                 }
                 if last.0 == held.next() {
                     chain.beyond = Some(entry.clone());
+                }
+                if last.0 > held {
+                    chain.returns.extend(goes_back_to(&vault.setup, vault.device_log(), entry));
                 }
                 chain.abandoned.extend(abandoned_by(&vault.setup, vault.device_log(), entry));
                 chain.commits.push(last.1);

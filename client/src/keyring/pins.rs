@@ -238,6 +238,11 @@ impl Account {
         if !is_due && !force {
             return Ok(());
         }
+        let name = self.device.id().as_bytes().to_vec();
+        let record_id = self.keyring.setup.keys.record_id(HEAD_PIN_TYPE, &name);
+        if !force && !self.keyring.replica.pending_of(record_id)?.is_empty() {
+            return self.sync_keyring().await;
+        }
         let log = self.keyring.device_log();
         let doc = HeadPinDoc {
             device: self.device.id(),
@@ -246,7 +251,6 @@ impl Account {
             device_log_head: log.head(),
             heads,
         };
-        let name = self.device.id().as_bytes().to_vec();
         self.keyring.put(vec![record(HEAD_PIN_TYPE, name, doc.encode(), Policy::Overwrite)]).await?;
         self.sync_keyring().await
     }

@@ -4,8 +4,11 @@ use super::VaultReplica;
 use super::read::sql;
 use crate::error::Result;
 use lockstep_proto::Digest;
+use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::commit::{Changes, Commit, KIND_REPAIR};
 use lockstep_proto::id::{RecordId, Revision, Seq};
 use rusqlite::{OptionalExtension as _, Transaction, params};
+use std::collections::BTreeSet;
 
 /// A version that no longer counts.
 #[derive(Debug, Clone)]
@@ -62,10 +65,50 @@ impl VaultReplica {
             run("INSERT OR IGNORE INTO shelved_commit (vault, seq, hash, bytes, signature, changes)
                  SELECT vault, seq, hash, bytes, signature, changes FROM commit_row WHERE vault = ?1 AND seq > ?2")?;
             run("DELETE FROM commit_row WHERE vault = ?1 AND seq > ?2")?;
+            self.forget_abandoned(t, to)?;
         }
         // What files looked like says nothing of the state that counts now.
         t.prepare_cached("DELETE FROM stat WHERE vault = ?1")?.execute([self.key])?;
         Ok(())
+    }
+
+    /// What only repairs abandon that were given up themselves is abandoned no more: the chain that counts has to name
+    /// it, too.
+    fn forget_abandoned(&self, t: &Transaction<'_>, to: i64) -> Result<()> {
+        let mut given_up = self.named_by(t, "shelved_commit", "seq > ?2", to)?;
+        if given_up.is_empty() {
+            return Ok(());
+        }
+        for place in self.named_by(t, "commit_row", "seq <= ?2", to)? {
+            given_up.remove(&place);
+        }
+        for (seq, hash) in given_up {
+            t.prepare_cached("DELETE FROM abandoned WHERE vault = ?1 AND seq = ?2 AND hash = ?3")?
+                .execute(params![self.key, sql(seq.value()), hash.as_bytes()])?;
+        }
+        Ok(())
+    }
+
+    /// What the repairs among some commits abandon.
+    fn named_by(
+        &self,
+        t: &Transaction<'_>,
+        table: &str,
+        condition: &str,
+        to: i64,
+    ) -> Result<BTreeSet<(Seq, Digest)>> {
+        let mut named = BTreeSet::new();
+        let text = format!("SELECT bytes, changes FROM {table} WHERE vault = ?1 AND {condition}");
+        let mut statement = t.prepare(&text)?;
+        let mut rows = statement.query(params![self.key, to])?;
+        while let Some(row) = rows.next()? {
+            let (bytes, changes): (Vec<u8>, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            let is_repair = Commit::decode(&bytes).is_ok_and(|commit| commit.kind == KIND_REPAIR);
+            if let Some(changes) = is_repair.then(|| Changes::decode(&changes).ok()).flatten() {
+                named.extend(changes.abandoned());
+            }
+        }
+        Ok(named)
     }
 
     fn put_records_back(&self, t: &Transaction<'_>, to: i64) -> Result<()> {
@@ -220,13 +263,16 @@ impl VaultReplica {
         Ok(())
     }
 
-    /// Commits of chains that were given up here and that no verified repair abandons, ascending: seq and hash.
+    /// Commits of chains that were given up here and that no verified repair abandons, ascending: seq and hash. One that
+    /// is in the verified chain again is none.
     ///
     /// # Errors
     /// [`crate::ClientError`].
     pub fn unnamed_commits(&self) -> Result<Vec<(Seq, Digest)>> {
         let text = "SELECT seq, hash FROM shelved_commit c WHERE vault = ?1 AND NOT EXISTS
                         (SELECT 1 FROM abandoned a WHERE a.vault = c.vault AND a.seq = c.seq AND a.hash = c.hash)
+                    AND NOT EXISTS
+                        (SELECT 1 FROM commit_row r WHERE r.vault = c.vault AND r.seq = c.seq AND r.hash = c.hash)
                     ORDER BY seq, hash";
         let mut statement = self.db.connection().prepare_cached(text)?;
         let rows = statement.query_map([self.key], |row| {

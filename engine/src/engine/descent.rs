@@ -93,7 +93,10 @@ impl VaultEngine {
             Err(EngineError::Rollback { .. } | EngineError::Fork { .. })
                 if self.is_given_up_pin(replica, place)? =>
             {
-                self.looked.passed_by.insert(place);
+                // Each is looked for once: that is no end in itself.
+                if self.looked.passed_by.insert(place) {
+                    self.looks = self.looks.saturating_sub(1);
+                }
                 return self.ask_commits(replica, out);
             }
             seen => seen?,
@@ -118,6 +121,7 @@ impl VaultEngine {
         let (vault, (seq, head)) = (self.setup.vault(), place);
         let pin = Pin { vault, seq, head };
         Ok(self.setup.heals
+            && self.pull_only
             && self.devices.pins().contains(&pin)
             && replica.expected()? != Some(place)
             && replica.gave_up(seq, head)?)
