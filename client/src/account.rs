@@ -126,6 +126,11 @@ impl Account {
         Ok(crate::notice::Listener::new(Arc::clone(&self.api), known))
     }
 
+    /// This device.
+    pub fn device_id(&self) -> DeviceId {
+        self.device.id()
+    }
+
     /// Account id.
     pub fn id(&self) -> AccountId {
         self.keyring.setup.account

@@ -1,5 +1,5 @@
 //! Wakes whoever waits for an account's vaults to move. What is told is read from the store when it is told: a wake
-//! that comes twice or too often costs a query, one that is lost is made up for at the next look (docs/adr/0012).
+//! that comes twice or too often costs a query, one that is lost is made up for at the next look (docs/adr/0013).
 
 use lockstep_proto::id::AccountId;
 use std::collections::{BTreeSet, HashMap};
