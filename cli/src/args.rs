@@ -89,6 +89,15 @@ pub(crate) enum Command {
     /// List the account's sessions, and end them.
     #[command(subcommand)]
     Session(SessionCommand),
+    /// Follow vaults, and print every change of a record as it arrives, a JSON object a line.
+    ///
+    /// What is there already is synced first, and not printed. Ctrl-C ends it. Other commands can run in this home
+    /// meanwhile. A file's line has its path, a record's its type and id; what they say is for: lockstep record get.
+    Watch {
+        /// Only these vaults; the others are synced all the same.
+        #[arg(long, value_name = "V")]
+        vault: Vec<String>,
+    },
     /// Show vaults, pending writes, what the account uses, and whether the server can be reached.
     Status,
     /// Verify everything: chain, signatures, state digest, every envelope; with --read-data every blob.

@@ -11,6 +11,7 @@ mod owner;
 mod past;
 mod record;
 mod session;
+mod watch;
 
 use args::{Cli, Command, KitCommand, VaultCommand};
 use clap::Parser as _;
@@ -132,6 +133,7 @@ async fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Record(command) => record::run(context, command).await?,
         Command::Session(command) => session::run(context, command).await?,
         Command::Status => look::status(context).await?,
+        Command::Watch { vault } => watch::watch(context, &vault).await?,
         Command::Check { vault, read_data } => {
             return look::check(context, vault.as_deref(), read_data).await;
         }

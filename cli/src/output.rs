@@ -74,6 +74,12 @@ impl Output {
         print(&line);
     }
 
+    /// A line for programs, whatever was asked for.
+    #[expect(clippy::unused_self, reason = "said through the output, like everything else")]
+    pub(crate) fn line(&self, value: &Value) {
+        print(&value.to_string());
+    }
+
     /// A note on standard error; not in JSON mode's output, and no secret.
     #[expect(clippy::unused_self, reason = "said through the output, like everything else")]
     pub(crate) fn note(&self, text: &str) {

@@ -135,7 +135,7 @@ const OPERATION_BYTES: usize = 16;
 
 /// How a record's name is written as an id. A conflict copy, named by a zero byte and an operation id behind
 /// the original's name, is `name~` and 32 digits.
-fn id_of(name: &[u8]) -> String {
+pub(crate) fn id_of(name: &[u8]) -> String {
     let split = name.len().checked_sub(OPERATION_BYTES + 1).and_then(|at| name.split_at_checked(at));
     match split {
         Some((base, [0, operation @ ..])) => {

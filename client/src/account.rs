@@ -110,6 +110,27 @@ impl Account {
         })
     }
 
+    /// Listens for notices of this account's vaults, beginning with what is held here.
+    ///
+    /// # Errors
+    /// [`ClientError::Database`].
+    pub fn listener(&self) -> Result<crate::notice::Listener> {
+        let mut known = std::collections::BTreeMap::new();
+        for vault in self.db.vault_ids()? {
+            if let Some(replica) = self.db.vault(vault, None)?
+                && let Some(head) = lockstep_engine::replica::Replica::head(&replica)?
+            {
+                known.insert(vault, head.tip.seq);
+            }
+        }
+        Ok(crate::notice::Listener::new(Arc::clone(&self.api), known))
+    }
+
+    /// This device.
+    pub fn device_id(&self) -> DeviceId {
+        self.device.id()
+    }
+
     /// Account id.
     pub fn id(&self) -> AccountId {
         self.keyring.setup.account

@@ -2,8 +2,10 @@
 //! once with the device key; only requests that may be repeated are.
 
 mod answer;
+mod socket;
 
 pub use answer::next_chunk;
+pub(crate) use socket::{Begun, Socket};
 
 use crate::error::{ClientError, Result};
 use crate::rng;

@@ -13,7 +13,6 @@ use crate::store::sqlite::SqliteStore;
 use crate::tls::{self, Tls, TlsError};
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use lockstep_proto::version::{VERSION, describe};
 use std::future::Future;
 use std::io;
@@ -21,7 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -207,6 +206,9 @@ impl Server {
             freeze: crate::domain::freeze::Freeze::default(),
             sources: crate::domain::throttle::Throttle::default(),
             refused: crate::domain::refused::RefusedEntries::default(),
+            notices: Arc::default(),
+            waiting: crate::state::WaitingPlaces::default(),
+            stopping: watch::Sender::new(false),
             origin: config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}")),
             cors: config.cors_origins.clone(),
             registration: config.registration,
@@ -242,8 +244,17 @@ impl Server {
     /// Serves until `stop` resolves, then lets running requests end.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let (store, objects) = (Arc::clone(&self.app.store), Arc::clone(&self.app.objects));
-        self.jobs.spawn(crate::job::collect_for_ever(store, objects));
+        self.jobs.spawn(crate::job::collect_for_ever(Arc::clone(&store), objects));
+        self.jobs
+            .spawn(crate::job::notices::tell_for_ever(Arc::clone(&store), Arc::clone(&self.app.notices)));
+        self.jobs.spawn(crate::job::notices::hear_for_ever(store, Arc::clone(&self.app.notices)));
+        let app = self.app.clone();
+        let stop = async move {
+            stop.await;
+            app.stopping.send_replace(true);
+        };
         serve(self.listener, router(self.app.clone()), self.edge, stop).await;
+        crate::route::notice::all_let_go(&self.app).await;
         self.jobs.shutdown().await;
         self.app.store.close().await;
     }
@@ -261,7 +272,7 @@ pub struct Edge {
 /// Accepts connections until `stop` resolves; then waits for running requests, at most 20 seconds.
 pub async fn serve(listener: TcpListener, router: Router, edge: Edge, stop: impl Future<Output = ()>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let graceful = GracefulShutdown::new();
+    let closing = watch::Sender::new(false);
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).max_buf_size(BUFFER_BYTES);
     http.max_header_size(HEADER_BYTES_MAX);
@@ -297,22 +308,36 @@ pub async fn serve(listener: TcpListener, router: Router, edge: Edge, stop: impl
                 request.extensions_mut().insert(client);
                 tower::ServiceExt::oneshot(router.clone(), request)
             });
-        let (http, watcher, acceptor) = (http.clone(), graceful.watcher(), edge.acceptor.clone());
+        let (http, mut closing, acceptor) = (http.clone(), closing.subscribe(), edge.acceptor.clone());
         connections.spawn(async move {
             let stream = match tls::accept(acceptor, stream).await {
                 Ok(stream) => stream,
                 Err(error) => return tracing::debug!(%error, "a handshake failed"),
             };
-            let connection = watcher.watch(http.serve_connection(TokioIo::new(stream), service));
-            if let Err(error) = connection.await {
+            let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+            tokio::pin!(connection);
+            let done = tokio::select! {
+                done = connection.as_mut() => done,
+                () = closes(&mut closing) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = done {
                 tracing::debug!(%error, "a connection ended early");
             }
             drop(slot);
         });
     }
     drop(listener);
-    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
+    closing.send_replace(true);
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, all).await.is_err() {
         tracing::warn!(left = connections.len(), "requests were still running after the grace period");
     }
     connections.shutdown().await;
+}
+
+async fn closes(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closes| *closes).await;
 }

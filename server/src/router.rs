@@ -1,7 +1,7 @@
 //! The table of contents.
 
 use crate::error::ApiError;
-use crate::route::{account, auth, object, pull, server, session, usage, vault};
+use crate::route::{account, auth, notice, object, pull, server, session, usage, vault};
 use crate::state::App;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
@@ -37,6 +37,8 @@ pub fn router(app: App) -> Router {
         .route("/v1/account/usage", get(usage::usage))
         .route("/v1/account/sessions", get(session::list))
         .route("/v1/account/sessions/{session}", delete(session::revoke))
+        .route("/v1/events", get(notice::events))
+        .route("/v1/events/wait", post(notice::wait))
         .route("/v1/vaults", get(vault::list).post(vault::create))
         .route("/v1/vaults/{vault}/delete", post(account::delete_vault))
         .route("/v1/vaults/{vault}/log", get(vault::log))

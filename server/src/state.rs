@@ -4,6 +4,7 @@ use crate::budget::Budget;
 use crate::config::Registration;
 use crate::cors::CorsOrigins;
 use crate::domain::freeze::Freeze;
+use crate::domain::notices::{LISTENERS_MAX, Notices};
 use crate::domain::opaque::Opaque;
 use crate::domain::refused::RefusedEntries;
 use crate::domain::throttle::Throttle;
@@ -15,6 +16,7 @@ use lockstep_proto::Digest;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::id::{AccountId, DeviceId};
 use std::sync::Arc;
+use tokio::sync::{Semaphore, watch};
 
 /// Shared state; cheap to clone.
 #[derive(Clone)]
@@ -42,6 +44,12 @@ pub struct Shared {
     pub freeze: Freeze,
     /// Revocations that were refused.
     pub refused: RefusedEntries,
+    /// Who waits for vaults to move.
+    pub notices: Arc<Notices>,
+    /// Places of sockets and of requests that wait.
+    pub waiting: WaitingPlaces,
+    /// Whether the server is about to stop: who waits is let go.
+    pub stopping: watch::Sender<bool>,
     /// Public origin.
     pub origin: String,
     /// Pages of other origins that may talk to this server.
@@ -49,6 +57,30 @@ pub struct Shared {
     /// Who may register.
     pub registration: Registration,
 }
+
+/// Bounds on those who wait for notices, apart from the bound of each account.
+pub struct WaitingPlaces {
+    /// Sockets, all of them.
+    pub sockets: Arc<Semaphore>,
+    /// Sockets that did not say yet whose they are.
+    pub strangers: Arc<Semaphore>,
+    /// Requests; each has one of the server's connections.
+    pub requests: Arc<Semaphore>,
+}
+
+impl Default for WaitingPlaces {
+    fn default() -> Self {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self {
+            sockets: places(LISTENERS_MAX),
+            strangers: places(STRANGERS_MAX),
+            requests: places(REQUESTS_MAX),
+        }
+    }
+}
+
+const STRANGERS_MAX: usize = 256;
+const REQUESTS_MAX: usize = 512;
 
 impl std::ops::Deref for App {
     type Target = Shared;

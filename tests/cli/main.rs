@@ -53,4 +53,5 @@ mod skipped;
 mod stolen;
 mod thief;
 mod tree;
+mod watch;
 mod world;

@@ -109,6 +109,16 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// What it printed so far.
+    pub(crate) fn printed(&self) -> String {
+        std::fs::read_to_string(&self.out).unwrap()
+    }
+
+    /// What it said on standard error so far.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(&self.err).unwrap()
+    }
+
     /// The most memory that it had at once so far, in KiB; none when it ended.
     pub(crate) fn memory_kib(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;

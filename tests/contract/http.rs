@@ -7,6 +7,7 @@ mod heal;
 mod life;
 mod malformed;
 mod names;
+mod notice;
 mod object;
 mod rows;
 mod session;
@@ -94,6 +95,11 @@ on_back_ends! {
     names::unknown_names_look_like_wrong_passphrases
     names::guessing_is_slowed_down_for_any_name
     names::names_that_can_not_exist_are_malformed
+    notice::a_socket_is_told_what_moved
+    notice::who_may_not_listen_is_told_why
+    notice::a_session_that_ends_takes_its_sockets_along
+    notice::listeners_have_a_bound
+    notice::a_request_waits_until_something_moves
     object::framed_objects_come_back
     object::ranges_are_cut_out
     object::uploads_resume_where_they_stopped

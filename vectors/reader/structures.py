@@ -69,6 +69,9 @@ BODIES: dict[str, Shape] = {
     "object-list": ["id"],
     "begin-upload": ("id", "uint", "digest"),
     "upload-state": ("bool", ["uint"]),
+    "heads": [("id", "uint")],
+    "listen": ("text", [("id", "uint")]),
+    "wait-for-heads": ([("id", "uint")], "uint"),
     "signed": "signed",
 }
 # Limits of bodies in bytes (1.5).
@@ -79,6 +82,7 @@ LIMITS = {
     **dict.fromkeys(("object-list", "stored"), 69_648),
     "vaults": 128 * 1024, "create-vault": 16 * 1024, "vault-log": 1024 * 1024, "get-envelopes": 256 * 1024, "upload-state": 2 * 1024 * 1024,
     "staged-envelopes": 1024 * 1024, "sessions": 64 * 1024, "signed": 256 * 1024 + 128,
+    "heads": 32 * 1024, "listen": 33 * 1024, "wait-for-heads": 33 * 1024,
 }
 TINY = 8 * 1024
 _SIZES = {"id": 16, "digest": 32, "signature": 64}

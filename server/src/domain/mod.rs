@@ -3,6 +3,7 @@
 pub mod account;
 pub mod commit;
 pub mod freeze;
+pub mod notices;
 pub mod opaque;
 pub mod quota;
 pub mod refused;

@@ -34,22 +34,41 @@ impl FromRequestParts<App> for AnySession {
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "))
             .ok_or_else(ApiError::unauthenticated)?;
-        let mut bytes = [0; TOKEN_BYTES];
-        let decoded =
-            Base64UrlUnpadded::decode(token, &mut bytes).map_err(|_| ApiError::unauthenticated())?;
-        if decoded.len() != TOKEN_BYTES {
-            return Err(ApiError::unauthenticated());
-        }
-        let hash = Digest::of(label::LOCAL_SESSION, decoded);
-        let now = now_utc();
-        let session = app.store.session(hash, now).await?.ok_or_else(ApiError::unauthenticated)?;
-        if now.saturating_sub(session.used_utc) >= TOUCH_SECONDS
-            && let Err(error) = app.store.touch_session(hash, now).await
-        {
-            // Reading goes on when nothing can be written.
-            tracing::warn!(%error, "the last use of a session could not be written down");
-        }
-        Ok(Self(session))
+        Ok(Self(session_of(app, token).await?))
+    }
+}
+
+/// The live session of a token; its use is written down.
+///
+/// # Errors
+/// 401.
+pub async fn session_of(app: &App, token: &str) -> Result<SessionRow, ApiError> {
+    let mut bytes = [0; TOKEN_BYTES];
+    let decoded = Base64UrlUnpadded::decode(token, &mut bytes).map_err(|_| ApiError::unauthenticated())?;
+    if decoded.len() != TOKEN_BYTES {
+        return Err(ApiError::unauthenticated());
+    }
+    let hash = Digest::of(label::LOCAL_SESSION, decoded);
+    let now = now_utc();
+    let session = app.store.session(hash, now).await?.ok_or_else(ApiError::unauthenticated)?;
+    if now.saturating_sub(session.used_utc) >= TOUCH_SECONDS
+        && let Err(error) = app.store.touch_session(hash, now).await
+    {
+        // Reading goes on when nothing can be written.
+        tracing::warn!(%error, "the last use of a session could not be written down");
+    }
+    Ok(session)
+}
+
+/// The session, if it is a device's.
+///
+/// # Errors
+/// 403.
+pub fn of_device(session: SessionRow) -> Result<SessionRow, ApiError> {
+    if session.kind == SESSION_DEVICE {
+        Ok(session)
+    } else {
+        Err(ApiError::new(Code::Forbidden, "enrol a device first: this session can not do that"))
     }
 }
 
@@ -58,11 +77,7 @@ impl FromRequestParts<App> for DeviceSession {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let AnySession(session) = AnySession::from_request_parts(parts, app).await?;
-        if session.kind == SESSION_DEVICE {
-            Ok(Self(session))
-        } else {
-            Err(ApiError::new(Code::Forbidden, "enrol a device first: this session can not do that"))
-        }
+        of_device(session).map(Self)
     }
 }
 

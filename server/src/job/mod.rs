@@ -1,5 +1,7 @@
 //! Background work: collection of what expired and of objects that no commit names.
 
+pub mod notices;
+
 use crate::error::StoreError;
 use crate::objects::Objects;
 use crate::store::Store;

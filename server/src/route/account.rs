@@ -131,6 +131,7 @@ pub(crate) async fn revoke(
     let added = app.store.add_entry(entry, SignInChange::default()).await;
     match (&added, revoked) {
         (Ok(()), Some(device)) => {
+            app.notices.moved(session.account);
             app.freeze.release(session.account, device);
             app.refused.forget(hash);
         }
@@ -178,6 +179,7 @@ pub(crate) async fn delete(
         return Err(ApiError::new(Code::Forbidden, "the request is for another account"));
     }
     app.store.delete_account(session.account).await?;
+    app.notices.moved(session.account);
     Ok(nothing())
 }
 
@@ -239,6 +241,7 @@ async fn give_back(app: &App, posted: HealDevices) -> Result<bool, ApiError> {
     let is_new = !entries.is_empty();
     if is_new {
         app.store.heal_log(entries, recovery).await?;
+        app.notices.moved(account);
     }
     Ok(is_new)
 }

@@ -253,5 +253,6 @@ pub(crate) async fn session(AnySession(session): AnySession) -> Response {
 /// `DELETE /v1/session`.
 pub(crate) async fn sign_out(State(app): State<App>, AnySession(session): AnySession) -> Answer {
     app.store.end_session(session.token_hash).await?;
+    app.notices.moved(session.account);
     Ok(nothing())
 }

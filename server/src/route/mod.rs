@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod auth;
+pub(crate) mod notice;
 pub(crate) mod object;
 pub(crate) mod pull;
 pub(crate) mod server;

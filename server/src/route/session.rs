@@ -43,6 +43,7 @@ pub(crate) async fn revoke(
         return Err(ApiError::new(Code::Forbidden, text));
     }
     if app.store.revoke_session(session.account, id).await? {
+        app.notices.moved(session.account);
         Ok(nothing())
     } else {
         Err(ApiError::new(Code::NotFound, "there is no such session; it may have ended"))

@@ -40,6 +40,7 @@ pub(crate) async fn create(
     let known = known(&app, session.account).await?;
     let birth = known.check_birth(entry.vault, &create, &genesis).map_err(|error| refuse(&error))?;
     app.store.create_vault(session.account, NewVault { tip: birth.tip(), create, genesis }).await?;
+    app.notices.moved(session.account);
     Ok(nothing())
 }
 
@@ -93,7 +94,10 @@ pub(crate) async fn push(
     app.check_not_held(session.account, session.device)?;
     let after = prepared.commit.seq.previous();
     match app.store.apply_commit(session.account, row.key, prepared).await? {
-        Pushed::Applied { seq, head } => Ok(cbor(&PushedBody { seq, head })),
+        Pushed::Applied { seq, head } => {
+            app.notices.moved(session.account);
+            Ok(cbor(&PushedBody { seq, head }))
+        }
         Pushed::HeadMoved => {
             drop(body.reserved);
             let reserved = app.budget.reserve(PAGE_RESERVE_BYTES).await?;

@@ -5,6 +5,7 @@ pub mod postgres;
 pub mod sqlite;
 
 use crate::domain::commit::PreparedCommit;
+use crate::domain::notices::Notices;
 use crate::domain::quota::QuotaSetting;
 use crate::error::StoreError;
 use async_trait::async_trait;
@@ -339,6 +340,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The account's vaults.
     async fn vaults(&self, account: AccountId) -> Result<Vec<VaultInfo>>;
+    /// Tells other servers on the same database that accounts moved.
+    async fn tell_moved(&self, accounts: Vec<AccountId>) -> Result<()>;
+    /// Wakes those whose accounts moved on other servers; ends only with an error.
+    async fn hear_moved(&self, notices: &Notices) -> Result<()>;
+    /// The account's vaults with the seqs of their heads, ascending.
+    async fn heads(&self, account: AccountId) -> Result<Vec<(VaultId, Seq)>>;
     /// One vault.
     async fn vault(&self, account: AccountId, vault: VaultId) -> Result<Option<VaultRow>>;
     /// Stores a vault's birth; the same birth twice is once, another is refused.

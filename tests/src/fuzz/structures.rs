@@ -12,6 +12,7 @@ use lockstep_proto::api::auth::{
     Authorised, DeviceLoginStart, DeviceLoginStarted, LoginFinish, LoginStart, LoginStarted, OpaqueStarted,
     RecoveryStart, RecoveryStarted, RegisterFinish, RegisterStart, Session, SessionInfo, Statement,
 };
+use lockstep_proto::api::notice::{Heads, Listen, WaitForHeads};
 use lockstep_proto::api::object::{BeginUpload, ObjectList, Stored, UploadState};
 use lockstep_proto::api::server::ServerInfo;
 use lockstep_proto::api::session::Sessions;
@@ -127,6 +128,9 @@ pub(super) const DECODERS: &[(&str, Again)] = decoders![
     GetEnvelopes,
     Entries,
     History,
+    Heads,
+    Listen,
+    WaitForHeads,
     ArchiveHeader,
     BareKeys,
     ArchiveVault,

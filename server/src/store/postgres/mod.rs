@@ -6,6 +6,7 @@ mod collect;
 mod commit;
 mod entry;
 mod heal;
+mod notice;
 mod object;
 mod pull;
 mod repair;
@@ -25,6 +26,7 @@ use super::{
     SegmentId, SessionRow, SignIn, SignInChange, Store, UsageFault, VaultKey, VaultRow,
 };
 use crate::domain::commit::PreparedCommit;
+use crate::domain::notices::Notices;
 use crate::domain::quota::{DefaultQuota, QuotaSetting};
 use crate::error::StoreError;
 use async_trait::async_trait;
@@ -34,7 +36,7 @@ use lockstep_proto::api::vault::{CommitEntry, Entry, VaultInfo};
 use lockstep_proto::id::{AccountId, BlobId, DeviceId, RecordId, Seq, SessionId, VaultId};
 use lockstep_proto::{Digest, Signed};
 use retry::Run;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgPool};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +52,7 @@ const BOUNDS: &str = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; \
 /// The PostgreSQL back end.
 pub struct PostgresStore {
     pool: PgPool,
+    options: PgConnectOptions,
     quota: DefaultQuota,
 }
 
@@ -85,7 +88,7 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(url.options().clone());
-        Ok(Self { pool, quota: DefaultQuota(None) })
+        Ok(Self { pool, options: url.options().clone(), quota: DefaultQuota(None) })
     }
 
     /// Sets what an account without a quota of its own may use; none is no limit.
@@ -212,6 +215,18 @@ impl Store for PostgresStore {
 
     async fn vaults(&self, account: AccountId) -> Result<Vec<VaultInfo>> {
         self.run(Run::Statement, (), |c, ()| Box::pin(vault::list(c, account))).await
+    }
+
+    async fn tell_moved(&self, accounts: Vec<AccountId>) -> Result<()> {
+        self.run(Run::Statement, accounts, |c, accounts| Box::pin(notice::tell(c, accounts))).await
+    }
+
+    async fn hear_moved(&self, notices: &Notices) -> Result<()> {
+        notice::hear(self.options.clone(), notices).await
+    }
+
+    async fn heads(&self, account: AccountId) -> Result<Vec<(VaultId, Seq)>> {
+        self.run(Run::Statement, (), |c, ()| Box::pin(vault::heads(c, account))).await
     }
 
     async fn vault(&self, account: AccountId, id: VaultId) -> Result<Option<VaultRow>> {

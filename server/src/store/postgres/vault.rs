@@ -33,6 +33,15 @@ pub(super) async fn list(c: &mut PgConnection, account: AccountId) -> Result<Vec
         .collect()
 }
 
+pub(super) async fn heads(c: &mut PgConnection, account: AccountId) -> Result<Vec<(VaultId, Seq)>> {
+    let rows = sqlx::query("SELECT vault, seq FROM vault WHERE account = $1 ORDER BY vault")
+        .bind(&account.as_bytes()[..])
+        .fetch_all(c)
+        .await
+        .map_err(failed)?;
+    rows.iter().map(|row| Ok((VaultId::from_bytes(id16(row, 0)?), Seq::new(number(row, 1)?)))).collect()
+}
+
 pub(super) async fn find(
     c: &mut PgConnection,
     account: AccountId,

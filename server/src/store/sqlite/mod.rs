@@ -23,6 +23,7 @@ use super::{
     SegmentId, SessionRow, SignIn, SignInChange, Store, UsageFault, VaultKey, VaultRow,
 };
 use crate::domain::commit::PreparedCommit;
+use crate::domain::notices::Notices;
 use crate::domain::quota::{DefaultQuota, QuotaSetting};
 use crate::error::StoreError;
 use async_trait::async_trait;
@@ -218,6 +219,19 @@ impl Store for SqliteStore {
 
     async fn vaults(&self, account: AccountId) -> Result<Vec<VaultInfo>> {
         vault::list(&self.readers, account).await
+    }
+
+    async fn tell_moved(&self, _: Vec<AccountId>) -> Result<()> {
+        // This process is the only one.
+        Ok(())
+    }
+
+    async fn hear_moved(&self, _: &Notices) -> Result<()> {
+        std::future::pending().await
+    }
+
+    async fn heads(&self, account: AccountId) -> Result<Vec<(VaultId, Seq)>> {
+        vault::heads(&self.readers, account).await
     }
 
     async fn vault(&self, account: AccountId, id: VaultId) -> Result<Option<VaultRow>> {

@@ -33,6 +33,15 @@ pub(super) async fn list(pool: &SqlitePool, account: AccountId) -> Result<Vec<Va
         .collect()
 }
 
+pub(super) async fn heads(pool: &SqlitePool, account: AccountId) -> Result<Vec<(VaultId, Seq)>> {
+    let rows = sqlx::query("SELECT vault, seq FROM vault WHERE account = ? ORDER BY vault")
+        .bind(&account.as_bytes()[..])
+        .fetch_all(pool)
+        .await
+        .map_err(failed)?;
+    rows.iter().map(|row| Ok((VaultId::from_bytes(id16(row, 0)?), Seq::new(number(row, 1)?)))).collect()
+}
+
 pub(super) async fn find(pool: &SqlitePool, account: AccountId, vault: VaultId) -> Result<Option<VaultRow>> {
     let row = sqlx::query("SELECT id, seq, head FROM vault WHERE account = ? AND vault = ?")
         .bind(&account.as_bytes()[..])

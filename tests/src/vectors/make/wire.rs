@@ -7,10 +7,10 @@ use crate::vectors::world::{A, B, PASSPHRASE, UTC, WORLD, fixed, hash, record, r
 use crate::vectors::{File, Golden, Reject, hex};
 use lockstep_client_crypto::account::Enrolment;
 use lockstep_client_crypto::vault::SealAs;
-use lockstep_proto::api::{account, auth, object, server, session, usage, vault};
+use lockstep_proto::api::{account, auth, notice, object, server, session, usage, vault};
 use lockstep_proto::cbor::{ByteArray, Bytes, Wire};
 use lockstep_proto::hash::Digest;
-use lockstep_proto::id::{BlobId, DeviceId, Epoch, Revision, Seq, SessionId};
+use lockstep_proto::id::{BlobId, DeviceId, Epoch, Revision, Seq, SessionId, VaultId};
 use serde_json::{Value, json};
 
 pub(super) fn golden() -> Vec<File> {
@@ -171,6 +171,20 @@ fn vault_bodies() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+fn notice_bodies() -> Vec<(&'static str, Vec<u8>)> {
+    let heads = notice::Heads(vec![
+        (WORLD.files_id(), Seq::new(4)),
+        (VaultId::from_bytes([0xff; 16]), Seq::new(300)),
+    ]);
+    let token = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8".to_owned();
+    vec![
+        ("heads", heads.encode()),
+        ("heads", notice::Heads::default().encode()),
+        ("listen", notice::Listen { token, heads: heads.clone() }.encode()),
+        ("wait-for-heads", notice::WaitForHeads { heads, seconds: 25 }.encode()),
+    ]
+}
+
 fn object_bodies() -> Vec<(&'static str, Vec<u8>)> {
     let blob = |n: u8| BlobId::from_bytes([n; 16]);
     let info = server::ServerInfo {
@@ -192,7 +206,7 @@ fn object_bodies() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn all_bodies() -> Vec<(&'static str, Vec<u8>)> {
-    [sign_in_bodies(), account_bodies(), vault_bodies(), object_bodies()].concat()
+    [sign_in_bodies(), account_bodies(), vault_bodies(), object_bodies(), notice_bodies()].concat()
 }
 
 fn bodies() -> File {

@@ -4,7 +4,7 @@ use super::account::account;
 use crate::vectors::json::{self, Fault, In, hex};
 use lockstep_client_crypto::opaque::{Login, Registration};
 use lockstep_client_crypto::passphrase::Passphrase;
-use lockstep_proto::api::{account as api_account, auth, object, server, session, usage, vault};
+use lockstep_proto::api::{account as api_account, auth, notice, object, server, session, usage, vault};
 use lockstep_proto::cbor::Wire;
 use lockstep_proto::recovery::Checkpoint;
 use lockstep_proto::sign::Signed;
@@ -83,6 +83,9 @@ pub(crate) const BODIES: &[(&str, Decoder)] = &[
     ("entries", strict::<vault::Entries>),
     ("get-envelopes", strict::<vault::GetEnvelopes>),
     ("history", strict::<vault::History>),
+    ("heads", strict::<notice::Heads>),
+    ("listen", strict::<notice::Listen>),
+    ("wait-for-heads", strict::<notice::WaitForHeads>),
 ];
 
 pub(super) fn decode(input: In<'_>) -> Out {
