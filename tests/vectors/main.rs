@@ -12,6 +12,7 @@
 )]
 
 mod flips;
+mod limits;
 mod primitives;
 
 use lockstep_tests::vectors;
@@ -85,6 +86,7 @@ const CLASSES: &[&str] = &[
     "text",
     "fork",
     "rollback",
+    "archive",
 ];
 
 #[test]

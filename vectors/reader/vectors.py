@@ -6,7 +6,7 @@ What needs HPKE or OPAQUE is skipped and named.
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,29 @@ def assemble(root: Path, i: In) -> In:
                 i = {**i, name: cases[i[name]]["in"][held]}
             elif isinstance(i[name], list):
                 i = {**i, name: [cases[0]["in"][held][item] if isinstance(item, int) else item for item in i[name]]}
+    for name, value in i.items():
+        if isinstance(value, dict) and "pieces" in value:
+            i = {**i, name: b"".join(pieces(root, value)).hex()}
     source = i.get("object")
     if not isinstance(source, dict):
         return i
     other = json.loads((root / source["file"]).read_text())["cases"][source["case"]]["in"]
     data = bytes.fromhex(assemble(root, other)["object"])
     return {**i, "object": b"".join(data[a:b] for a, b in source["ranges"]).hex()}
+
+
+def pieces(root: Path, value: Any) -> Iterator[bytes]:
+    """An input in pieces: hexadecimal, a byte so many times, or what another file's case has between two places."""
+    whole = b""
+    if "file" in value:
+        whole = bytes.fromhex(json.loads((root / value["file"]).read_text())["cases"][value["case"]]["in"]["archive"])
+    for piece in value["pieces"]:
+        if isinstance(piece, str):
+            yield bytes.fromhex(piece)
+        elif isinstance(piece, dict):
+            yield bytes([piece["byte"]]) * piece["count"]
+        else:
+            yield whole[piece[0]:piece[1]]
 
 
 def flips(value: Any, unread: list[int], end: int = 0) -> list[Any]:

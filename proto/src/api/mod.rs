@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod auth;
+pub mod frames;
 pub mod object;
 pub mod problem;
 pub mod server;

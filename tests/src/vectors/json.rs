@@ -183,8 +183,11 @@ pub fn signed_hex(signed: &Signed) -> String {
 pub struct In<'a>(pub &'a Map<String, Value>);
 
 impl In<'_> {
-    /// A byte string.
+    /// A byte string; what is repeated in it may be said once.
     pub fn bytes(&self, name: &str) -> Vec<u8> {
+        if let Some(pieces) = self.0.get(name).and_then(|value| value.get("pieces")) {
+            return pieces.as_array().unwrap().iter().flat_map(piece).collect();
+        }
         let text = self.0.get(name).and_then(Value::as_str).unwrap_or_else(|| panic!("no input {name}"));
         unhex(text).unwrap_or_else(|| panic!("{name} is not hexadecimal"))
     }
@@ -247,6 +250,17 @@ impl In<'_> {
     /// [`Fault`].
     pub fn signed(&self, name: &str) -> Result<Signed, Fault> {
         Ok(Signed::decode(&self.bytes(name))?)
+    }
+}
+
+/// A piece of a byte string: hexadecimal, or a byte so many times.
+pub fn piece(value: &Value) -> Vec<u8> {
+    match value.as_str() {
+        Some(text) => unhex(text).unwrap(),
+        None => {
+            let number = |name: &str| value[name].as_u64().unwrap();
+            vec![u8::try_from(number("byte")).unwrap(); usize::try_from(number("count")).unwrap()]
+        }
     }
 }
 
