@@ -59,14 +59,20 @@ fn add_frame(body: &mut Vec<u8>, id: u32, size: usize) {
     }
 }
 
+/// A number up to 2^24, small ones rather than large ones: large bodies take long.
+fn number(input: &mut Input<'_>) -> usize {
+    let shift = input.byte() % 24;
+    input.number() >> shift
+}
+
 /// Frames as the input asks for them: a few of any size, many of one byte, spoilt.
 fn made_up(input: &mut Input<'_>) -> Vec<u8> {
     let mut body = Vec::new();
     for _ in 0..input.byte() % 8 {
-        let (id, size) = (u32::from(input.byte()), input.number());
+        let (id, size) = (u32::from(input.byte()), number(input));
         add_frame(&mut body, id, size);
     }
-    for id in 0..input.number() % (FRAMES_MAX + 8) {
+    for id in 0..number(input) % (FRAMES_MAX + 8) {
         add_frame(&mut body, id as u32 + 0x1000, 1);
     }
     input.spoil(&mut body);

@@ -201,14 +201,14 @@ fn kits() -> Vec<(&'static str, String, Vec<u8>)> {
 fn uploads_and_downloads() -> Vec<(&'static str, String, Vec<u8>)> {
     let frame = lockstep_proto::api::object::frame_header(BlobId::from_bytes([7; 16]), 5);
     let rows: [(&'static str, &str, Vec<u8>); 17] = [
-        ("frames", "three", vec![0, 0, 0, 0, 3, 1, 0, 0, 5, 2, 1, 0, 0, 3, 0, 0, 1]),
-        ("frames", "the same id twice", vec![0, 0, 0, 7, 2, 1, 0, 0, 5, 1, 0, 0, 5]),
-        ("frames", "as many as there may be", vec![0, 0, 0, 0, 0, 0, 16, 0]),
-        ("frames", "one too many", vec![0, 0, 0, 0, 0, 0, 16, 1]),
-        ("frames", "an object of 8 MiB", vec![0, 0, 0, 0, 1, 1, 128, 0, 0]),
-        ("frames", "an object larger than 8 MiB", vec![0, 0, 0, 0, 1, 1, 128, 0, 1]),
-        ("frames", "more than 16 MiB", vec![0, 0, 0, 0, 2, 1, 127, 255, 236, 2, 127, 255, 237]),
-        ("frames", "cut off", vec![0, 0, 0, 1, 1, 1, 0, 0, 50, 0, 0, 0, 1, 0, 0, 0, 40, 0]),
+        ("frames", "three", vec![0, 0, 0, 0, 3, 1, 0, 0, 0, 5, 2, 0, 1, 0, 3, 0, 0, 0, 0, 1]),
+        ("frames", "the same id twice", vec![0, 0, 0, 7, 2, 1, 0, 0, 0, 5, 1, 0, 0, 0, 5]),
+        ("frames", "as many as there may be", vec![0, 0, 0, 0, 0, 0, 0, 16, 0]),
+        ("frames", "one too many", vec![0, 0, 0, 0, 0, 0, 0, 16, 1]),
+        ("frames", "an object of 8 MiB", vec![0, 0, 0, 0, 1, 1, 0, 128, 0, 0]),
+        ("frames", "an object larger than 8 MiB", vec![0, 0, 0, 0, 1, 1, 0, 128, 0, 1]),
+        ("frames", "more than 16 MiB", vec![0, 0, 0, 0, 2, 1, 0, 127, 255, 236, 2, 0, 127, 255, 237]),
+        ("frames", "cut off", vec![0, 0, 0, 1, 1, 1, 0, 0, 0, 50, 0, 0, 0, 0, 1, 0, 0, 0, 40, 0]),
         ("frames", "bytes", [&[1, 0, 0, 3], &frame[..], b"hello"].concat()),
         ("ranges", "whole", vec![0]),
         ("ranges", "in pieces", vec![0, 1, 0, 100, 0, 0, 0, 9, 2, 1, 0, 0, 0, 3, 0, 1, 0, 0, 9, 0, 0, 0]),
