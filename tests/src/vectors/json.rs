@@ -255,13 +255,11 @@ impl In<'_> {
 
 /// A piece of a byte string: hexadecimal, or a byte so many times.
 pub fn piece(value: &Value) -> Vec<u8> {
-    match value.as_str() {
-        Some(text) => unhex(text).unwrap(),
-        None => {
-            let number = |name: &str| value[name].as_u64().unwrap();
-            vec![u8::try_from(number("byte")).unwrap(); usize::try_from(number("count")).unwrap()]
-        }
+    if let Some(text) = value.as_str() {
+        return unhex(text).unwrap();
     }
+    let number = |name: &str| usize::try_from(value[name].as_u64().unwrap()).unwrap();
+    vec![u8::try_from(number("byte")).unwrap(); number("count")]
 }
 
 /// The bytes of an item of a list.

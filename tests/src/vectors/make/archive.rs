@@ -187,15 +187,15 @@ impl Made {
             owner,
         };
         made.births(&mut rng);
-        made.owner.enrol(TABLET, made.pins(&[&made.keyring]), &mut rng);
+        made.owner.enrol(TABLET, Self::pins(&[&made.keyring]), &mut rng);
         made.backup(&mut rng);
         made.notes.put(&made.owner, LAPTOP, ("app/note", b"hello"), b"a note".to_vec(), Vec::new(), &mut rng);
-        made.owner.revoke(TABLET, made.pins(&[&made.keyring, &made.files, &made.notes]), &mut rng);
+        made.owner.revoke(TABLET, Self::pins(&[&made.keyring, &made.files, &made.notes]), &mut rng);
         made.after(&mut rng);
         made
     }
 
-    fn pins(&self, vaults: &[&VaultWriter]) -> Vec<Pin> {
+    fn pins(vaults: &[&VaultWriter]) -> Vec<Pin> {
         let mut pins: Vec<Pin> = vaults.iter().map(|vault| vault.pin()).collect();
         pins.sort_by_key(|pin| pin.vault);
         pins
@@ -271,7 +271,7 @@ impl Made {
             utc: UTC,
             device_log_index: self.owner.log.len() as u64 - 1,
             device_log_head: self.owner.log_head(),
-            heads: self.pins(&[&self.files, &self.notes]),
+            heads: Self::pins(&[&self.files, &self.notes]),
         };
         let name = (HEAD_PIN_TYPE, &device.as_bytes()[..]);
         self.keyring.put(&self.owner, LAPTOP, name, doc.encode(), Vec::new(), rng);

@@ -319,7 +319,8 @@ fn versions(add: &mut impl FnMut(&str, &[Vec<u8>])) {
     let pieces = changed(|items| {
         let at = places(items, OBJECT)[0];
         let stranger = (MISSING_OBJECT, STRANGER.as_bytes().to_vec());
-        items.splice(at + 1..at + 1, [stranger.clone(), stranger]);
+        let behind = at + 1;
+        items.splice(behind..behind, [stranger.clone(), stranger]);
     });
     add("a missing object twice", &pieces);
 }

@@ -1,17 +1,13 @@
 //! Limits that take much to break: what is repeated is said once.
 
-use super::record::{content, envelope_input, vault_keys};
-use crate::vectors::world::{A, WORLD, rng};
+use crate::vectors::world::WORLD;
 use crate::vectors::{File, Reject, hex};
-use lockstep_client_crypto::vault::SealAs;
-use lockstep_proto::cbor::{Bytes, Wire as _, encode};
-use lockstep_proto::envelope::{Envelope, KIND_DOCUMENT};
-use lockstep_proto::id::{Epoch, Revision};
-use lockstep_proto::limits::{CHANGES_BYTES_MAX, ENVELOPE_BYTES_MAX, KEY_HEADER_BYTES_MAX};
+use lockstep_proto::cbor::{Bytes, encode};
+use lockstep_proto::limits::{CHANGES_BYTES_MAX, KEY_HEADER_BYTES_MAX};
 use serde_json::{Value, json};
 
 pub(super) fn reject() -> Vec<File> {
-    vec![envelopes(), changes(), key_headers()]
+    vec![changes(), key_headers()]
 }
 
 /// A byte string of so many zeros, as it begins.
@@ -24,24 +20,6 @@ fn filled(begin: &[u8], end: &[u8], whole: usize) -> Value {
     let count = whole - begin.len() - end.len() - zeros_head(0).len();
     let begin = [begin, &zeros_head(count)].concat();
     json!({ "pieces": [hex(begin), { "byte": 0, "count": count }, hex(end)] })
-}
-
-fn envelopes() -> File {
-    let mut file = Reject::new("envelope-limit", "envelope", "1.5, 5");
-    let seal_as = SealAs { kind: KIND_DOCUMENT, revision: Revision::new(1), epoch: Epoch::new(1) };
-    let keys = vault_keys(WORLD.files_id());
-    let sealed = keys.seal(seal_as, &content(20), &WORLD.devices[A], &mut rng("limits")).unwrap();
-    let real = Envelope::decode(&sealed).unwrap();
-    let begin = [&[0x83][..], &encode(&real.header), &encode(&real.commitment)].concat();
-    let mut add = |fault: &str, whole: usize| {
-        let mut input = envelope_input(1, &[]);
-        input["envelope"] = filled(&begin, &[], whole);
-        // Everything in an envelope that can not be opened is one opaque error.
-        file.case(fault, input, "open");
-    };
-    add("1 MiB of zeros under a good header", ENVELOPE_BYTES_MAX);
-    add("a byte more than 1 MiB", ENVELOPE_BYTES_MAX + 1);
-    file.file()
 }
 
 fn changes() -> File {
