@@ -200,7 +200,7 @@ fn kits() -> Vec<(&'static str, String, Vec<u8>)> {
 
 fn uploads_and_downloads() -> Vec<(&'static str, String, Vec<u8>)> {
     let frame = lockstep_proto::api::object::frame_header(BlobId::from_bytes([7; 16]), 5);
-    let rows: [(&'static str, &str, Vec<u8>); 17] = [
+    let rows: [(&'static str, &str, Vec<u8>); 19] = [
         ("frames", "three", vec![0, 0, 0, 0, 3, 1, 0, 0, 0, 5, 2, 0, 1, 0, 3, 0, 0, 0, 0, 1]),
         ("frames", "the same id twice", vec![0, 0, 0, 7, 2, 1, 0, 0, 0, 5, 1, 0, 0, 0, 5]),
         ("frames", "as many as there may be", vec![0, 0, 0, 0, 0, 0, 0, 16, 0]),
@@ -218,6 +218,8 @@ fn uploads_and_downloads() -> Vec<(&'static str, String, Vec<u8>)> {
         ("ranges", "refused after a piece", vec![0, 1, 0, 0, 70, 0, 0, 0, 7, 1]),
         ("ranges", "header", b"\x02\x00\x00\x64\x00bytes=90-".to_vec()),
         ("ranges", "header of the end", b"\x02\x00\x00\x64\x28bytes=-5".to_vec()),
+        ("ranges", "spoilt", vec![0, 3, 1, 1, 0, 0, 100, 1, 0, 0, 0]),
+        ("ranges", "spoilt behind a piece", vec![0, 1, 0, 1, 0, 0, 0, 0, 3, 1, 1, 1, 0, 0, 7, 0, 0, 0]),
     ];
     rows.into_iter().map(|(target, name, bytes)| (target, name.to_owned(), bytes)).collect()
 }
