@@ -44,7 +44,7 @@ pub struct Api {
 }
 
 /// Answers requests without any server: an archive that is read.
-pub(crate) trait StandIn: Send + Sync {
+pub trait StandIn: Send + Sync {
     /// Answers one request; `from`: the first byte of an object that is wanted.
     ///
     /// # Errors
@@ -96,7 +96,7 @@ impl Api {
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub(crate) fn without_server(stand_in: Box<dyn StandIn>) -> Result<Arc<Self>> {
+    pub fn without_server(stand_in: Box<dyn StandIn>) -> Result<Arc<Self>> {
         Self::build(String::new(), Some(stand_in))
     }
 

@@ -5,6 +5,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lockstep_proto::CodecError;
+use lockstep_proto::api::frames::FrameError;
 use lockstep_proto::api::problem::Code;
 use std::sync::Arc;
 
@@ -102,6 +103,13 @@ impl From<Refusal> for ApiError {
 impl From<CodecError> for ApiError {
     fn from(error: CodecError) -> Self {
         let code = if matches!(error, CodecError::TooLong { .. }) { Code::TooLarge } else { Code::Malformed };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<FrameError> for ApiError {
+    fn from(error: FrameError) -> Self {
+        let code = if error == FrameError::TooLarge { Code::TooLarge } else { Code::Malformed };
         Self::new(code, error.to_string())
     }
 }

@@ -12,6 +12,7 @@
 )]
 
 mod flips;
+mod limits;
 mod primitives;
 
 use lockstep_tests::vectors;
@@ -85,6 +86,7 @@ const CLASSES: &[&str] = &[
     "text",
     "fork",
     "rollback",
+    "archive",
 ];
 
 #[test]
@@ -98,6 +100,11 @@ fn every_reject_file_is_refused() {
             let found = vectors::run::run(file["op"].as_str().unwrap(), case["in"].as_object().unwrap());
             let found = found.err().unwrap_or_else(|| panic!("{name}, {fault}: it is taken"));
             assert_eq!(case["error"], found.class, "{name}, {fault}");
+            let other = case.get("or").map(|class| class.as_str().unwrap());
+            assert!(
+                other.is_none_or(|other| CLASSES.contains(&other) && other != found.class),
+                "{name}, {fault}"
+            );
             assert_eq!(case["released"], found.released(), "{name}, {fault}");
             assert_eq!(
                 case.get("position").and_then(Value::as_u64),

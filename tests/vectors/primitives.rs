@@ -6,7 +6,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use hpke::aead::ChaCha20Poly1305 as HpkeAead;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::{X25519HkdfSha256, XWing};
-use hpke::{Deserializable, Kem, OpModeR};
+use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable as _};
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::kdf;
 use lockstep_client_crypto::secret::SecretKey;
@@ -151,10 +151,54 @@ fn hpke_opens<K: Kem>(name: &str) {
     }
 }
 
+/// Seals with the sender's randomness as published: the same encapsulation and the same ciphertexts.
+fn hpke_seals<K: Kem>(name: &str) {
+    for case in cases(&file(name)) {
+        let key = K::PublicKey::from_bytes(&bytes(case, "pkRm")).unwrap();
+        let (info, enc) = (bytes(case, "info"), bytes(case, "enc"));
+        let mut given = Given(bytes(case, "ikmE"));
+        let (encapsulated, mut context) =
+            hpke::setup_sender_with_rng::<HpkeAead, HkdfSha256, K>(&OpModeS::Base, &key, &info, &mut given)
+                .unwrap();
+        assert!(given.0.is_empty(), "{name}: all of it was used");
+        assert_eq!(encapsulated.to_bytes().to_vec(), enc, "{name}");
+        for (place, encryption) in case["encryptions"].as_array().unwrap().iter().enumerate() {
+            let (plaintext, aad) = (bytes(encryption, "pt"), bytes(encryption, "aad"));
+            assert_eq!(context.seal(&plaintext, &aad).unwrap(), bytes(encryption, "ct"), "{name}, {place}");
+            if place == 0 {
+                let alone = hpke::single_shot_seal_with_rng::<HpkeAead, HkdfSha256, K>(
+                    &OpModeS::Base,
+                    &key,
+                    &info,
+                    &plaintext,
+                    &aad,
+                    &mut Given(bytes(case, "ikmE")),
+                );
+                let (encapsulated, sealed) = alone.unwrap();
+                assert_eq!(
+                    (encapsulated.to_bytes().to_vec(), sealed),
+                    (enc.clone(), bytes(encryption, "ct"))
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn hpke_in_base_mode() {
     hpke_opens::<X25519HkdfSha256>("hpke-x25519");
     hpke_opens::<XWing>("hpke-x-wing");
+    hpke_seals::<X25519HkdfSha256>("hpke-x25519");
+    hpke_seals::<XWing>("hpke-x-wing");
+}
+
+/// Our suite of OPAQUE, but for the key stretching, which the vectors do without.
+struct Suite;
+
+impl opaque_ke::CipherSuite for Suite {
+    type OprfCs = opaque_ke::Ristretto255;
+    type KeyExchange = opaque_ke::TripleDh<opaque_ke::Ristretto255, sha2_010::Sha512>;
+    type Ksf = opaque_ke::ksf::Identity;
 }
 
 #[test]
@@ -163,13 +207,6 @@ fn opaque_of_rfc_9807() {
         ClientRegistration, ClientRegistrationFinishParameters, Identifiers, RegistrationRequest,
         RegistrationResponse, ServerRegistration, ServerSetup,
     };
-    /// Our suite, but for the key stretching, which the vectors do without.
-    struct Suite;
-    impl opaque_ke::CipherSuite for Suite {
-        type OprfCs = opaque_ke::Ristretto255;
-        type KeyExchange = opaque_ke::TripleDh<opaque_ke::Ristretto255, sha2_010::Sha512>;
-        type Ksf = opaque_ke::ksf::Identity;
-    }
     for case in cases(&file("opaque")) {
         let private = bytes(case, "server-private-key");
         let setup = [bytes(case, "oprf-seed"), private, bytes(case, "server-public-key")].concat();
@@ -205,8 +242,78 @@ fn opaque_of_rfc_9807() {
     }
 }
 
+/// KE1, KE2 and KE3 from the seeds that the vectors name, in the order in which the crate draws them.
+#[test]
+fn opaque_sign_in_of_rfc_9807() {
+    use opaque_ke::{
+        ClientLogin, ClientLoginFinishParameters, CredentialFinalization, CredentialRequest,
+        CredentialResponse, Identifiers, RegistrationUpload, ServerLogin, ServerLoginParameters,
+        ServerRegistration, ServerSetup,
+    };
+    for case in cases(&file("opaque")) {
+        let (get, name) = (|name: &str| bytes(case, name), &case["name"]);
+        let (password, context) = (get("password"), get("context"));
+        let identity = |name: &str| case.get(name).map(|_| bytes(case, name));
+        let (client, server) = (identity("client-identity"), identity("server-identity"));
+        let identifiers = Identifiers { client: client.as_deref(), server: server.as_deref() };
+        // A random scalar is 64 bytes modulo the order: the blind with zeros behind it is itself.
+        let drawn = [get("blind-login"), vec![0; 32], get("client-keyshare-seed"), get("client-nonce")];
+        let mut given = Given(drawn.concat());
+        let started = ClientLogin::<Suite>::start(&mut given, &password).unwrap();
+        assert!(given.0.is_empty(), "{name}: all of it was used");
+        assert_eq!(started.message.serialize().to_vec(), get("ke1"), "{name}");
+
+        let setup = [get("oprf-seed"), get("server-private-key"), get("server-public-key")].concat();
+        let setup = ServerSetup::<Suite>::deserialize(&setup).unwrap();
+        let upload = RegistrationUpload::<Suite>::deserialize(&get("registration-upload")).unwrap();
+        // The masking key of an account that is not there is drawn for every account.
+        let drawn = [vec![0; 64], get("masking-nonce"), get("server-keyshare-seed"), get("server-nonce")];
+        let mut given = Given(drawn.concat());
+        let parameters = || ServerLoginParameters { context: Some(&context), identifiers };
+        let answered = ServerLogin::start(
+            &mut given,
+            &setup,
+            Some(ServerRegistration::finish(upload)),
+            CredentialRequest::deserialize(&get("ke1")).unwrap(),
+            &get("credential-identifier"),
+            parameters(),
+        )
+        .unwrap();
+        assert!(given.0.is_empty(), "{name}: all of it was used");
+        assert_eq!(answered.message.serialize().to_vec(), get("ke2"), "{name}");
+
+        let response = CredentialResponse::deserialize(&get("ke2")).unwrap();
+        let finish = ClientLoginFinishParameters::new(Some(&context), identifiers, None);
+        let finished = started.state.finish(&mut Given(Vec::new()), &password, response, finish).unwrap();
+        assert_eq!(finished.message.serialize().to_vec(), get("ke3"), "{name}");
+        assert_eq!(finished.session_key.to_vec(), get("session-key"), "{name}");
+        assert_eq!(finished.export_key.to_vec(), get("export-key"), "{name}");
+        let last = CredentialFinalization::deserialize(&get("ke3")).unwrap();
+        let session = answered.state.finish(last, parameters()).unwrap();
+        assert_eq!(session.session_key.to_vec(), get("session-key"), "{name}");
+    }
+}
+
 /// Gives out the bytes that a vector names.
 struct Given(Vec<u8>);
+
+impl rand::TryRng for Given {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        panic!("not asked for")
+    }
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        panic!("not asked for")
+    }
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Self::Error> {
+        let given: Vec<u8> = self.0.drain(..out.len()).collect();
+        out.copy_from_slice(&given);
+        Ok(())
+    }
+}
+
+impl rand::TryCryptoRng for Given {}
 
 impl opaque_ke::rand::RngCore for Given {
     fn next_u32(&mut self) -> u32 {
@@ -216,11 +323,10 @@ impl opaque_ke::rand::RngCore for Given {
         panic!("not asked for")
     }
     fn fill_bytes(&mut self, out: &mut [u8]) {
-        let given: Vec<u8> = self.0.drain(..out.len()).collect();
-        out.copy_from_slice(&given);
+        let Ok(()) = rand::TryRng::try_fill_bytes(self, out);
     }
     fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), opaque_ke::rand::Error> {
-        self.fill_bytes(out);
+        opaque_ke::rand::RngCore::fill_bytes(self, out);
         Ok(())
     }
 }

@@ -95,3 +95,9 @@ class Incomplete(Refused):
     """An archive that lacks, without saying so, what it has to hold (10.1)."""
 
     kind = "incomplete"
+
+
+class BadArchive(Refused):
+    """An archive is refused as a whole, whatever in it is the reason (10.1)."""
+
+    kind = "archive"

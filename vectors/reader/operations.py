@@ -5,7 +5,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from . import account, bech32m, blob, chain, commits, devices, ed25519, envelope, functions, structures
+from . import account, bech32m, blob, chain, commits, devices, ed25519, envelope, functions, listing, structures
 from .cbor import Fields, Value, decode, encode
 from .errors import BadText, CannotOpen, Malformed, Refused, WrongIdentity, WrongVersion
 
@@ -337,6 +337,11 @@ def do_vault_deletion(i: In) -> Out:
     said = encode([owner, vault])
     functions.verify(identity, "vault-deletion", said, signature, "vault deletion")
     return {"input": said.hex()}
+
+
+def do_archive(i: In) -> Out:
+    data, recovery = raw(i, "archive", "recovery")
+    return listing.list_archive(data, recovery)
 
 
 def do_decode(i: In) -> Out:

@@ -53,6 +53,7 @@ class Reader:
         self.archive, self.secret, self.staging, self.ignored = archive, secret, staging, ignored
         self.report = Report()
         self.heads: list[tuple[bytes, int, bytes]] = []
+        self.fingerprint = ""
 
     def read(self) -> Report:
         """Everything, in the order of 10.1."""
@@ -135,7 +136,7 @@ class Reader:
             there.add(vault_id)
             if vault_id in keyring.vaults:
                 self._vault(section, keyring, keyring.vaults[vault_id])
-            else:
+            elif vault_id not in keyring.deleted:
                 self.report.named.append(f"vault {id_text(vault_id)}: left out, the keyring has no key for it")
         for vault_id in sorted(keyring.vaults.keys() - there):
             self.report.named.append(f"vault {id_text(vault_id)}: the keyring knows it, and the archive lacks it")
@@ -152,10 +153,14 @@ class Reader:
                 vault.chain.check_pin(pin)
         if not self._head_pins(keyring, known.id, vault.chain):
             return
-        folder = self._folder(known)
-        content = _Contents(vault, folder, self.report)
+        records, objects = self._contents(vault, known)
+        self._count(vault, known.name, records, objects)
+
+    def _contents(self, vault: Vault, known: KnownVault) -> tuple[int, int]:
+        """Writes what a vault holds; gives how many records and objects."""
+        content = _Contents(vault, self._folder(known), self.report)
         content.read()
-        self._count(vault, known.name, content.records, content.objects)
+        return content.records, content.objects
 
     def _folder(self, known: KnownVault) -> Path:
         folder = self.staging / safe_name(known.name.encode("utf-8"))
@@ -204,11 +209,11 @@ class Reader:
                 name = "(its name can not be opened)"
         index = len(self.log.hashes) - 1
         heads = sorted(self.heads)
-        text = account_fingerprint(self.account, index, self.log.hashes[-1], [[v, s, h] for v, s, h in heads])
+        self.fingerprint = account_fingerprint(self.account, index, self.log.hashes[-1], [[v, s, h] for v, s, h in heads])
         self.report.lines[:0] = [
             f"account {id_text(self.account)}",
             f"made by device {id_text(self.device)} {name!r} at {self.utc}, device log index {index}",
-            f"account fingerprint {text}",
+            f"account fingerprint {self.fingerprint}",
         ]
 
 

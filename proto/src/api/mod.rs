@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod auth;
+pub mod frames;
 pub mod notice;
 pub mod object;
 pub mod problem;

@@ -9,22 +9,20 @@ use crate::extract::session::{DeviceSession, vault_of};
 use crate::extract::{Place, parse_id};
 use crate::objects::SegmentWriter;
 use crate::state::App;
-use crate::store::{FramedObject, PartRow, SegmentId, VaultKey};
+use crate::store::{PartRow, SegmentId, VaultKey};
 use crate::time::now_utc;
 use axum::body::{Body, BodyDataStream, HttpBody as _};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream;
-use lockstep_proto::api::object::{
-    BeginUpload, FRAME_HEADER_BYTES, ObjectList, Stored, UploadState, parse_frame_header,
-};
+use lockstep_proto::api::frames::{FramedObject, Frames, parse_range};
+use lockstep_proto::api::object::{BeginUpload, ObjectList, Stored, UploadState};
 use lockstep_proto::api::problem::Code;
-use lockstep_proto::blob::{object_digest, part_count, part_digest, part_len};
+use lockstep_proto::blob::{part_count, part_digest, part_len};
 use lockstep_proto::id::BlobId;
-use lockstep_proto::{Digest, label, limits};
-
+use lockstep_proto::limits;
 use std::collections::BTreeMap;
 
 type Answer = Result<Response, ApiError>;
@@ -111,108 +109,18 @@ async fn discard(app: &App, segment: SegmentId) {
     }
 }
 
-/// Takes frames apart as they come: bytes go to the segment, digests are made on the way.
-struct Frames<'a> {
-    writer: &'a mut dyn SegmentWriter,
-    header: BytesMut,
-    current: Option<Frame>,
-    objects: Vec<FramedObject>,
-    written: u64,
-}
-
-struct Frame {
-    blob: BlobId,
-    size: u64,
-    left: u64,
-    start: u64,
-    hasher: blake3::Hasher,
-}
-
+/// Takes frames apart as they come: the bytes of objects go to the segment.
 async fn take_frames(
     stream: &mut BodyDataStream,
     writer: &mut dyn SegmentWriter,
 ) -> Result<Vec<FramedObject>, ApiError> {
-    let mut frames =
-        Frames { writer, header: BytesMut::new(), current: None, objects: Vec::new(), written: 0 };
-    let mut taken = 0_usize;
+    let mut frames = Frames::default();
     while let Some(chunk) = next_chunk(stream).await? {
-        taken = taken.saturating_add(chunk.len());
-        if taken > limits::FRAMES_BODY_BYTES_MAX {
-            return Err(ApiError::new(Code::TooLarge, "a framed upload has at most 16 MiB"));
-        }
-        frames.take(chunk).await?;
-    }
-    frames.finish()
-}
-
-impl Frames<'_> {
-    async fn take(&mut self, mut chunk: Bytes) -> Result<(), ApiError> {
-        while !chunk.is_empty() {
-            let Some(frame) = &mut self.current else {
-                let want = FRAME_HEADER_BYTES.saturating_sub(self.header.len()).min(chunk.len());
-                self.header.extend_from_slice(&chunk.split_to(want));
-                if self.header.len() == FRAME_HEADER_BYTES {
-                    self.open()?;
-                }
-                continue;
-            };
-            let now = usize::try_from(frame.left).unwrap_or(usize::MAX).min(chunk.len());
-            let piece = chunk.split_to(now);
-            frame.hasher.update(&piece);
-            let now = u64::try_from(now).unwrap_or(u64::MAX);
-            frame.left = frame.left.saturating_sub(now);
-            self.written = self.written.saturating_add(now);
-            let done = frame.left == 0;
-            self.writer.write(piece).await?;
-            if done {
-                self.close();
-            }
-        }
-        Ok(())
-    }
-
-    fn open(&mut self) -> Result<(), ApiError> {
-        let mut bytes = [0; FRAME_HEADER_BYTES];
-        self.header.copy_to_slice(&mut bytes);
-        let (blob, size) = parse_frame_header(&bytes);
-        let part_bytes = u32::try_from(limits::PART_BYTES).unwrap_or(u32::MAX);
-        if size == 0 || size > part_bytes {
-            return Err(ApiError::new(Code::Malformed, "a framed object has between 1 byte and 8 MiB"));
-        }
-        if self.objects.len() >= limits::FRAMES_MAX || self.objects.iter().any(|object| object.blob == blob) {
-            return Err(ApiError::new(
-                Code::Malformed,
-                "a framed upload names an object twice, or more than 4,096",
-            ));
-        }
-        let size = u64::from(size);
-        let hasher = blake3::Hasher::new_derive_key(label::OBJECT_PART.as_str());
-        self.current = Some(Frame { blob, size, left: size, start: self.written, hasher });
-        Ok(())
-    }
-
-    fn close(&mut self) {
-        if let Some(frame) = self.current.take() {
-            let part = Digest::from_bytes(*frame.hasher.finalize().as_bytes());
-            self.objects.push(FramedObject {
-                blob: frame.blob,
-                size: frame.size,
-                part,
-                digest: object_digest(frame.size, &[part]),
-                start: frame.start,
-            });
+        for place in frames.push(&chunk)? {
+            writer.write(chunk.slice(place)).await?;
         }
     }
-
-    fn finish(self) -> Result<Vec<FramedObject>, ApiError> {
-        if self.current.is_some() || !self.header.is_empty() || self.objects.is_empty() {
-            return Err(ApiError::new(
-                Code::Malformed,
-                "the framed upload is empty or ends within an object",
-            ));
-        }
-        Ok(self.objects)
-    }
+    Ok(frames.finish()?)
 }
 
 /// `POST /v1/vaults/{v}/uploads`.
@@ -368,7 +276,7 @@ pub(crate) async fn get(
         .ok_or_else(|| ApiError::new(Code::NotFound, "there is no such object"))?;
     let range = match headers.get(header::RANGE) {
         None => None,
-        Some(value) => Some(parse_range(value, object.size)?),
+        Some(value) => Some(range_of(value, object.size)?),
     };
     let (begin, end) = range.unwrap_or((0, object.size));
     // The first piece is read before anything is promised.
@@ -397,20 +305,12 @@ pub(crate) async fn get(
     Ok(response)
 }
 
-/// One range `bytes=a-b`, `bytes=a-` or `bytes=-n`; gives begin and end (exclusive).
-fn parse_range(value: &HeaderValue, size: u64) -> Result<(u64, u64), ApiError> {
-    let refused =
-        || ApiError::new(Code::Range, format!("the range can not be satisfied: the object has {size} bytes"));
-    let text = value.to_str().map_err(|_| refused())?;
-    let spec = text.strip_prefix("bytes=").ok_or_else(refused)?;
-    let (from, to) = spec.split_once('-').ok_or_else(refused)?;
-    let number = |text: &str| text.parse::<u64>().map_err(|_| refused());
-    let (begin, end) = match (from, to) {
-        ("", count) => (size.saturating_sub(number(count)?), size),
-        (from, "") => (number(from)?, size),
-        (from, to) => (number(from)?, number(to)?.saturating_add(1).min(size)),
-    };
-    if begin < end { Ok((begin, end)) } else { Err(refused()) }
+/// Begin and end (exclusive) of the range that is asked for.
+fn range_of(value: &HeaderValue, size: u64) -> Result<(u64, u64), ApiError> {
+    let range = value.to_str().ok().and_then(|text| parse_range(text, size));
+    range.ok_or_else(|| {
+        ApiError::new(Code::Range, format!("the range can not be satisfied: the object has {size} bytes"))
+    })
 }
 
 /// Reads pieces of at most this size, one at a time, as the client takes them.
@@ -445,21 +345,4 @@ fn body_of(app: &App, parts: Vec<PartRow>, begin: u64, end: u64) -> Body {
         Ok(Some((bytes, (app, parts, next))))
     });
     Body::from_stream(stream)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges() {
-        let parse = |text: &'static str| parse_range(&HeaderValue::from_static(text), 100).ok();
-        assert_eq!(parse("bytes=0-9"), Some((0, 10)));
-        assert_eq!(parse("bytes=90-"), Some((90, 100)));
-        assert_eq!(parse("bytes=-5"), Some((95, 100)));
-        assert_eq!(parse("bytes=0-1000"), Some((0, 100)));
-        for refused in ["bytes=100-", "bytes=5-4", "bytes=x-1", "lines=0-1", "bytes=0-1,3-4", "bytes=-0"] {
-            assert_eq!(parse(refused), None, "{refused}");
-        }
-    }
 }

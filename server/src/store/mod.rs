@@ -4,6 +4,8 @@
 pub mod postgres;
 pub mod sqlite;
 
+pub use lockstep_proto::api::frames::FramedObject;
+
 use crate::domain::commit::PreparedCommit;
 use crate::domain::notices::Notices;
 use crate::domain::quota::QuotaSetting;
@@ -263,21 +265,6 @@ pub struct PartRow {
 /// A stored piece of blob storage; random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(pub [u8; 16]);
-
-/// One object of a framed upload.
-#[derive(Debug, Clone, Copy)]
-pub struct FramedObject {
-    /// Object.
-    pub blob: BlobId,
-    /// Its size.
-    pub size: u64,
-    /// Digest of its one part.
-    pub part: Digest,
-    /// Its digest.
-    pub digest: Digest,
-    /// Where it begins in the segment.
-    pub start: u64,
-}
 
 /// All that the server keeps but blob bytes.
 #[async_trait]

@@ -7,7 +7,10 @@ mod chain;
 mod edit;
 mod envelope;
 mod fixture;
+mod frames;
+mod kit;
 mod object;
+mod ranges;
 mod seeds;
 mod structures;
 mod texts;
@@ -18,12 +21,15 @@ pub use seeds::seeds;
 pub type Target = fn(&[u8]);
 
 /// All targets by name; `fuzz/fuzz_targets` has a file for each.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("account", account::target),
     ("archive", archive::target),
     ("chain", chain::target),
     ("envelope", envelope::target),
+    ("frames", frames::target),
+    ("kit", kit::target),
     ("object", object::target),
+    ("ranges", ranges::target),
     ("structures", structures::target),
     ("texts", texts::target),
 ];

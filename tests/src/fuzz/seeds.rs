@@ -21,10 +21,12 @@ pub fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut all = structures();
     all.extend(steps());
     all.extend(texts());
+    all.extend(kits());
+    all.extend(uploads_and_downloads());
     all
 }
 
-fn checkpoint() -> Checkpoint {
+pub(super) fn checkpoint() -> Checkpoint {
     let fixture = fixture();
     Checkpoint {
         version: version::VERSION,
@@ -170,4 +172,54 @@ fn texts() -> Vec<(&'static str, String, Vec<u8>)> {
     rows.into_iter()
         .map(|(name, which, text)| ("texts", name.to_owned(), [vec![which], text.into_bytes()].concat()))
         .collect()
+}
+
+fn kits() -> Vec<(&'static str, String, Vec<u8>)> {
+    let [lines, page] = super::kit::kits();
+    let named =
+        |server: &str, name: &str| [&[3, server.len() as u8], server.as_bytes(), name.as_bytes()].concat();
+    let key = fixture().recovery.to_text();
+    let rows: [(&str, Vec<u8>); 11] = [
+        ("lines", vec![0]),
+        ("page", vec![1]),
+        ("lines with a letter changed", vec![0, 1, 1, 0, 1, 130, 1]),
+        ("lines cut off", vec![0, 1, 0, 0, 1, 100]),
+        ("page cut off", vec![1, 1, 0, 0, 20, 0]),
+        ("lines as text", [&[2], lines.as_bytes()].concat()),
+        (
+            "end of a page as text",
+            [&b"\x02<!doctype html>"[..], &page.as_bytes()[page.len() - 700..]].concat(),
+        ),
+        ("bare key", [&[2], key.as_bytes()].concat()),
+        ("page without a kit", b"\x02<!DOCTYPE html><p>hello</p>".to_vec()),
+        ("name with marks", named("https://sync.example.org", "</pre><script>\"&amp;\"</script>")),
+        ("name like a line", named("recovery key: lsrk", "<pre id=\"kit\">recovery key:")),
+    ];
+    rows.into_iter().map(|(name, bytes)| ("kit", name.to_owned(), bytes)).collect()
+}
+
+fn uploads_and_downloads() -> Vec<(&'static str, String, Vec<u8>)> {
+    let frame = lockstep_proto::api::object::frame_header(BlobId::from_bytes([7; 16]), 5);
+    let rows: [(&'static str, &str, Vec<u8>); 19] = [
+        ("frames", "three", vec![0, 0, 0, 0, 3, 1, 0, 0, 0, 5, 2, 0, 1, 0, 3, 0, 0, 0, 0, 1]),
+        ("frames", "the same id twice", vec![0, 0, 0, 7, 2, 1, 0, 0, 0, 5, 1, 0, 0, 0, 5]),
+        ("frames", "as many as there may be", vec![0, 0, 0, 0, 0, 0, 0, 16, 0]),
+        ("frames", "one too many", vec![0, 0, 0, 0, 0, 0, 0, 16, 1]),
+        ("frames", "an object of 8 MiB", vec![0, 0, 0, 0, 1, 1, 0, 128, 0, 0]),
+        ("frames", "an object larger than 8 MiB", vec![0, 0, 0, 0, 1, 1, 0, 128, 0, 1]),
+        ("frames", "more than 16 MiB", vec![0, 0, 0, 0, 2, 1, 0, 127, 255, 236, 2, 0, 127, 255, 237]),
+        ("frames", "cut off", vec![0, 0, 0, 1, 1, 1, 0, 0, 0, 50, 0, 0, 0, 0, 1, 0, 0, 0, 40, 0]),
+        ("frames", "bytes", [&[1, 0, 0, 3], &frame[..], b"hello"].concat()),
+        ("ranges", "whole", vec![0]),
+        ("ranges", "in pieces", vec![0, 1, 0, 100, 0, 0, 0, 9, 2, 1, 0, 0, 0, 3, 0, 1, 0, 0, 9, 0, 0, 0]),
+        ("ranges", "breaks without a byte", vec![1, 2, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 0, 0, 70]),
+        ("ranges", "from another place", vec![0, 1, 1, 0, 59, 0, 0, 0, 4, 0, 0, 59, 0, 0, 0]),
+        ("ranges", "another object", vec![1, 5, 0, 0, 0]),
+        ("ranges", "refused after a piece", vec![0, 1, 0, 0, 70, 0, 0, 0, 7, 1]),
+        ("ranges", "header", b"\x02\x00\x00\x64\x00bytes=90-".to_vec()),
+        ("ranges", "header of the end", b"\x02\x00\x00\x64\x28bytes=-5".to_vec()),
+        ("ranges", "spoilt", vec![0, 3, 1, 1, 0, 0, 100, 1, 0, 0, 0]),
+        ("ranges", "spoilt behind a piece", vec![0, 1, 0, 1, 0, 0, 0, 0, 3, 1, 1, 1, 0, 0, 7, 0, 0, 0]),
+    ];
+    rows.into_iter().map(|(target, name, bytes)| (target, name.to_owned(), bytes)).collect()
 }

@@ -6,7 +6,7 @@ use lockstep_proto::recovery::{Checkpoint, RecoveryTextError, parse_recovery_key
 use lockstep_proto::size::{parse_size, size_text};
 
 /// What spelling does not matter for.
-fn compact(text: &str) -> String {
+pub(super) fn compact(text: &str) -> String {
     text.chars().filter(|c| !c.is_whitespace() && *c != '-').map(|c| c.to_ascii_lowercase()).collect()
 }
 

@@ -183,8 +183,11 @@ pub fn signed_hex(signed: &Signed) -> String {
 pub struct In<'a>(pub &'a Map<String, Value>);
 
 impl In<'_> {
-    /// A byte string.
+    /// A byte string; what is repeated in it may be said once.
     pub fn bytes(&self, name: &str) -> Vec<u8> {
+        if let Some(pieces) = self.0.get(name).and_then(|value| value.get("pieces")) {
+            return pieces.as_array().unwrap().iter().flat_map(piece).collect();
+        }
         let text = self.0.get(name).and_then(Value::as_str).unwrap_or_else(|| panic!("no input {name}"));
         unhex(text).unwrap_or_else(|| panic!("{name} is not hexadecimal"))
     }
@@ -248,6 +251,15 @@ impl In<'_> {
     pub fn signed(&self, name: &str) -> Result<Signed, Fault> {
         Ok(Signed::decode(&self.bytes(name))?)
     }
+}
+
+/// A piece of a byte string: hexadecimal, or a byte so many times.
+pub fn piece(value: &Value) -> Vec<u8> {
+    if let Some(text) = value.as_str() {
+        return unhex(text).unwrap();
+    }
+    let number = |name: &str| usize::try_from(value[name].as_u64().unwrap()).unwrap();
+    vec![u8::try_from(number("byte")).unwrap(); number("count")]
 }
 
 /// The bytes of an item of a list.

@@ -129,6 +129,11 @@ impl Reject {
         self.cases.push(case);
     }
 
+    /// Another class that is as right for a case.
+    pub fn or(&mut self, fault: &str, class: &str) {
+        self.cases.iter_mut().find(|case| case["fault"] == fault).unwrap()["or"] = class.into();
+    }
+
     /// The file.
     pub fn file(self) -> File {
         let value = json!({ "section": self.section, "op": self.op, "cases": self.cases });

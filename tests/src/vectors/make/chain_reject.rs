@@ -182,6 +182,10 @@ fn changes() -> File {
     );
     let knows = WORLD.change(&WORLD.chain(&WORLD.plain), (A, 4), vec![put(9, 1, &[])]);
     file.case("who knows of the revocation writes under the old key", then(5, knows), "chain");
+    // Nothing at this place follows, and by the table of 6.3 it is Fork.
+    file.or("another commit before it", "fork");
+    // It is not signed by that device either.
+    file.or("a device that is not enrolled yet", "signature");
     file.file()
 }
 

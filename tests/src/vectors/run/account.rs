@@ -43,7 +43,7 @@ pub(super) fn passphrase_kek(input: In<'_>) -> Out {
     Ok(json!({ "normalised": hex(normalised), "argon-salt": hex(argon_salt), "kek": hex(kek.expose()) }))
 }
 
-fn recovery_key(input: In<'_>) -> Result<RecoveryKey, Fault> {
+pub(super) fn recovery_key(input: In<'_>) -> Result<RecoveryKey, Fault> {
     Ok(RecoveryKey::parse(&recovery::recovery_key_text(&input.array("recovery")?))?)
 }
 

@@ -1,6 +1,7 @@
 //! What each `op` of the vectors does with its inputs, by the very functions that clients and server use.
 
 mod account;
+mod archive;
 mod basic;
 pub mod chain;
 pub mod object;
@@ -55,6 +56,7 @@ pub fn run(op: &str, input: &Map<String, Value>) -> Result<Value, Fault> {
         "parted" => chain::parted(input),
         "object" => object::object(input),
         "object-digest" => object::object_digest(input),
+        "archive" => archive::archive(input),
         "opaque" => wire::opaque(input),
         "decode" => wire::decode(input),
         _ => panic!("no op {op}"),
