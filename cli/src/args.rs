@@ -93,6 +93,7 @@ pub(crate) enum Command {
     ///
     /// What is there already is synced first, and not printed. Ctrl-C ends it. Other commands can run in this home
     /// meanwhile. A file's line has its path, a record's its type and id; what they say is for: lockstep record get.
+    /// Where a repair took back what was printed, a line says "repaired": read anew what you follow.
     Watch {
         /// Only these vaults; the others are synced all the same.
         #[arg(long, value_name = "V")]

@@ -8,10 +8,12 @@ use lockstep_client::changes::Changed;
 use lockstep_client::error::Result;
 use lockstep_client::home::Home;
 use lockstep_client::notice::Listener;
+use lockstep_client::vault::Vault;
 use lockstep_client::{ClientError, rng};
 use lockstep_engine::files::{FILE_TYPE, FileDoc};
+use lockstep_proto::Digest;
 use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::id::{Seq, VaultId};
+use lockstep_proto::id::{DeviceId, Seq, VaultId};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -21,6 +23,8 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 /// How long another process may write here before it is tried again.
 const LOCKED_PAUSE: Duration = Duration::from_millis(500);
+/// Between two syncs.
+const SYNC_PAUSE: Duration = Duration::from_millis(250);
 const CHANGES_A_PAGE: usize = 1024;
 
 pub(crate) async fn watch(context: &Context, only: &[String]) -> Result<()> {
@@ -44,7 +48,7 @@ struct Following<'a> {
     /// Names of the vaults to follow; none: all.
     only: &'a [String],
     /// The last commit of each vault whose changes were printed.
-    printed: BTreeMap<VaultId, Seq>,
+    printed: BTreeMap<VaultId, (Seq, Digest)>,
     pause: Duration,
     /// Whether it was said that the server is away.
     is_away: bool,
@@ -59,12 +63,17 @@ impl Following<'_> {
             match listener.next().await {
                 Ok(told) => {
                     self.is_back();
-                    if told.iter().any(|(vault, seq)| self.printed.get(vault) != Some(seq)) {
+                    if told
+                        .iter()
+                        .any(|(vault, seq)| self.printed.get(vault).map(|(seq, _)| seq) != Some(seq))
+                    {
                         self.sync(false).await?;
+                        // Other commands find the home free meanwhile, however often somebody writes.
+                        tokio::time::sleep(SYNC_PAUSE).await;
                     }
                 }
                 Err(error @ (ClientError::Unreachable { .. } | ClientError::Busy(_))) => {
-                    self.wait(&error).await
+                    self.wait(&error).await;
                 }
                 Err(error) => return Err(error),
             }
@@ -74,7 +83,8 @@ impl Following<'_> {
     /// A listener has nothing to do with the home's lock: other commands go on meanwhile.
     fn listener(&self) -> Result<Listener> {
         let account = Account::open(Home::open_read_only(&self.context.home), self.context.insecure_http)?;
-        account.listener()
+        let known = self.printed.iter().map(|(vault, (seq, _))| (*vault, *seq)).collect();
+        Ok(account.listener(known))
     }
 
     fn is_back(&mut self) {
@@ -119,26 +129,44 @@ impl Following<'_> {
             let Some(end) = vault.verified()? else { continue };
             let id = vault.setup().vault();
             let is_followed = self.only.is_empty() || self.only.contains(&name);
-            if is_first || !is_followed {
-                self.printed.insert(id, end);
-                continue;
-            }
             // A vault that is new here is shown from its birth on.
-            let mut last = self.printed.get(&id).copied().unwrap_or(Seq::new(0));
-            while last < end {
-                let (changes, upto) = vault.changed_since(last, CHANGES_A_PAGE)?;
-                for change in changes {
-                    let mut line = line(&change);
-                    if let Value::Object(fields) = &mut line {
-                        fields.insert("vault".into(), json!(name));
-                        fields.insert("vault_id".into(), json!(id.to_string()));
-                        fields.insert("own".into(), json!(change.device == own));
-                    }
-                    self.context.out.line(&line);
-                }
-                last = upto;
+            let last = self.printed.insert(id, end);
+            if !is_first && is_followed {
+                self.print(&name, &vault, last, end.0, own)?;
             }
-            self.printed.insert(id, end);
+        }
+        Ok(())
+    }
+
+    fn print(
+        &self,
+        name: &str,
+        vault: &Vault,
+        last: Option<(Seq, Digest)>,
+        end: Seq,
+        own: DeviceId,
+    ) -> Result<()> {
+        let id = vault.setup().vault().to_string();
+        if let Some(last) = last
+            && !vault.still_counts(last)?
+        {
+            let line = json!({ "vault": name, "vault_id": id, "commit": end.value(), "repaired": true });
+            self.context.out.line(&line);
+            return Ok(());
+        }
+        let mut last = last.map_or(Seq::new(0), |(seq, _)| seq);
+        while last < end {
+            let (changes, upto) = vault.changed_since(last, CHANGES_A_PAGE)?;
+            for change in changes {
+                let mut line = line(&change);
+                if let Value::Object(fields) = &mut line {
+                    fields.insert("vault".into(), json!(name));
+                    fields.insert("vault_id".into(), json!(id));
+                    fields.insert("own".into(), json!(change.device == own));
+                }
+                self.context.out.line(&line);
+            }
+            last = upto;
         }
         Ok(())
     }

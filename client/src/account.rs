@@ -25,12 +25,12 @@ use lockstep_engine::engine::{NextKey, Setup};
 use lockstep_proto::api::account::Devices;
 use lockstep_proto::api::vault::VaultLog;
 use lockstep_proto::device_log::DeviceLog;
-use lockstep_proto::id::{AccountId, DeviceId};
+use lockstep_proto::id::{AccountId, DeviceId, Seq, VaultId};
 use lockstep_proto::key_header::VerifiedKeyHeader;
 use lockstep_proto::sign::PublicKey;
 use lockstep_proto::vault_log::keyring_vault_id;
 use lockstep_proto::{Signed, limits};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -110,20 +110,9 @@ impl Account {
         })
     }
 
-    /// Listens for notices of this account's vaults, beginning with what is held here.
-    ///
-    /// # Errors
-    /// [`ClientError::Database`].
-    pub fn listener(&self) -> Result<crate::notice::Listener> {
-        let mut known = std::collections::BTreeMap::new();
-        for vault in self.db.vault_ids()? {
-            if let Some(replica) = self.db.vault(vault, None)?
-                && let Some(head) = lockstep_engine::replica::Replica::head(&replica)?
-            {
-                known.insert(vault, head.tip.seq);
-            }
-        }
-        Ok(crate::notice::Listener::new(Arc::clone(&self.api), known))
+    /// Listens for notices of this account's vaults: those whose heads are others than what is known.
+    pub fn listener(&self, known: BTreeMap<VaultId, Seq>) -> crate::notice::Listener {
+        crate::notice::Listener::new(Arc::clone(&self.api), known)
     }
 
     /// This device.

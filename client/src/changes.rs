@@ -6,7 +6,9 @@ use crate::late::{commit_at, skipped};
 use crate::vault::Vault;
 use lockstep_client_crypto::content::Content;
 use lockstep_engine::read;
+use lockstep_engine::repair::counting;
 use lockstep_engine::replica::Replica as _;
+use lockstep_proto::Digest;
 use lockstep_proto::commit::Change;
 use lockstep_proto::envelope::{KIND_DOCUMENT, KIND_TOMBSTONE};
 use lockstep_proto::id::{DeviceId, RecordId, Revision, Seq};
@@ -33,8 +35,17 @@ impl Vault {
     ///
     /// # Errors
     /// [`crate::ClientError::Database`].
-    pub fn verified(&self) -> Result<Option<Seq>> {
-        Ok(self.replica.head()?.map(|head| head.tip.seq))
+    pub fn verified(&self) -> Result<Option<(Seq, Digest)>> {
+        Ok(self.replica.head()?.map(|head| (head.tip.seq, head.tip.hash)))
+    }
+
+    /// Whether a commit that was the last one here still counts: no repair gave it up, or went back over it.
+    ///
+    /// # Errors
+    /// [`crate::ClientError::Damaged`], [`crate::ClientError::Database`].
+    pub fn still_counts(&self, place: (Seq, Digest)) -> Result<bool> {
+        let (seq, hash) = place;
+        Ok(self.replica.commit_hash(seq)? == Some(hash) && counting(&self.replica, seq)? == seq)
     }
 
     /// What the commits after one changed, in their order, up to so many changes; and the last commit that they are of.
@@ -45,7 +56,7 @@ impl Vault {
     pub fn changed_since(&self, after: Seq, limit: usize) -> Result<(Vec<Changed>, Seq)> {
         let mut found = Vec::new();
         let mut last = after;
-        let Some(end) = self.verified()? else { return Ok((found, last)) };
+        let Some((end, _)) = self.verified()? else { return Ok((found, last)) };
         let skipped = skipped(&self.replica)?;
         while last < end && found.len() < limit {
             last = last.next();

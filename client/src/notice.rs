@@ -13,8 +13,11 @@ use tokio::time::Instant;
 
 /// What a request that waits asks for.
 const WAIT_SECONDS: u64 = 25;
-/// After so long without sockets they are tried again.
+/// After so long without sockets they are tried again; after so long, if there were too many.
 const RETRY_SOCKETS: Duration = Duration::from_mins(10);
+const RETRY_BUSY: Duration = Duration::from_mins(1);
+/// Between two requests that had nothing to wait for.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Listens for an account's vaults.
 pub struct Listener {
@@ -81,22 +84,28 @@ impl Listener {
         if matches!(self.way, Way::None) {
             self.begin().await?;
         }
-        match &mut self.way {
-            Way::Socket(socket) => socket.next().await,
-            _ => {
-                let wait = WaitForHeads { heads: self.heads(), seconds: WAIT_SECONDS };
-                self.api.post("/v1/events/wait", &wait).await
-            }
+        if let Way::Socket(socket) = &mut self.way {
+            return socket.next().await;
         }
+        let begin = Instant::now();
+        let wait = WaitForHeads { heads: self.heads(), seconds: WAIT_SECONDS };
+        let told: Heads = self.api.post("/v1/events/wait", &wait).await?;
+        if told.0.is_empty() && begin.elapsed() < PAUSE {
+            // It did not wait, and is not asked without a pause.
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(told)
     }
 
     async fn begin(&mut self) -> Result<()> {
         if self.api.token().is_none() {
             self.api.device_login().await?;
         }
-        self.way = match self.api.begin_socket(self.heads()).await? {
-            Begun::Socket(socket) => Way::Socket(socket),
-            Begun::Unsupported => Way::Requests(Instant::now() + RETRY_SOCKETS),
+        self.way = match self.api.begin_socket(self.heads()).await {
+            Ok(Begun::Socket(socket)) => Way::Socket(socket),
+            Ok(Begun::Unsupported) => Way::Requests(Instant::now() + RETRY_SOCKETS),
+            Err(ClientError::Busy(_)) => Way::Requests(Instant::now() + RETRY_BUSY),
+            Err(error) => return Err(error),
         };
         Ok(())
     }

@@ -80,7 +80,7 @@ fn a_server_that_goes_away_is_waited_for() {
     let (a, b) = (world.signup("a"), world.login("b"));
     a.put("n", "1").ok();
     let running = watch(&b, &[]);
-    world.server.stop();
+    world.server.kill();
     assert!(poll(SECONDS_MAX, || running.said().contains("it is tried again")), "{}", running.said());
     world.server.restart();
     a.put("n", "2").ok();

@@ -69,7 +69,8 @@ impl Api {
             .max_message_size(Some(Heads::BYTES_MAX))
             .max_frame_size(Some(Heads::BYTES_MAX))
             .read_buffer_size(4 * 1024)
-            .write_buffer_size(0);
+            .write_buffer_size(0)
+            .max_write_buffer_size(2 * Listen::BYTES_MAX);
         let stream = WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await;
         let mut socket = Socket { stream: Box::new(stream), server: self.origin.clone() };
         let listen = Listen { token: self.token().unwrap_or_default(), heads };
@@ -93,12 +94,19 @@ impl Socket {
     /// [`ClientError::SignedOut`] if the session ended; [`ClientError::Unreachable`] if the socket did, or was silent
     /// for too long; [`ClientError::Server`] for anything that is no heads.
     pub(crate) async fn next(&mut self) -> Result<Heads> {
+        // Pings alone are no sign of life.
+        match tokio::time::timeout(SILENCE, self.heads()).await {
+            Ok(heads) => heads,
+            Err(_) => Err(self.ended("it stopped sending")),
+        }
+    }
+
+    async fn heads(&mut self) -> Result<Heads> {
         loop {
-            let message = match tokio::time::timeout(SILENCE, self.stream.next()).await {
-                Ok(Some(Ok(message))) => message,
-                Ok(Some(Err(error))) => return Err(self.broke(&error)),
-                Ok(None) => return Err(self.ended("the connection ended")),
-                Err(_) => return Err(self.ended("it stopped sending")),
+            let message = match self.stream.next().await {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return Err(self.broke(&error)),
+                None => return Err(self.ended("the connection ended")),
             };
             match message {
                 Message::Binary(bytes) => {
@@ -129,7 +137,11 @@ impl Socket {
 
     fn broke(&self, error: &tokio_tungstenite::tungstenite::Error) -> ClientError {
         use tokio_tungstenite::tungstenite::Error;
+        use tokio_tungstenite::tungstenite::error::ProtocolError;
         match error {
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                self.ended("the connection ended")
+            }
             Error::Capacity(_) | Error::Protocol(_) | Error::Utf8(_) => {
                 ClientError::Server(error.to_string())
             }

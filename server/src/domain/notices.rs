@@ -57,6 +57,11 @@ impl Notices {
         self.has_moved.notify_one();
     }
 
+    /// The same as soon as what this gives is dropped.
+    pub fn moved_when_dropped(self: &Arc<Self>, account: AccountId) -> Moved {
+        Moved { account, notices: Arc::clone(self) }
+    }
+
     /// Wakes who waits for an account here.
     pub fn wake(&self, account: AccountId) {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,6 +93,18 @@ impl Notices {
             }
             has_moved.await;
         }
+    }
+}
+
+/// Says that an account moved when it is dropped.
+pub struct Moved {
+    account: AccountId,
+    notices: Arc<Notices>,
+}
+
+impl Drop for Moved {
+    fn drop(&mut self) {
+        self.notices.moved(self.account);
     }
 }
 

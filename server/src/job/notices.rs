@@ -19,14 +19,13 @@ pub async fn tell_for_ever(store: Arc<dyn Store>, notices: Arc<Notices>) {
     }
 }
 
-/// Hears what moved elsewhere. While nothing is heard everybody is woken once, to look.
+/// Hears what moved elsewhere. Whenever it begins to hear, everybody is woken once, to look.
 pub async fn hear_for_ever(store: Arc<dyn Store>, notices: Arc<Notices>) {
     let mut pause = PAUSE_MIN;
     loop {
         let begin = tokio::time::Instant::now();
         let Err(error) = store.hear_moved(&notices).await else { continue };
         tracing::warn!(%error, "what moves on other servers is not heard; it is tried again");
-        notices.wake_all();
         pause = if begin.elapsed() > PAUSE_MAX { PAUSE_MIN } else { pause.saturating_mul(2).min(PAUSE_MAX) };
         tokio::time::sleep(pause).await;
     }

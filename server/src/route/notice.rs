@@ -33,6 +33,10 @@ const HEART_BEAT: Duration = Duration::from_secs(30);
 const SEND: Duration = Duration::from_secs(30);
 /// A request waits so long at most.
 const WAIT_SECONDS_MAX: u64 = 25;
+/// Looks of one listener are at least so far apart, however often it is woken.
+const LOOK_PAUSE: Duration = Duration::from_millis(25);
+/// What one read of a socket takes at most.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024;
 /// What a socket may still be sent when it ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -96,7 +100,12 @@ pub(crate) async fn events(
         ApiError::new(Code::Malformed, text)
     })?;
     let (socket_place, stranger) = (place(&app.waiting.sockets)?, place(&app.waiting.strangers)?);
-    let upgrade = upgrade.max_message_size(Listen::BYTES_MAX).max_frame_size(Listen::BYTES_MAX);
+    let upgrade = upgrade
+        .max_message_size(Listen::BYTES_MAX)
+        .max_frame_size(Listen::BYTES_MAX)
+        .read_buffer_size(SOCKET_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(2 * Heads::BYTES_MAX);
     Ok(upgrade.on_upgrade(async move |mut socket| {
         let end = match first(&app, &mut socket, stranger).await {
             Ok((session, listener, known)) => talk(&app, &mut socket, &session, listener, known).await,
@@ -169,8 +178,11 @@ async fn talk(
     loop {
         let told = match look(app, session, &mut known).await {
             Ok(told) => told,
+            // The database is away for a moment: the next look tells.
+            Err(error) if error.code() == Code::Busy => Heads::default(),
             Err(error) => return error.into(),
         };
+        let next_look = Instant::now() + LOOK_PAUSE;
         if !told.0.is_empty() || beat <= Instant::now() {
             match timeout(SEND, socket.send(Message::Binary(told.encode().into()))).await {
                 Ok(Ok(())) => beat = Instant::now() + HEART_BEAT,
@@ -183,6 +195,7 @@ async fn talk(
             _ = stopping.wait_for(|stops| *stops) => return End::Stops,
             end = hears(socket) => return end,
         }
+        sleep_until(next_look).await;
     }
 }
 
@@ -221,6 +234,7 @@ pub(crate) async fn wait(
             () = sleep_until(end) => {}
             _ = stopping.wait_for(|stops| *stops) => {}
         }
+        tokio::time::sleep(LOOK_PAUSE).await;
     }
 }
 

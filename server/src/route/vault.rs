@@ -93,9 +93,11 @@ pub(crate) async fn push(
     }
     app.check_not_held(session.account, session.device)?;
     let after = prepared.commit.seq.previous();
+    // A request that is dropped in the middle may have been applied all the same.
+    let moved = app.notices.moved_when_dropped(session.account);
     match app.store.apply_commit(session.account, row.key, prepared).await? {
         Pushed::Applied { seq, head } => {
-            app.notices.moved(session.account);
+            drop(moved);
             Ok(cbor(&PushedBody { seq, head }))
         }
         Pushed::HeadMoved => {
