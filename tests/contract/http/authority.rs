@@ -49,6 +49,9 @@ pub(super) const ROUTES: &[(&str, &str, Needs)] = &[
     ("POST", "/v1/account/credentials", Device),
     ("POST", "/v1/account/delete", Device),
     ("POST", "/v1/heal/devices", Nothing),
+    // A socket says in its first message whose it is; see the tests of notices.
+    ("GET", "/v1/events", Nothing),
+    ("POST", "/v1/events/wait", Device),
     ("GET", "/v1/vaults", AnySession),
     ("POST", "/v1/vaults", Device),
     ("POST", "/v1/vaults/{v}/delete", Device),

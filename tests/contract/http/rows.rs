@@ -58,6 +58,7 @@ fn row_07_every_route_of_the_specification_is_asked() {
         "/healthz",
         "/readyz",
         "/v1/server",
+        "/v1/events",
         "/v1/register/",
         "/v1/login/",
         "/v1/recovery/",
