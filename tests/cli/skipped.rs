@@ -378,3 +378,63 @@ fn what_was_given_up_and_is_shown_again_is_not_signed_away() {
     }
     assert!(refused > 0, "no run reached the lie");
 }
+
+/// Another device healed already, and a good one wrote since. The server shows the pull of a second healing the commit
+/// that does not count and nothing behind it: no repair goes back over the one that is there.
+#[test]
+fn a_repair_that_another_device_signed_is_not_gone_back_over() {
+    for which in 1..=6 {
+        let proxy = Proxy::start();
+        let world = World::with(&[("LOCKSTEP_PUBLIC_URL", &proxy.origin)]);
+        proxy.set_upstream(world.server.address());
+        let owner = world.signup("a");
+        let (revoked, good) = (login_as(&world, "b"), login_as(&world, "c"));
+        owner.put("x", "1").ok();
+        for device in [&good, &revoked] {
+            assert_eq!(device.get("x"), "1");
+        }
+        let mut world = world;
+        let copy = world.path("copy");
+        world.server.back_up(&copy);
+        let text = "SELECT seq FROM vault WHERE is_keyring = 0";
+        let shared: i64 = world.server.database().query_row(text, [], |row| row.get(0)).unwrap();
+        revoke(&world, &owner, "b").ok();
+        owner.put("both", "1").ok();
+        assert_eq!(good.get("both"), "1");
+        // What the other device has not seen: its repair does not name it.
+        owner.put("more", "1").ok();
+        world.server.put_back(&copy, true, true);
+        revoked.put("late", "1").ok();
+        heal(&world, &good).ok();
+        good.put("of-c", "1").ok();
+        let vault = files_of(&world);
+        let place = format!("/v1/vaults/{vault}/commits?after={shared} ");
+        let mut asked = 0;
+        proxy.lie(move |line, body| {
+            if !line.contains(&place) {
+                return body;
+            }
+            asked += 1;
+            if asked != which {
+                return body;
+            }
+            let mut page = Page::decode(&body).unwrap();
+            page.commits.truncate(1);
+            (page.more, page.head_seq) = (false, Seq::new(number(shared)).next());
+            page.entries.retain(|entry| entry.seq <= page.head_seq);
+            page.encode()
+        });
+        let done = heal(&world, &owner);
+        proxy.heal();
+        // Nothing but what the revoked device wrote was gone back over.
+        let text = "SELECT count(*) FROM version WHERE abandoned IS NOT NULL";
+        let abandoned: i64 = world.server.database().query_row(text, [], |row| row.get(0)).unwrap();
+        assert_eq!(abandoned, 1, "valid commits were signed away at {which}: {done:#?}");
+        heal(&world, &owner).ok();
+        for device in [&owner, &good] {
+            for id in ["both", "more", "of-c"] {
+                assert_eq!(device.get(id), "1", "{id} at {which}");
+            }
+        }
+    }
+}
