@@ -17,6 +17,7 @@ use lockstep_proto::api::auth::{
     ACTION_REGISTER, ACTION_REVOKE, Authorised, DeviceLoginStart, LoginFinish, LoginStart, PURPOSE_DEVICE,
     RecoveryStart, RegisterFinish, RegisterStart, Statement,
 };
+use lockstep_proto::api::notice::{Heads, WaitForHeads};
 use lockstep_proto::api::object::{BeginUpload, ObjectList};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{CreateVault, GetEnvelopes, StageEnvelopes};
@@ -115,6 +116,9 @@ fn takers(seeded: &mut Seeded) -> Vec<Taker> {
     takers.push(("/v1/vaults/{v}/commits", COMMIT_BODY_BYTES_MAX, push));
     let list = ObjectList(vec![BlobId::from_bytes([2; 16])]);
     takers.push(("/v1/vaults/{v}/objects/missing", ObjectList::BYTES_MAX, list.encode()));
+    // It is answered at once: the keyring's head is none of those that are said.
+    let wait = WaitForHeads { heads: Heads(vec![(VaultId::ZERO, Seq::new(1))]), seconds: 0 };
+    takers.push(("/v1/events/wait", WaitForHeads::BYTES_MAX, wait.encode()));
     takers.push(("/v1/vaults/{v}/uploads", TINY_BODY_BYTES_MAX, begin.encode()));
     let covered = |path: &str| takers.iter().any(|(known, ..)| *known == path);
     for (_, path, _) in ROUTES.iter().filter(|(method, ..)| *method == "POST") {
