@@ -128,7 +128,9 @@ fn recover_within(world: &World, hostile: &Hostile, kib: u64, of: Vec<Rule>) -> 
     let new = world.device("within");
     let _ = std::fs::remove_dir_all(&new.home);
     hostile.arm_all(of);
-    let mut command = Command::new("/bin/sh");
+    // Where a thread can not be made, the runtime may wait for it for ever: that is no refusal either.
+    let mut command = Command::new("/usr/bin/timeout");
+    command.args(["--signal=KILL", "20", "/bin/sh"]);
     command.env_clear().env("LOCKSTEP_SERVER", &hostile.origin).current_dir(world.path("."));
     command.args(["-c", "ulimit -v \"$0\"; exec \"$@\"", &kib.to_string()]);
     command.arg(crate::program::program("lockstep")).arg("--home").arg(&new.home);
