@@ -25,7 +25,6 @@ const PAUSE_MAX: Duration = Duration::from_mins(1);
 const LOCKED_PAUSE: Duration = Duration::from_millis(500);
 /// Between two syncs.
 const SYNC_PAUSE: Duration = Duration::from_millis(250);
-const CHANGES_A_PAGE: usize = 1024;
 
 pub(crate) async fn watch(context: &Context, only: &[String]) -> Result<()> {
     let mut following =
@@ -154,10 +153,8 @@ impl Following<'_> {
             self.context.out.line(&line);
             return Ok(());
         }
-        let mut last = last.map_or(Seq::new(0), |(seq, _)| seq);
-        while last < end {
-            let (changes, upto) = vault.changed_since(last, CHANGES_A_PAGE)?;
-            for change in changes {
+        for seq in vault.counting_since(last.map_or(Seq::new(0), |(seq, _)| seq))? {
+            for change in vault.changed_in(seq)? {
                 let mut line = line(&change);
                 if let Value::Object(fields) = &mut line {
                     fields.insert("vault".into(), json!(name));
@@ -166,7 +163,6 @@ impl Following<'_> {
                 }
                 self.context.out.line(&line);
             }
-            last = upto;
         }
         Ok(())
     }

@@ -2,15 +2,14 @@
 
 use crate::error::Result;
 use crate::heal::changes_of;
-use crate::late::{commit_at, skipped};
+use crate::late::commit_at;
 use crate::vault::Vault;
 use lockstep_client_crypto::content::Content;
 use lockstep_engine::read;
 use lockstep_engine::repair::counting;
 use lockstep_engine::replica::Replica as _;
 use lockstep_proto::Digest;
-use lockstep_proto::commit::Change;
-use lockstep_proto::envelope::{KIND_DOCUMENT, KIND_TOMBSTONE};
+use lockstep_proto::commit::{Change, KIND_REPAIR};
 use lockstep_proto::id::{DeviceId, RecordId, Revision, Seq};
 
 /// One version of one record, as its commit announced it.
@@ -48,34 +47,42 @@ impl Vault {
         Ok(self.replica.commit_hash(seq)? == Some(hash) && counting(&self.replica, seq)? == seq)
     }
 
-    /// What the commits after one changed, in their order, up to so many changes; and the last commit that they are of.
-    /// Commits that a repair went back over changed nothing.
+    /// The commits after one, ascending, but for those that a repair among them went back over. The one before them has
+    /// to count still ([`Self::still_counts`]), so that what lies before it need not be looked at.
     ///
     /// # Errors
     /// [`crate::ClientError::Damaged`], [`crate::ClientError::Database`].
-    pub fn changed_since(&self, after: Seq, limit: usize) -> Result<(Vec<Changed>, Seq)> {
+    pub fn counting_since(&self, after: Seq) -> Result<Vec<Seq>> {
         let mut found = Vec::new();
-        let mut last = after;
-        let Some((end, _)) = self.verified()? else { return Ok((found, last)) };
-        let skipped = skipped(&self.replica)?;
-        while last < end && found.len() < limit {
-            last = last.next();
-            if skipped.iter().any(|(to, repair)| last > *to && last < *repair) {
-                continue;
-            }
-            let (commit, changes) = commit_at(&self.replica, last)?;
-            for change in &changes_of(&changes)?.0 {
-                let Some((record, revision, _)) = change.version() else { continue };
-                let kind = if matches!(change, Change::Put { .. }) { KIND_DOCUMENT } else { KIND_TOMBSTONE };
-                let row = self.replica.record(record)?;
-                let content = match row.filter(|row| row.present) {
-                    Some(row) => read::open(&self.replica, &self.setup.keys, &row)?,
-                    None => None,
-                };
-                let deleted = kind == KIND_TOMBSTONE;
-                found.push(Changed { seq: last, device: commit.device, record, revision, deleted, content });
-            }
+        let mut at = self.verified()?.map(|(seq, _)| seq);
+        // From the end: a later repair may go back over an earlier one.
+        while let Some(seq) = at.filter(|seq| *seq > after) {
+            let (commit, changes) = commit_at(&self.replica, seq)?;
+            found.push(seq);
+            let to = if commit.kind == KIND_REPAIR { changes_of(&changes)?.goes_back_to() } else { None };
+            at = to.filter(|to| *to < seq).or_else(|| seq.previous());
         }
-        Ok((found, last))
+        found.reverse();
+        Ok(found)
+    }
+
+    /// What a commit changed, in the order of its change list.
+    ///
+    /// # Errors
+    /// [`crate::ClientError::Damaged`], [`crate::ClientError::Database`].
+    pub fn changed_in(&self, seq: Seq) -> Result<Vec<Changed>> {
+        let (commit, changes) = commit_at(&self.replica, seq)?;
+        let device = commit.device;
+        let mut found = Vec::new();
+        for change in &changes_of(&changes)?.0 {
+            let Some((record, revision, _)) = change.version() else { continue };
+            let content = match self.replica.record(record)?.filter(|row| row.present) {
+                Some(row) => read::open(&self.replica, &self.setup.keys, &row)?,
+                None => None,
+            };
+            let deleted = !matches!(change, Change::Put { .. });
+            found.push(Changed { seq, device, record, revision, deleted, content });
+        }
+        Ok(found)
     }
 }

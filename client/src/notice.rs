@@ -39,11 +39,6 @@ impl Listener {
         Self { api, known, way: Way::None }
     }
 
-    /// Whether notices come over a socket.
-    pub fn has_socket(&self) -> bool {
-        matches!(self.way, Way::Socket(_))
-    }
-
     /// Waits for the next notices, for a minute or so at most; there may be none. After an error it can be asked again,
     /// and begins anew with what was told so far.
     ///

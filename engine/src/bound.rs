@@ -36,8 +36,7 @@ pub(crate) struct Looked {
 
 /// The place that is pinned for a device by its revocation, if a commit of it lies on the way there.
 pub(crate) fn bound_of(devices: &DeviceLog, vault: VaultId, device: DeviceId, seq: Seq) -> Option<Place> {
-    let revoked = devices.device(device)?.revoked.as_ref()?;
-    let pin = revoked.pins.iter().find(|pin| pin.vault == vault)?;
+    let pin = devices.device(device)?.revoked.as_ref()?.pin(vault)?;
     (seq <= pin.seq).then_some((pin.seq, pin.head))
 }
 

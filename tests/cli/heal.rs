@@ -38,8 +38,31 @@ fn today(world: &World, a: &Device) {
 }
 
 #[track_caller]
-fn heal(world: &World, device: &Device) -> Done {
+pub(crate) fn heal(world: &World, device: &Device) -> Done {
     device.run(&["heal", "--yes", "--passphrase-file", &world.text("passphrase")])
+}
+
+/// Heals with the connection cut off further and further on, each run with what the ones before had done, until one
+/// gets through. `after`: whether the last request of a run still arrives.
+pub(crate) fn heal_with_cuts(
+    world: &World,
+    proxy: &Proxy,
+    device: &Device,
+    step: usize,
+    after: impl Fn(usize) -> bool,
+) -> Done {
+    for (broken, left) in (0..).step_by(step).enumerate() {
+        let before = proxy.cuts();
+        proxy.cut_off(left, after(broken));
+        let done = heal(world, device);
+        proxy.heal();
+        if proxy.cuts() == before {
+            assert!(broken > 3, "{broken} is too few to say anything");
+            return done;
+        }
+        assert!(!done.err.contains("panicked") && done.status.is_some(), "{done:#?}");
+    }
+    unreachable!("the steps go on")
 }
 
 /// Both devices agree with each other and the server, and everything is whole.
@@ -314,9 +337,7 @@ fn what_a_revoked_device_wrote_while_it_was_forgotten_is_given_up_and_kept() {
 #[test]
 fn healing_that_is_cut_off_anywhere_goes_on() {
     for after in [false, true] {
-        let proxy = Proxy::start();
-        let world = World::with(&[("LOCKSTEP_PUBLIC_URL", &proxy.origin)]);
-        proxy.set_upstream(world.server.address());
+        let (world, proxy) = Proxy::with_world();
         let (mut world, a, b, copy) = yesterday_in(world);
         let c = world.login("c");
         // Its first look at the vault writes its pin, which is then among what the first device gives back.
@@ -326,20 +347,8 @@ fn healing_that_is_cut_off_anywhere_goes_on() {
         world.server.put_back(&copy, true, true);
         b.put("of-b", "1").ok();
         b.put("of-b", "2").ok();
-        let mut broken = 0;
-        for left in (0..).step_by(4) {
-            let before = proxy.cuts();
-            proxy.cut_off(left, after);
-            let done = heal(&world, &a);
-            proxy.heal();
-            if proxy.cuts() == before {
-                assert!(matches!(done.status, Some(0 | 3)), "{done:#?}");
-                break;
-            }
-            broken += 1;
-            assert!(!done.err.contains("panicked") && done.status.is_some(), "{done:#?}");
-        }
-        assert!(broken > 3, "{broken} is too few to say anything");
+        let done = heal_with_cuts(&world, &proxy, &a, 4, |_| after);
+        assert!(matches!(done.status, Some(0 | 3)), "{done:#?}");
         heal(&world, &a);
         c.ok(&["status"]);
         a.backup("docs");

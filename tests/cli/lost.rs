@@ -7,9 +7,7 @@ use crate::world::{NAME, World};
 
 /// A world whose clients go through a proxy.
 pub(crate) fn behind() -> (World, Proxy) {
-    let proxy = Proxy::start();
-    let world = World::with(&[("LOCKSTEP_PUBLIC_URL", &proxy.origin)]);
-    proxy.set_upstream(world.server.address());
+    let (world, proxy) = Proxy::with_world();
     (world, proxy)
 }
 

@@ -53,5 +53,6 @@ mod skipped;
 mod stolen;
 mod thief;
 mod tree;
+mod two_chains;
 mod watch;
 mod world;

@@ -1,6 +1,7 @@
 //! A connection that can be cut at an exact request.
 
 use crate::program::poll;
+use crate::world::World;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -106,6 +107,14 @@ impl Proxy {
             }
         });
         Self { shared, origin }
+    }
+
+    /// A world behind a proxy, which its devices take for the server.
+    pub(crate) fn with_world() -> (World, Self) {
+        let proxy = Self::start();
+        let world = World::with(&[("LOCKSTEP_PUBLIC_URL", &proxy.origin)]);
+        proxy.set_upstream(world.server.address());
+        (world, proxy)
     }
 
     pub(crate) fn set_upstream(&self, address: &str) {

@@ -2,11 +2,10 @@
 //! whatever the server says in between. The server here is restored to a copy that does not know of a revocation, and
 //! shows things of its own making.
 
-use crate::program::Done;
+use crate::heal::{heal, heal_with_cuts};
 use crate::proxy::{Cut, Proxy};
 use crate::revoke::{login_as, revoke};
 use crate::world::{Device, World};
-use lockstep_proto::api::vault::{Page, Vaults};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE};
 use lockstep_proto::device_log::DeviceLogEntry;
@@ -14,8 +13,6 @@ use lockstep_proto::envelope;
 use lockstep_proto::id::{Epoch, RecordId, Revision, Seq, VaultId};
 use lockstep_proto::version::{SUITE, VERSION};
 use lockstep_proto::{DeviceId, Digest};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The owner's device, a good one, and one that was revoked and writes all the same: the server forgot it.
 struct Forgotten {
@@ -42,16 +39,11 @@ fn forgotten(mut world: World) -> Forgotten {
     Forgotten { world, owner, good, revoked }
 }
 
-#[track_caller]
-fn heal(world: &World, device: &Device) -> Done {
-    device.run(&["heal", "--yes", "--passphrase-file", &world.text("passphrase")])
-}
-
 fn digest(bytes: Vec<u8>) -> Digest {
     Digest::from_bytes(bytes.try_into().unwrap())
 }
 
-fn number(value: i64) -> u64 {
+pub(crate) fn number(value: i64) -> u64 {
     value.try_into().unwrap()
 }
 
@@ -186,9 +178,7 @@ fn what_is_not_as_it_was_announced_is_not_carried_over() {
 
 /// The same behind a proxy; a good device wrote behind the commit that does not count.
 fn with_good_writes() -> (Forgotten, Proxy, VaultId) {
-    let proxy = Proxy::start();
-    let world = World::with(&[("LOCKSTEP_PUBLIC_URL", &proxy.origin)]);
-    proxy.set_upstream(world.server.address());
+    let (world, proxy) = Proxy::with_world();
     let one = forgotten(world);
     one.good.put("good", "\"of a device that was not\"").ok();
     one.good.put("x", "\"newest\"").ok();
@@ -196,7 +186,7 @@ fn with_good_writes() -> (Forgotten, Proxy, VaultId) {
     (one, proxy, vault)
 }
 
-fn files_of(world: &World) -> VaultId {
+pub(crate) fn files_of(world: &World) -> VaultId {
     let text = "SELECT vault FROM vault WHERE is_keyring = 0";
     let vault: Vec<u8> = world.server.database().query_row(text, [], |row| row.get(0)).unwrap();
     VaultId::from_bytes(vault.try_into().unwrap())
@@ -246,195 +236,6 @@ fn a_repair_that_is_the_last_that_arrives_loses_nothing() {
 #[test]
 fn what_is_carried_over_outlives_a_cut_at_any_request() {
     let (one, proxy, _) = with_good_writes();
-    let mut broken = 0;
-    for left in (0..).step_by(3) {
-        let before = proxy.cuts();
-        proxy.cut_off(left, broken % 2 == 0);
-        let done = heal(&one.world, &one.owner);
-        proxy.heal();
-        if proxy.cuts() == before {
-            done.ok();
-            break;
-        }
-        broken += 1;
-        assert!(!done.err.contains("panicked") && done.status.is_some(), "{done:#?}");
-    }
-    assert!(broken > 3, "{broken} is too few to say anything");
+    heal_with_cuts(&one.world, &proxy, &one.owner, 3, |broken| broken % 2 == 0).ok();
     all_is_carried_over(&one);
-}
-
-/// The server shows a pull fewer commits than it shows a healing: commits that are valid would be signed away.
-#[test]
-fn what_is_valid_is_not_signed_away_by_showing_two_chains() {
-    let proxy = Proxy::start();
-    let mut world = World::with(&[("LOCKSTEP_PUBLIC_URL", &proxy.origin)]);
-    proxy.set_upstream(world.server.address());
-    let owner = world.signup("a");
-    let good = login_as(&world, "c");
-    owner.put("n", "1").ok();
-    assert_eq!(good.get("n"), "1");
-    let copy = world.path("copy");
-    world.server.back_up(&copy);
-    let text = "SELECT seq FROM vault WHERE is_keyring = 0";
-    let shared: i64 = world.server.database().query_row(text, [], |row| row.get(0)).unwrap();
-    owner.put("of-a", "1").ok();
-    world.server.put_back(&copy, true, true);
-    for name in ["first", "second", "third"] {
-        good.put(name, "1").ok();
-    }
-    let vault = files_of(&world);
-    let place = format!("/v1/vaults/{vault}/commits?after={shared} ");
-    let lies = Arc::new(AtomicU64::new(0));
-    let told = Arc::clone(&lies);
-    let mut asked = 0;
-    proxy.lie(move |line, body| {
-        if !line.contains(&place) {
-            return body;
-        }
-        asked += 1;
-        // The search for a repair and two looks at the chain come first; then comes what the pull is shown.
-        if asked < 4 {
-            return body;
-        }
-        told.fetch_add(1, Ordering::Relaxed);
-        let mut page = Page::decode(&body).unwrap();
-        page.commits.truncate(1);
-        (page.more, page.head_seq) = (false, Seq::new(number(shared)).next());
-        page.entries.retain(|entry| entry.seq <= page.head_seq);
-        page.encode()
-    });
-    let done = heal(&world, &owner);
-    assert!(lies.load(Ordering::Relaxed) > 0, "{done:#?}");
-    proxy.heal();
-    let text = "SELECT count(*) FROM version WHERE abandoned IS NOT NULL";
-    let abandoned: i64 = world.server.database().query_row(text, [], |row| row.get(0)).unwrap();
-    assert_eq!(abandoned, 0, "valid commits were signed away: {done:#?}");
-    heal(&world, &owner).ok();
-    for device in [&owner, &good] {
-        for name in ["of-a", "first", "second", "third"] {
-            assert_eq!(device.get(name), "1", "{name}");
-        }
-    }
-}
-
-/// The server shows a chain that ends early until the device has given up what it was not shown, and then all of it:
-/// the commits of a device that was revoked later count, for the chain passes through what its revocation pinned.
-#[test]
-fn what_was_given_up_and_is_shown_again_is_not_signed_away() {
-    let mut refused = 0;
-    for truths in 1..=6 {
-        let proxy = Proxy::start();
-        let world = World::with(&[("LOCKSTEP_PUBLIC_URL", &proxy.origin)]);
-        proxy.set_upstream(world.server.address());
-        let owner = world.signup("a");
-        let (revoked, good) = (login_as(&world, "b"), login_as(&world, "c"));
-        owner.put("first", "1").ok();
-        let text = "SELECT seq FROM vault WHERE is_keyring = 0";
-        let shared: i64 = world.server.database().query_row(text, [], |row| row.get(0)).unwrap();
-        for (device, id) in [(&revoked, "of-b"), (&owner, "of-a"), (&good, "of-c")] {
-            device.put(id, "1").ok();
-        }
-        revoke(&world, &owner, "b").ok();
-        owner.put("last", "1").ok();
-        let vault = files_of(&world);
-        let (list, place) = ("GET /v1/vaults ", format!("GET /v1/vaults/{vault}/commits"));
-        let end = Seq::new(number(shared));
-        let mut asked = 0;
-        proxy.lie(move |line, body| {
-            if line.contains(&format!("{place}?after={shared} ")) {
-                asked += 1;
-            }
-            if asked >= truths {
-                return body;
-            }
-            if line.contains(list) {
-                let mut vaults = Vaults::decode(&body).unwrap();
-                for info in vaults.0.iter_mut().filter(|info| info.vault == vault) {
-                    (info.seq, info.head) = (end, Digest::from_bytes([7; 32]));
-                }
-                return vaults.encode();
-            }
-            if !line.contains(&place) {
-                return body;
-            }
-            let mut page = Page::decode(&body).unwrap();
-            page.commits.retain(|entry| Commit::decode(&entry.commit.bytes.0).unwrap().seq <= end);
-            page.entries.retain(|entry| entry.seq <= end);
-            (page.more, page.head_seq) = (false, end);
-            page.encode()
-        });
-        let done = heal(&world, &owner);
-        refused += u32::from(done.err.contains("another chain of vault"));
-        proxy.heal();
-        let text = "SELECT count(*) FROM version WHERE abandoned IS NOT NULL";
-        let abandoned: i64 = world.server.database().query_row(text, [], |row| row.get(0)).unwrap();
-        assert_eq!(abandoned, 0, "valid commits were signed away at {truths}: {done:#?}");
-        heal(&world, &owner).ok();
-        for device in [&owner, &good] {
-            for id in ["first", "of-b", "of-a", "of-c", "last"] {
-                assert_eq!(device.get(id), "1", "{id} at {truths}");
-            }
-        }
-    }
-    assert!(refused > 0, "no run reached the lie");
-}
-
-/// Another device healed already, and a good one wrote since. The server shows the pull of a second healing the commit
-/// that does not count and nothing behind it: no repair goes back over the one that is there.
-#[test]
-fn a_repair_that_another_device_signed_is_not_gone_back_over() {
-    for which in 1..=6 {
-        let proxy = Proxy::start();
-        let world = World::with(&[("LOCKSTEP_PUBLIC_URL", &proxy.origin)]);
-        proxy.set_upstream(world.server.address());
-        let owner = world.signup("a");
-        let (revoked, good) = (login_as(&world, "b"), login_as(&world, "c"));
-        owner.put("x", "1").ok();
-        for device in [&good, &revoked] {
-            assert_eq!(device.get("x"), "1");
-        }
-        let mut world = world;
-        let copy = world.path("copy");
-        world.server.back_up(&copy);
-        let text = "SELECT seq FROM vault WHERE is_keyring = 0";
-        let shared: i64 = world.server.database().query_row(text, [], |row| row.get(0)).unwrap();
-        revoke(&world, &owner, "b").ok();
-        owner.put("both", "1").ok();
-        assert_eq!(good.get("both"), "1");
-        // What the other device has not seen: its repair does not name it.
-        owner.put("more", "1").ok();
-        world.server.put_back(&copy, true, true);
-        revoked.put("late", "1").ok();
-        heal(&world, &good).ok();
-        good.put("of-c", "1").ok();
-        let vault = files_of(&world);
-        let place = format!("/v1/vaults/{vault}/commits?after={shared} ");
-        let mut asked = 0;
-        proxy.lie(move |line, body| {
-            if !line.contains(&place) {
-                return body;
-            }
-            asked += 1;
-            if asked != which {
-                return body;
-            }
-            let mut page = Page::decode(&body).unwrap();
-            page.commits.truncate(1);
-            (page.more, page.head_seq) = (false, Seq::new(number(shared)).next());
-            page.entries.retain(|entry| entry.seq <= page.head_seq);
-            page.encode()
-        });
-        let done = heal(&world, &owner);
-        proxy.heal();
-        // Nothing but what the revoked device wrote was gone back over.
-        let text = "SELECT count(*) FROM version WHERE abandoned IS NOT NULL";
-        let abandoned: i64 = world.server.database().query_row(text, [], |row| row.get(0)).unwrap();
-        assert_eq!(abandoned, 1, "valid commits were signed away at {which}: {done:#?}");
-        heal(&world, &owner).ok();
-        for device in [&owner, &good] {
-            for id in ["both", "more", "of-c"] {
-                assert_eq!(device.get(id), "1", "{id} at {which}");
-            }
-        }
-    }
 }

@@ -167,8 +167,7 @@ fn counting_after(vault: &Vault, shared: Seq) -> Result<Option<Digest>> {
 /// Whether a commit here is by a revoked device and not on the way to what its revocation pinned.
 fn is_off_its_bound(vault: &Vault, log: &DeviceLog, device: DeviceId, seq: Seq) -> Result<bool> {
     let Some(revoked) = log.device(device).and_then(|known| known.revoked.as_ref()) else { return Ok(false) };
-    let pin = revoked.pins.iter().find(|pin| pin.vault == vault.setup.vault() && seq <= pin.seq);
-    Ok(match pin {
+    Ok(match revoked.pin(vault.setup.vault()).filter(|pin| seq <= pin.seq) {
         Some(pin) => vault.replica.commit_hash(pin.seq)? != Some(pin.head),
         None => true,
     })

@@ -36,9 +36,14 @@ pub struct Revocation {
 }
 
 impl Revocation {
+    /// What it pinned of a vault.
+    pub fn pin(&self, vault: VaultId) -> Option<&Pin> {
+        self.pins.iter().find(|pin| pin.vault == vault)
+    }
+
     /// The last commit of a vault that may be the device's; none: none may.
     pub fn last(&self, vault: VaultId) -> Option<Seq> {
-        self.pins.iter().find(|pin| pin.vault == vault).map(|pin| pin.seq)
+        self.pin(vault).map(|pin| pin.seq)
     }
 }
 
