@@ -1,6 +1,8 @@
 //! `lockstep watch`: changes are printed as they arrive, over a socket or without one.
 
+use crate::heal::heal;
 use crate::program::{Running, poll};
+use crate::revoke::{login_as, revoke};
 use crate::tree::write;
 use crate::world::{Device, World};
 use serde_json::Value;
@@ -80,11 +82,14 @@ fn a_server_that_goes_away_is_waited_for() {
     let (a, b) = (world.signup("a"), world.login("b"));
     a.put("n", "1").ok();
     let running = watch(&b, &[]);
+    // It listens by then, and its connection ends without a word.
+    a.put("n", "2").ok();
+    lines(&running, 1);
     world.server.kill();
     assert!(poll(SECONDS_MAX, || running.said().contains("it is tried again")), "{}", running.said());
     world.server.restart();
-    a.put("n", "2").ok();
-    assert_eq!(lines(&running, 1)[0]["revision"], 2);
+    a.put("n", "3").ok();
+    assert_eq!(lines(&running, 2)[1]["revision"], 3);
     assert!(poll(SECONDS_MAX, || running.said().contains("is there again")), "{}", running.said());
     running.interrupt();
     running.done().ok();
@@ -103,6 +108,35 @@ fn a_server_that_went_back_ends_it() {
     let running = watch(&b, &[]);
     world.server.put_back(&copy, true, true);
     running.done().ends(6, &["went back in time"]);
+}
+
+/// What was printed and is gone back over later is not passed over in silence.
+#[test]
+fn what_a_repair_takes_back_is_said() {
+    let mut world = World::new();
+    let owner = world.signup("a");
+    let (revoked, good) = (login_as(&world, "b"), login_as(&world, "c"));
+    owner.put("n", "1").ok();
+    for device in [&good, &revoked] {
+        assert_eq!(device.get("n"), "1");
+    }
+    let copy = world.path("copy");
+    world.server.back_up(&copy);
+    revoke(&world, &owner, "b").ok();
+    // The server forgets the revocation, which the good device has not seen either.
+    world.server.put_back(&copy, true, true);
+    let running = watch(&good, &[]);
+    revoked.put("late", "1").ok();
+    assert_eq!(lines(&running, 1)[0]["id"], "late");
+    heal(&world, &owner).ok();
+    let line = &lines(&running, 2)[1];
+    assert_eq!((&line["repaired"], &line["vault"]), (&true.into(), &"files".into()));
+    owner.put("n", "2").ok();
+    let came = poll(SECONDS_MAX, || running.printed().contains("\"id\":\"n\""));
+    assert!(came, "{}", running.printed());
+    running.interrupt();
+    running.done().ok();
+    good.run(&["record", "get", "--type", "note", "--id", "late"]).ends(11, &[]);
 }
 
 /// Something on the way that knows no WebSockets: it leaves the header out that asks for one.
