@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 pub struct Db {
     connection: Connection,
     keys: LocalKeys,
+    writes: bool,
 }
 
 /// One vault's part of it; the engine reads through this.
@@ -70,12 +71,17 @@ impl Db {
             connection.pragma_update(None, "query_only", true)?;
         }
         connection.pragma_update(None, "cache_size", -16384)?;
-        Ok(Rc::new(Self { connection, keys }))
+        Ok(Rc::new(Self { connection, keys, writes }))
     }
 
     /// Keys of what is sealed here.
     pub fn keys(&self) -> &LocalKeys {
         &self.keys
+    }
+
+    /// Whether this process may write here.
+    pub const fn writes(&self) -> bool {
+        self.writes
     }
 
     pub(crate) fn connection(&self) -> &Connection {
