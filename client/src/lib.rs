@@ -20,6 +20,7 @@ pub mod keyring;
 pub mod kit;
 mod late;
 pub mod notice;
+pub mod objects;
 pub mod past;
 pub mod replica;
 pub mod restore;

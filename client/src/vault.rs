@@ -36,8 +36,6 @@ pub struct Vault {
     devices: DeviceLogSource,
     /// Whether envelopes that nobody has are left absent.
     gaps: bool,
-    /// Whether the app that runs brought merge policies of its own.
-    pub(crate) own_policies: bool,
 }
 
 /// Set when another copy of this home was met: nothing is written any more until it has a new identity.
@@ -47,24 +45,13 @@ impl Vault {
     pub(crate) fn new(setup: Setup, log: Arc<DeviceLog>, replica: VaultReplica, api: Arc<Api>) -> Self {
         let devices = DeviceLogSource { api: Arc::clone(&api), db: std::rc::Rc::clone(replica.db()) };
         let engine = VaultEngine::new(setup.clone(), log);
-        Self {
-            engine,
-            replica,
-            setup,
-            checked: RefCell::default(),
-            api,
-            devices,
-            gaps: false,
-            own_policies: false,
-        }
+        Self { engine, replica, setup, checked: RefCell::default(), api, devices, gaps: false }
     }
 
     /// The same vault; from now on its commits may name objects that the server lost.
     pub(crate) fn healing(self) -> Self {
         let log = Arc::clone(self.engine.devices());
-        let own_policies = self.own_policies;
-        let healing = Self::new(Setup { heals: true, ..self.setup }, log, self.replica, self.api);
-        Self { own_policies, ..healing }
+        Self::new(Setup { heals: true, ..self.setup }, log, self.replica, self.api)
     }
 
     /// From now on takes commits under epochs up to this one although their keys are not here.
@@ -116,15 +103,31 @@ impl Vault {
         Ok(())
     }
 
-    /// Pulls, then pushes everything that is pending. Beyond the account's quota, deletions are pushed all the same.
+    /// Sends the objects of pending writes, pulls, then pushes everything that is pending. Beyond the account's quota,
+    /// deletions are pushed all the same.
     ///
     /// # Errors
     /// [`ClientError`]; pending writes are kept.
     pub async fn sync(&mut self) -> Result<Vec<Event>> {
-        match self.drive(Input::Sync).await {
+        match self.sync_with_objects().await {
             Err(error @ ClientError::QuotaExceeded(_)) => {
                 self.drive(Input::Deletions).await?;
                 Err(error)
+            }
+            other => other,
+        }
+    }
+
+    async fn sync_with_objects(&mut self) -> Result<Vec<Event>> {
+        self.send_objects().await?;
+        match self.drive(Input::Sync).await {
+            Err(ClientError::Refused { code: Some(Code::MissingObject), names, .. })
+                if self
+                    .wait_again(&names.iter().filter_map(|name| name.parse().ok()).collect::<Vec<_>>())? =>
+            {
+                // The server lost, or never kept, what it had taken: it is here still.
+                self.send_objects().await?;
+                self.drive(Input::Sync).await
             }
             other => other,
         }

@@ -75,6 +75,7 @@ enum Doing {
     Ahead(Box<Ahead>),
     Return(Box<Search>, EngineError),
     Devices(Box<Page>),
+    Behind,
     State(Box<Pull>),
     Missing(Box<Pull>),
     Fill(Vec<RecordRow>),
@@ -326,17 +327,12 @@ impl VaultEngine {
                 self.go_on_returning(replica, search, page, fault, out)
             }
             (Doing::Devices(page), Answer::DeviceLog(log)) => {
-                let known = self.devices.next_index();
-                let goes_on = log.account() == self.devices.account()
-                    && log.next_index() > known
-                    && known.checked_sub(1).and_then(|index| log.hash_at(index)) == Some(self.devices.head());
-                if !goes_on {
-                    return Err(EngineError::server(
-                        "a commit names a device-log entry that the server does not show",
-                    ));
-                }
-                self.devices = log;
+                self.take_log(log)?;
                 self.page(replica, env, *page, out)
+            }
+            (Doing::Behind, Answer::DeviceLog(log)) => {
+                self.take_log(log)?;
+                self.build(replica, env, out)
             }
             (Doing::State(pull), Answer::Entries(entries, more)) => {
                 self.state_page(replica, pull, entries, more, out)
@@ -366,8 +362,28 @@ impl VaultEngine {
         }
     }
 
+    /// Takes a longer device log over.
+    fn take_log(&mut self, log: Arc<DeviceLog>) -> Result<()> {
+        let known = self.devices.next_index();
+        let goes_on = log.account() == self.devices.account()
+            && log.next_index() > known
+            && known.checked_sub(1).and_then(|index| log.hash_at(index)) == Some(self.devices.head());
+        if !goes_on {
+            return Err(EngineError::server(
+                "a commit names a device-log entry that the server does not show",
+            ));
+        }
+        self.devices = log;
+        Ok(())
+    }
+
     fn build(&mut self, replica: &dyn Replica, env: &mut Env<'_>, out: &mut Vec<Effect>) -> Result<()> {
         let head = replica.head()?.ok_or(EngineError::Misuse { what: "the vault has no head yet" })?;
+        if !self.pull_only && head.tip.device_log_index >= self.devices.next_index() {
+            // Another engine over this replica went on with a longer log.
+            self.send(Request::DeviceLog, Doing::Behind, out);
+            return Ok(());
+        }
         if self.pull_only {
             out.push(Effect::Report(Event::Idle));
             return Ok(());
