@@ -165,7 +165,11 @@ impl Vault {
         while let Some(input) = inputs.pop_front() {
             let mut generator = rng::system();
             let mut env = Env { utc_ms: rng::now_ms(), rng: &mut generator };
-            for effect in self.engine.step(&self.replica, &mut env, input) {
+            // What a step reads is of one moment, and locked once.
+            let reading = self.replica.db().connection().unchecked_transaction()?;
+            let effects = self.engine.step(&self.replica, &mut env, input);
+            drop(reading);
+            for effect in effects {
                 match effect {
                     Effect::Write(id, ops) => {
                         self.replica.apply(&ops)?;

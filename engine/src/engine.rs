@@ -8,7 +8,7 @@ use crate::effect::{Answer, Effect, Env, Event, Failure, Input, Request};
 use crate::error::EngineError;
 use crate::pull::Pull;
 use crate::repair::Search;
-use crate::replica::{InFlight, RecordRow, Replica, Result, WriteOp};
+use crate::replica::{InFlight, IndexInfo, RecordRow, Replica, Result, WriteOp};
 use crate::seek::Seek;
 use crate::{local, push};
 use lockstep_client_crypto::device::DeviceKeys;
@@ -103,6 +103,8 @@ pub struct VaultEngine {
     next_id: u64,
     stores: BTreeMap<u64, Vec<OperationId>>,
     reusable: BTreeMap<OperationId, crate::replica::SealedOperation>,
+    /// What the index says of the contents of the commit in flight, if it was built here.
+    index: BTreeMap<OperationId, IndexInfo>,
     /// What was looked at ahead.
     looked: Looked,
     /// Looks ahead since the last round that was taken.
@@ -124,6 +126,7 @@ impl VaultEngine {
             next_id: 1,
             stores: BTreeMap::new(),
             reusable: BTreeMap::new(),
+            index: BTreeMap::new(),
             looked: Looked::default(),
             looks: 0,
             races: 0,
@@ -383,7 +386,8 @@ impl VaultEngine {
                 self.reusable.clear();
                 out.push(Effect::Report(Event::Idle));
             }
-            Some(in_flight) => {
+            Some(push::Built { in_flight, index }) => {
+                self.index = index;
                 let ops = vec![WriteOp::SetInFlight(in_flight.clone())];
                 self.write(ops, Then::Send(Box::new(in_flight)), out);
             }
@@ -402,7 +406,7 @@ impl VaultEngine {
     }
 
     fn confirm(&mut self, replica: &dyn Replica, in_flight: &InFlight, out: &mut Vec<Effect>) -> Result<()> {
-        let (ops, event) = push::confirm(replica, &self.setup, &self.devices, in_flight)?;
+        let (ops, event) = push::confirm(replica, &self.setup, &self.devices, in_flight, &self.index)?;
         self.write(ops, Then::Confirmed { event }, out);
         Ok(())
     }

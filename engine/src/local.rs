@@ -27,6 +27,7 @@ pub(crate) fn put(
     records: Vec<NewRecord>,
 ) -> Result<(Vec<OperationId>, Vec<WriteOp>)> {
     let mut clock = replica.clock()?;
+    let none_waits = replica.pending(1)?.is_empty();
     let mut operations = Vec::new();
     let mut ops = Vec::new();
     // Writes of one batch may follow each other on one record.
@@ -41,7 +42,9 @@ pub(crate) fn put(
             return Err(EngineError::Misuse { what: "a commit that is not there can not be unpinned" });
         }
         let record = setup.keys.record_id(&new.record_type, &new.name);
-        let Some(base) = base(replica, record, &new, last.get(&record).copied())? else { continue };
+        let Some(base) = base(replica, record, &new, last.get(&record).copied(), none_waits)? else {
+            continue;
+        };
         clock = clock.tick(env.utc_ms);
         let operation = OperationId::from_bytes(random_bytes(env.rng));
         let kind = if new.document.is_some() { KIND_DOCUMENT } else { KIND_TOMBSTONE };
@@ -89,9 +92,11 @@ fn base(
     record: RecordId,
     new: &NewRecord,
     in_batch: Option<OperationId>,
+    none_waits: bool,
 ) -> Result<Option<Base>> {
     let pending = match in_batch {
         Some(operation) => Some(operation),
+        None if none_waits => None,
         None => replica.pending_of(record)?.last().map(|row| row.operation),
     };
     let row = replica.record(record)?;

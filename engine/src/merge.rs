@@ -38,6 +38,9 @@ pub(crate) fn settle(
             events.extend(seq.map(|seq| Event::Pushed { seq, operations }));
         }
     }
+    if replica.pending(1)?.is_empty() {
+        return Ok(());
+    }
     for (record, touched) in &overlay.touched {
         let pending = replica.pending_of(*record)?;
         let waiting: Vec<PendingRow> =

@@ -233,6 +233,10 @@ pub trait Replica {
     fn pending(&self, limit: usize) -> Result<Vec<PendingRow>>;
     /// Pending writes of a record, in order.
     fn pending_of(&self, record: RecordId) -> Result<Vec<PendingRow>>;
+    /// Whether any pending write is based on an earlier pending one.
+    fn has_followers(&self) -> Result<bool> {
+        Ok(self.pending(usize::MAX)?.iter().any(|row| matches!(row.base, Base::Pending(_))))
+    }
     /// Whether a verified repair abandons a commit.
     fn abandoned(&self, seq: Seq, hash: Digest) -> Result<bool>;
     /// The repair that was followed and has to come.

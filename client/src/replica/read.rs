@@ -323,6 +323,12 @@ impl Replica for VaultReplica {
         self.pending_where("vault = ?1 AND record = ?2 ORDER BY id", params![self.key, record.as_bytes()])
     }
 
+    fn has_followers(&self) -> Result<bool> {
+        let text = "SELECT 1 FROM pending WHERE vault = ?1 AND base_operation IS NOT NULL LIMIT 1";
+        let mut statement = self.db.connection().prepare_cached(text).map_err(failed)?;
+        statement.exists([self.key]).map_err(failed)
+    }
+
     fn abandoned(&self, seq: Seq, hash: Digest) -> Result<bool> {
         self.is_abandoned(seq, hash).map_err(EngineError::replica)
     }

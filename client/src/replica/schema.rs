@@ -17,6 +17,9 @@ const STEPS: &[&str] = &[
     // What is on the shelf of one record, and what of it waits.
     "CREATE INDEX shelved_record ON shelved (vault, record, seq);
      CREATE INDEX shelved_waits ON shelved (vault, seq, id) WHERE state = 0",
+    // Pending writes in their order, without sorting all of them; and those that follow another.
+    "CREATE INDEX pending_order ON pending (vault);
+     CREATE INDEX pending_follows ON pending (vault) WHERE base_operation IS NOT NULL",
 ];
 
 fn version(connection: &Connection) -> Result<usize> {
