@@ -9,7 +9,7 @@ use lockstep_engine::{Answer, Effect, Env, Event, Failure, Input, NewRecord, Req
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{Entries, GetEnvelopes, Page, Pushed, StageEnvelopes, StagedEnvelopes};
 use lockstep_proto::device_log::DeviceLog;
-use lockstep_proto::id::{BlobId, Epoch, RecordId, Seq};
+use lockstep_proto::id::{BlobId, Epoch, RecordId, Seq, VaultId};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -176,7 +176,7 @@ impl Vault {
                         inputs.push_back(Input::Written(id));
                     }
                     Effect::Send(id, request) => {
-                        let answer = self.carry_out(request).await?;
+                        let answer = self.carry_out_and_seal_ahead(request).await?;
                         inputs.push_back(Input::Answered(id, answer));
                     }
                     Effect::Report(Event::Stopped(error)) => return Err(error.into()),
@@ -188,52 +188,80 @@ impl Vault {
         Ok(events)
     }
 
-    /// Sends a request. Errors that end the whole run are errors; what the engine decides about is an answer.
-    async fn carry_out(&self, request: Request) -> Result<std::result::Result<Answer, Failure>> {
-        let base = format!("/v1/vaults/{}", self.setup.vault());
-        let answer = match request {
-            Request::Commits { after } => {
-                let query = after.map_or_else(String::new, |after| format!("?after={after}"));
-                let page: Page = self.api.get(&format!("{base}/commits{query}")).await?;
-                Answer::Page(page)
-            }
-            Request::State { after, upto, from } => {
-                let page: Entries = self.api.get(&state_path(&base, after, upto, from)).await?;
-                Answer::Entries(page.entries, page.more)
-            }
-            Request::Envelopes { places } => {
-                let page: Entries =
-                    self.api.post(&format!("{base}/envelopes/get"), &GetEnvelopes(places)).await?;
-                Answer::Entries(page.entries, page.more)
-            }
-            Request::Stage { envelopes } => {
-                let _staged: StagedEnvelopes =
-                    self.api.post(&format!("{base}/envelopes"), &StageEnvelopes(envelopes)).await?;
-                Answer::Staged
-            }
-            Request::Push(push) => {
-                let pushed: Result<Pushed> = self.api.post(&format!("{base}/commits"), &push).await;
-                match pushed {
-                    Ok(_) => Answer::Pushed,
-                    Err(ClientError::HeadMoved(page)) => Answer::HeadMoved(*page),
-                    Err(error) if error.code() == Some(Code::LogMoved) => {
-                        return Err(ClientError::KeysBehind(format!(
-                            "vault {} goes on under another key",
-                            self.setup.vault()
-                        )));
-                    }
-                    Err(error) if error.code() == Some(Code::MissingObject) => {
-                        let ClientError::Refused { names, .. } = &error else { return Err(error) };
-                        let blobs = names.iter().filter_map(|name| name.parse().ok()).collect();
-                        return Ok(Err(Failure::MissingObjects(blobs)));
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            Request::DeviceLog => Answer::DeviceLog(self.devices.refresh(self.engine.devices()).await?),
+    /// Sends a request; while a commit is on its way, the next one is sealed.
+    async fn carry_out_and_seal_ahead(
+        &mut self,
+        request: Request,
+    ) -> Result<std::result::Result<Answer, Failure>> {
+        let is_commit = matches!(request, Request::Push(_));
+        let log = Arc::clone(self.engine.devices());
+        let sending = carry_out(&self.api, &self.devices, &log, self.setup.vault(), request);
+        if !is_commit {
+            return sending.await;
+        }
+        let (engine, replica) = (&mut self.engine, &self.replica);
+        let sealing = async {
+            // The request leaves first.
+            tokio::task::yield_now().await;
+            let reading = replica.db().connection().unchecked_transaction()?;
+            let mut generator = rng::system();
+            engine.seal_ahead(replica, &mut Env { utc_ms: rng::now_ms(), rng: &mut generator });
+            drop(reading);
+            Ok::<(), ClientError>(())
         };
-        Ok(Ok(answer))
+        let (answer, sealed) = tokio::join!(sending, sealing);
+        sealed?;
+        answer
     }
+}
+
+/// Sends a request. Errors that end the whole run are errors; what the engine decides about is an answer.
+async fn carry_out(
+    api: &Api,
+    devices: &DeviceLogSource,
+    log: &DeviceLog,
+    vault: VaultId,
+    request: Request,
+) -> Result<std::result::Result<Answer, Failure>> {
+    let base = format!("/v1/vaults/{vault}");
+    let answer = match request {
+        Request::Commits { after } => {
+            let query = after.map_or_else(String::new, |after| format!("?after={after}"));
+            let page: Page = api.get(&format!("{base}/commits{query}")).await?;
+            Answer::Page(page)
+        }
+        Request::State { after, upto, from } => {
+            let page: Entries = api.get(&state_path(&base, after, upto, from)).await?;
+            Answer::Entries(page.entries, page.more)
+        }
+        Request::Envelopes { places } => {
+            let page: Entries = api.post(&format!("{base}/envelopes/get"), &GetEnvelopes(places)).await?;
+            Answer::Entries(page.entries, page.more)
+        }
+        Request::Stage { envelopes } => {
+            let _staged: StagedEnvelopes =
+                api.post(&format!("{base}/envelopes"), &StageEnvelopes(envelopes)).await?;
+            Answer::Staged
+        }
+        Request::Push(push) => {
+            let pushed: Result<Pushed> = api.post(&format!("{base}/commits"), &push).await;
+            match pushed {
+                Ok(_) => Answer::Pushed,
+                Err(ClientError::HeadMoved(page)) => Answer::HeadMoved(*page),
+                Err(error) if error.code() == Some(Code::LogMoved) => {
+                    return Err(ClientError::KeysBehind(format!("vault {vault} goes on under another key")));
+                }
+                Err(error) if error.code() == Some(Code::MissingObject) => {
+                    let ClientError::Refused { names, .. } = &error else { return Err(error) };
+                    let blobs = names.iter().filter_map(|name| name.parse().ok()).collect();
+                    return Ok(Err(Failure::MissingObjects(blobs)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Request::DeviceLog => Answer::DeviceLog(devices.refresh(log).await?),
+    };
+    Ok(Ok(answer))
 }
 
 fn state_path(base: &str, after: Option<Seq>, upto: Seq, from: Option<(Seq, RecordId)>) -> String {

@@ -7,8 +7,9 @@ use crate::bound::{Ahead, Looked};
 use crate::effect::{Answer, Effect, Env, Event, Failure, Input, Request};
 use crate::error::EngineError;
 use crate::pull::Pull;
+use crate::push::SealedWrites;
 use crate::repair::Search;
-use crate::replica::{InFlight, IndexInfo, RecordRow, Replica, Result, WriteOp};
+use crate::replica::{InFlight, PendingRow, RecordRow, Replica, Result, WriteOp};
 use crate::seek::Seek;
 use crate::{local, push};
 use lockstep_client_crypto::device::DeviceKeys;
@@ -102,9 +103,11 @@ pub struct VaultEngine {
     phase: Phase,
     next_id: u64,
     stores: BTreeMap<u64, Vec<OperationId>>,
-    reusable: BTreeMap<OperationId, crate::replica::SealedOperation>,
-    /// What the index says of the contents of the commit in flight, if it was built here.
-    index: BTreeMap<OperationId, IndexInfo>,
+    /// Envelopes of the commit in flight, if it was built here; those of one that lost a race, and those made ahead, are
+    /// used again where they still fit.
+    made: SealedWrites,
+    /// Pending writes that were read while a commit was on its way: the next commit begins with them.
+    ahead: Vec<PendingRow>,
     /// What was looked at ahead.
     looked: Looked,
     /// Looks ahead since the last round that was taken.
@@ -125,8 +128,8 @@ impl VaultEngine {
             phase: Phase::Idle,
             next_id: 1,
             stores: BTreeMap::new(),
-            reusable: BTreeMap::new(),
-            index: BTreeMap::new(),
+            made: SealedWrites::new(),
+            ahead: Vec::new(),
             looked: Looked::default(),
             looks: 0,
             races: 0,
@@ -205,6 +208,7 @@ impl VaultEngine {
                 Ok(())
             }
             Input::Abandon(blobs) => {
+                self.ahead.clear();
                 let ops = push::abandon(replica, &blobs)?;
                 let id = self.id();
                 self.stores.insert(id, Vec::new());
@@ -275,13 +279,16 @@ impl VaultEngine {
             Then::Ahead => self.ask_commits(replica, out)?,
             Then::WentBack => {
                 out.push(Effect::Report(Event::WentBack));
-                self.reusable.clear();
+                self.forget_made();
                 self.ask_commits(replica, out)?;
             }
             Then::Confirmed { event } => {
                 out.push(Effect::Report(event));
                 self.races = 0;
-                self.build(replica, env, out)?;
+                // Only its own confirmation came between: it touches no other write than those that it carried, and those
+                // that follow them on their records, which are not among these.
+                let ahead = std::mem::take(&mut self.ahead);
+                self.build_from(replica, env, ahead, out)?;
             }
         }
         Ok(())
@@ -341,11 +348,9 @@ impl VaultEngine {
                 Ok(())
             }
             (Doing::Push(in_flight), Answer::Pushed) => self.confirm(replica, &in_flight, out),
-            (Doing::Push(in_flight), Answer::HeadMoved(page)) => {
+            (Doing::Push(_), Answer::HeadMoved(page)) => {
                 self.races = self.races.saturating_add(1);
-                for sealed in in_flight.sealed {
-                    self.reusable.insert(sealed.operation, sealed);
-                }
+                self.ahead.clear();
                 let seq = replica.head()?.map_or(Seq::new(0), |head| head.tip.seq);
                 if page.commits.is_empty() && page.head_seq >= seq {
                     // Its chain ends where this device's does, and yet its head is another.
@@ -358,7 +363,40 @@ impl VaultEngine {
         }
     }
 
+    /// Seals what the next commit will carry, while the adapter waits for the answer to a commit; does nothing at any other
+    /// time. Whether an adapter calls it changes when the work is done, and nothing else.
+    pub fn seal_ahead(&mut self, replica: &dyn Replica, env: &mut Env<'_>) {
+        let Phase::Waiting { doing: Doing::Push(in_flight), .. } = &self.phase else { return };
+        if self.deletions_only || !self.ahead.is_empty() {
+            return;
+        }
+        let Ok(Some(head)) = replica.head() else { return };
+        // What goes wrong here goes wrong again when the commit is built, and is told then.
+        let sealed = push::seal_ahead(replica, &self.setup, head.tip.epoch, in_flight, env);
+        if let Ok((rows, sealed)) = sealed {
+            self.ahead = rows;
+            self.made.extend(sealed);
+        }
+    }
+
+    fn forget_made(&mut self) {
+        self.made.clear();
+        self.ahead.clear();
+    }
+
     fn build(&mut self, replica: &dyn Replica, env: &mut Env<'_>, out: &mut Vec<Effect>) -> Result<()> {
+        self.build_from(replica, env, Vec::new(), out)
+    }
+
+    /// `ahead`: pending writes that are known to be the next ones.
+    fn build_from(
+        &mut self,
+        replica: &dyn Replica,
+        env: &mut Env<'_>,
+        ahead: Vec<PendingRow>,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        self.ahead.clear();
         let head = replica.head()?.ok_or(EngineError::Misuse { what: "the vault has no head yet" })?;
         if self.pull_only {
             out.push(Effect::Report(Event::Idle));
@@ -378,16 +416,19 @@ impl VaultEngine {
         let built = if head.tip.needs_rotation(&*self.devices, last) {
             push::rotate(replica, &self.setup, &self.devices, &head, env)?
         } else {
-            let pending = push::pending(replica, self.deletions_only)?;
-            push::build(replica, &pending, &self.setup, &self.devices, &head, &self.reusable, env)?
+            let pending = match ahead.is_empty() {
+                true => push::pending(replica, self.deletions_only)?,
+                false => ahead,
+            };
+            push::build(replica, &pending, &self.setup, &self.devices, &head, &self.made, env)?
         };
         match built {
             None => {
-                self.reusable.clear();
+                self.forget_made();
                 out.push(Effect::Report(Event::Idle));
             }
-            Some(push::Built { in_flight, index }) => {
-                self.index = index;
+            Some(push::Built { in_flight, sealed }) => {
+                self.made = sealed;
                 let ops = vec![WriteOp::SetInFlight(in_flight.clone())];
                 self.write(ops, Then::Send(Box::new(in_flight)), out);
             }
@@ -406,7 +447,7 @@ impl VaultEngine {
     }
 
     fn confirm(&mut self, replica: &dyn Replica, in_flight: &InFlight, out: &mut Vec<Effect>) -> Result<()> {
-        let (ops, event) = push::confirm(replica, &self.setup, &self.devices, in_flight, &self.index)?;
+        let (ops, event) = push::confirm(replica, &self.setup, &self.devices, in_flight, &self.made)?;
         self.write(ops, Then::Confirmed { event }, out);
         Ok(())
     }

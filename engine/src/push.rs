@@ -17,7 +17,7 @@ use lockstep_proto::chain::Tip;
 use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE, KIND_ROTATE};
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::envelope::{self, KIND_DOCUMENT};
-use lockstep_proto::id::{BlobId, DeviceId, OperationId, RecordId, Revision, Seq};
+use lockstep_proto::id::{BlobId, DeviceId, Epoch, OperationId, RecordId, Revision, Seq};
 use lockstep_proto::version::{SUITE, VERSION};
 use lockstep_proto::{Digest, label};
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,21 +101,33 @@ struct Chosen<'a> {
     row: &'a PendingRow,
     before: Option<RecordRow>,
     revision: Revision,
-    fresh: Fresh,
+    how: How<'a>,
 }
 
-/// The same, sealed.
-struct Sealed {
+/// Where its envelope comes from.
+enum How<'a> {
+    Made(&'a Sealed),
+    ToMake(Fresh),
+}
+
+/// A pending write that was sealed, by whom and for which epoch.
+#[derive(Clone)]
+pub(crate) struct Sealed {
     operation: SealedOperation,
+    epoch: Epoch,
+    device: DeviceId,
     digest: Digest,
     blobs: Vec<BlobId>,
-    index: IndexInfo,
+    pub(crate) index: IndexInfo,
 }
 
-/// A commit that was built, and what the index says of the contents in it.
+/// What was sealed and not confirmed yet, by write.
+pub(crate) type SealedWrites = BTreeMap<OperationId, Sealed>;
+
+/// A commit that was built, and what it carries.
 pub(crate) struct Built {
     pub(crate) in_flight: InFlight,
-    pub(crate) index: BTreeMap<OperationId, IndexInfo>,
+    pub(crate) sealed: SealedWrites,
 }
 
 /// How large an envelope becomes, about.
@@ -129,10 +141,13 @@ fn envelope_bytes(row: &PendingRow) -> usize {
 /// the same envelopes, on however many cores they are sealed.
 fn choose<'a>(
     replica: &dyn Replica,
+    setup: &Setup,
+    epoch: Epoch,
     pending: &'a [PendingRow],
+    mut records: BTreeSet<RecordId>,
+    made: &'a SealedWrites,
     env: &mut Env<'_>,
 ) -> Result<Vec<Chosen<'a>>> {
-    let mut records = BTreeSet::new();
     let mut chosen = Vec::with_capacity(pending.len());
     let mut size_bytes = 0_usize;
     for row in pending {
@@ -146,7 +161,13 @@ fn choose<'a>(
         }
         let before = replica.record(row.record)?;
         let revision = before.map_or(Revision::new(1), |row| row.revision.next());
-        chosen.push(Chosen { row, before, revision, fresh: Fresh::draw(env.rng) });
+        let place = (row.record, revision, epoch, setup.device.id());
+        let fits = |sealed: &&Sealed| {
+            (sealed.operation.record, sealed.operation.revision, sealed.epoch, sealed.device) == place
+        };
+        let made = made.get(&row.operation).filter(fits);
+        let how = made.map_or_else(|| How::ToMake(Fresh::draw(env.rng)), How::Made);
+        chosen.push(Chosen { row, before, revision, how });
         if row.pin == Pinning::Pin {
             // A snapshot is the last change of its commit.
             break;
@@ -162,7 +183,7 @@ pub(crate) fn build(
     setup: &Setup,
     devices: &DeviceLog,
     head: &Head,
-    reusable: &BTreeMap<OperationId, SealedOperation>,
+    made: &SealedWrites,
     env: &mut Env<'_>,
 ) -> Result<Option<Built>> {
     if !pending.is_empty() && !setup.keys.has_epoch(head.tip.epoch) {
@@ -170,22 +191,24 @@ pub(crate) fn build(
         return Err(EngineError::KeyMissing { vault: setup.vault(), seq, epoch });
     }
     let seq = head.tip.seq.next();
-    let chosen = choose(replica, pending, env)?;
-    let all_sealed = many::map(&chosen, |chosen| seal(setup, head, chosen, reusable));
+    let epoch = head.tip.epoch;
+    let chosen = choose(replica, setup, epoch, pending, BTreeSet::new(), made, env)?;
+    let all_sealed = seal_all(setup, epoch, &chosen);
     let mut sealed = Vec::with_capacity(chosen.len());
-    let mut index = BTreeMap::new();
+    let mut all = SealedWrites::new();
     let mut changes: BTreeMap<RecordId, Change> = BTreeMap::new();
     let mut state = head.state.clone();
     let mut pins: BTreeMap<Seq, Change> = BTreeMap::new();
     for (Chosen { row, before, revision, .. }, done) in chosen.iter().zip(all_sealed) {
-        let Sealed { operation, digest, blobs, index: info } = done?;
+        let done = done?;
+        let digest = done.digest;
         if let Some(old) = before {
             state.remove(row.record, old.revision, old.digest, old.seq);
         }
         state.add(row.record, *revision, digest, seq);
-        changes.insert(row.record, change(row, *revision, digest, blobs));
-        index.insert(operation.operation, info);
-        sealed.push(operation);
+        changes.insert(row.record, change(row, *revision, digest, done.blobs.clone()));
+        sealed.push(done.operation.clone());
+        all.insert(row.operation, done);
         match row.pin {
             Pinning::None => {}
             Pinning::Unpin(old) => {
@@ -221,7 +244,7 @@ pub(crate) fn build(
         state: state.checksum(),
     };
     let commit = setup.device.sign(label::COMMIT, commit.encode());
-    Ok(Some(Built { in_flight: InFlight { commit, changes, sealed }, index }))
+    Ok(Some(Built { in_flight: InFlight { commit, changes, sealed }, sealed: all }))
 }
 
 /// The commit that begins a new key epoch, because a device was revoked; none if no key was made for the
@@ -274,7 +297,7 @@ pub(crate) fn rotate(
     };
     let commit = setup.device.sign(label::COMMIT, commit.encode());
     let in_flight = InFlight { commit, changes, sealed: Vec::new() };
-    Ok(Some(Built { in_flight, index: BTreeMap::new() }))
+    Ok(Some(Built { in_flight, sealed: SealedWrites::new() }))
 }
 
 fn skip_of(replica: &dyn Replica, seq: Seq) -> Result<Digest> {
@@ -283,38 +306,52 @@ fn skip_of(replica: &dyn Replica, seq: Seq) -> Result<Digest> {
         .ok_or_else(|| EngineError::replica(format!("commit {} is missing", seq.skip_target())))
 }
 
-/// The envelope of a chosen write: one that was made before, if it still fits.
-fn seal(
+/// What the commit after this one will carry, sealed while this one is on its way. Nothing of it is kept but in memory, and
+/// what no longer fits when its turn comes is sealed again.
+pub(crate) fn seal_ahead(
+    replica: &dyn Replica,
     setup: &Setup,
-    head: &Head,
-    chosen: &Chosen<'_>,
-    reusable: &BTreeMap<OperationId, SealedOperation>,
-) -> Result<Sealed> {
-    let Chosen { row, before, revision, fresh } = chosen;
+    epoch: Epoch,
+    in_flight: &InFlight,
+    env: &mut Env<'_>,
+) -> Result<(Vec<PendingRow>, SealedWrites)> {
+    let Some(last) = in_flight.sealed.last() else { return Ok(Default::default()) };
+    let pending = replica.pending_after(last.operation, CHANGES_A_COMMIT)?;
+    let records = in_flight.sealed.iter().map(|sealed| sealed.record).collect();
+    let made = SealedWrites::new();
+    let chosen = choose(replica, setup, epoch, &pending, records, &made, env)?;
+    let sealed = seal_all(setup, epoch, &chosen);
+    let sealed = chosen.iter().zip(sealed).map(|(chosen, sealed)| Ok((chosen.row.operation, sealed?)));
+    let sealed = sealed.collect::<Result<SealedWrites>>()?;
+    let count = chosen.len();
+    let mut rows = pending;
+    rows.truncate(count);
+    Ok((rows, sealed))
+}
+
+/// The envelopes of chosen writes, in their order.
+fn seal_all(setup: &Setup, epoch: Epoch, chosen: &[Chosen<'_>]) -> Vec<Result<Sealed>> {
+    many::map(chosen, |chosen| match &chosen.how {
+        How::Made(sealed) => Ok((*sealed).clone()),
+        How::ToMake(fresh) => seal(setup, epoch, chosen, fresh),
+    })
+}
+
+fn seal(setup: &Setup, epoch: Epoch, chosen: &Chosen<'_>, fresh: &Fresh) -> Result<Sealed> {
+    let Chosen { row, before, revision, .. } = chosen;
     let mut content = Content::decode(&row.content).map_err(EngineError::replica)?;
     content.base_revision = match row.base {
         Base::Revision(revision) => revision,
         Base::Pending(_) => before.map_or(Revision::new(0), |row| row.revision),
     };
-    let known = reusable.get(&row.operation).filter(|sealed| {
-        let header = envelope::decode(&sealed.envelope).map(|(_, header)| header);
-        header.is_ok_and(|header| {
-            (header.record, header.revision, header.epoch, header.device)
-                == (row.record, *revision, head.tip.epoch, setup.device.id())
-        })
-    });
-    let operation = match known {
-        Some(sealed) => sealed.clone(),
-        None => {
-            let seal_as = SealAs { kind: row.kind, revision: *revision, epoch: head.tip.epoch };
-            let envelope = setup.keys.seal_with(seal_as, &content, &setup.device, fresh);
-            let envelope = envelope.map_err(EngineError::replica)?;
-            SealedOperation { operation: row.operation, record: row.record, revision: *revision, envelope }
-        }
-    };
-    let digest = envelope::digest(&operation.envelope);
-    let index = crate::pull::index_info(&content);
-    Ok(Sealed { operation, digest, blobs: content.blob_ids(), index })
+    let seal_as = SealAs { kind: row.kind, revision: *revision, epoch };
+    let envelope =
+        setup.keys.seal_with(seal_as, &content, &setup.device, fresh).map_err(EngineError::replica)?;
+    let digest = envelope::digest(&envelope);
+    let operation =
+        SealedOperation { operation: row.operation, record: row.record, revision: *revision, envelope };
+    let (blobs, index) = (content.blob_ids(), crate::pull::index_info(&content));
+    Ok(Sealed { operation, epoch, device: setup.device.id(), digest, blobs, index })
 }
 
 fn change(row: &PendingRow, revision: Revision, envelope: Digest, blobs: Vec<BlobId>) -> Change {
@@ -326,14 +363,14 @@ fn change(row: &PendingRow, revision: Revision, envelope: Digest, blobs: Vec<Blo
     }
 }
 
-/// Everything that holds once the server has a commit of ours. It is verified like anybody else's; `index` is known of
-/// what was sealed by this engine, and read from the envelope otherwise.
+/// Everything that holds once the server has a commit of ours. It is verified like anybody else's; what is in
+/// envelopes that this engine made is known, and the others are opened.
 pub(crate) fn confirm(
     replica: &dyn Replica,
     setup: &Setup,
     devices: &DeviceLog,
     in_flight: &InFlight,
-    index: &BTreeMap<OperationId, IndexInfo>,
+    made: &SealedWrites,
 ) -> Result<(Vec<WriteOp>, Event)> {
     let mut overlay = Overlay { head: replica.head()?, ..Overlay::default() };
     let entry =
@@ -359,9 +396,9 @@ pub(crate) fn confirm(
             .remove(&record)
             .ok_or_else(|| EngineError::replica("an in-flight commit lacks an envelope"))?;
         let bytes = &sealed.envelope;
-        let index = index
-            .get(&sealed.operation)
-            .cloned()
+        let known = made.get(&sealed.operation).filter(|made| made.operation == *sealed);
+        let index = known
+            .map(|made| made.index.clone())
             .or_else(|| setup.keys.open(bytes).ok().map(|opened| crate::pull::index_info(&opened.content)));
         let row = RecordRow { present: true, ..touched.row };
         ops.push(WriteOp::SetRecord(row, EnvelopeSource::Here(bytes.clone(), index)));

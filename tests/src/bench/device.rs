@@ -9,6 +9,7 @@ use lockstep_engine::read;
 use lockstep_engine::replica::{Pinning, Policy, Replica as _};
 use std::future::Future;
 use std::path::Path;
+use std::sync::OnceLock;
 use tokio::runtime::{Builder, Runtime};
 
 const PASSPHRASE: &str = "a passphrase for measuring";
@@ -19,11 +20,12 @@ const DOCUMENT_BYTES: usize = 500;
 pub(super) struct Device {
     pub(super) account: Account,
     pub(super) vault: Vault,
-    runtime: Runtime,
 }
 
-fn runtime() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
+/// One for all devices, as the command-line program has one.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }
 
 fn place<'a>(origin: &'a str, name: &'a str) -> Place<'a> {
@@ -34,60 +36,58 @@ impl Device {
     /// Signs up.
     pub(super) fn first(folder: &Path, origin: &str, name: &str, vault: &str) -> Self {
         let (home, passphrase) = (Home::open(folder).unwrap(), Passphrase::new(PASSPHRASE).unwrap());
-        let runtime = runtime();
         let mut deliver_kit = |_: &str| Ok(());
         let secrets = NewSecrets { passphrase: &passphrase, deliver_kit: &mut deliver_kit };
         let place = place(origin, name);
-        let account = runtime.block_on(account::signup(home, &place, "", secrets, false)).unwrap();
-        Self::with_vault(account, runtime, vault)
+        let account = runtime().block_on(account::signup(home, &place, "", secrets, false)).unwrap();
+        Self::with_vault(account, vault)
     }
 
     /// Signs in on a new device.
     pub(super) fn another(folder: &Path, origin: &str, name: &str, vault: &str) -> Self {
         let (home, passphrase) = (Home::open(folder).unwrap(), Passphrase::new(PASSPHRASE).unwrap());
-        let runtime = runtime();
         let place = place(origin, name);
-        let account = runtime.block_on(account::login(home, &place, &passphrase, false)).unwrap();
-        Self::with_vault(account, runtime, vault)
+        let account = runtime().block_on(account::login(home, &place, &passphrase, false)).unwrap();
+        Self::with_vault(account, vault)
     }
 
     /// A home that has an account, again.
     pub(super) fn again(folder: &Path, vault: &str) -> Self {
         let account = Account::open(Home::open(folder).unwrap(), false).unwrap();
-        Self::with_vault(account, runtime(), vault)
+        Self::with_vault(account, vault)
     }
 
-    fn with_vault(mut account: Account, runtime: Runtime, name: &str) -> Self {
-        let vault = runtime.block_on(async {
+    fn with_vault(mut account: Account, name: &str) -> Self {
+        let vault = runtime().block_on(async {
             account.sync_keyring().await.unwrap();
             account.open_vault(name, true).await.unwrap()
         });
-        Self { account, vault, runtime }
+        Self { account, vault }
     }
 
     /// Goes on with another vault.
     pub(super) fn open(&mut self, name: &str) {
-        self.vault = self.runtime.block_on(async {
+        self.vault = runtime().block_on(async {
             self.account.sync_keyring().await.unwrap();
             self.account.open_vault(name, true).await.unwrap()
         });
     }
 
     pub(super) fn put(&mut self, records: Vec<NewRecord>) {
-        self.runtime.block_on(self.vault.put(records)).unwrap();
+        runtime().block_on(self.vault.put(records)).unwrap();
     }
 
     pub(super) fn sync(&mut self) {
-        self.runtime.block_on(self.vault.sync()).unwrap();
+        runtime().block_on(self.vault.sync()).unwrap();
     }
 
     pub(super) fn pull(&mut self) {
-        self.runtime.block_on(self.vault.pull()).unwrap();
+        runtime().block_on(self.vault.pull()).unwrap();
     }
 
     /// Runs something of this device's.
     pub(super) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
-        self.runtime.block_on(work)
+        runtime().block_on(work)
     }
 
     /// The document of a number, as it stands here.
