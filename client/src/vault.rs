@@ -162,6 +162,7 @@ impl Vault {
     async fn drive_to_the_end(&mut self, input: Input) -> Result<Vec<Event>> {
         let mut events = Vec::new();
         let mut inputs = VecDeque::from([input]);
+        let mut early: Option<Early> = None;
         while let Some(input) = inputs.pop_front() {
             let mut generator = rng::system();
             let mut env = Env { utc_ms: rng::now_ms(), rng: &mut generator };
@@ -172,11 +173,15 @@ impl Vault {
             for effect in effects {
                 match effect {
                     Effect::Write(id, ops) => {
+                        early = self.engine.asks_next().and_then(|request| self.send_early(request));
                         self.replica.apply(&ops)?;
                         inputs.push_back(Input::Written(id));
                     }
                     Effect::Send(id, request) => {
-                        let answer = self.carry_out_and_seal_ahead(request).await?;
+                        let answer = match early.take().filter(|early| early.request == request) {
+                            Some(early) => early.answer().await?,
+                            None => self.carry_out_and_seal_ahead(request).await?,
+                        };
                         inputs.push_back(Input::Answered(id, answer));
                     }
                     Effect::Report(Event::Stopped(error)) => return Err(error.into()),
@@ -186,6 +191,14 @@ impl Vault {
             }
         }
         Ok(events)
+    }
+
+    /// Sends the request for the next commits while the last ones are still being written.
+    fn send_early(&self, request: Request) -> Option<Early> {
+        let Request::Commits { after } = request else { return None };
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        let (api, vault) = (Arc::clone(&self.api), self.setup.vault());
+        Some(Early { request, task: runtime.spawn(async move { commits(&api, vault, after).await }) })
     }
 
     /// Sends a request; while a commit is on its way, the next one is sealed.
@@ -215,6 +228,35 @@ impl Vault {
     }
 }
 
+/// A request for commits that was sent before it was its turn.
+struct Early {
+    request: Request,
+    task: tokio::task::JoinHandle<Result<Page>>,
+}
+
+impl Early {
+    async fn answer(mut self) -> Result<std::result::Result<Answer, Failure>> {
+        match (&mut self.task).await {
+            Ok(page) => Ok(Ok(Answer::Page(page?))),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(ClientError::Busy("the program is stopping".into())),
+            },
+        }
+    }
+}
+
+impl Drop for Early {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn commits(api: &Api, vault: VaultId, after: Option<Seq>) -> Result<Page> {
+    let query = after.map_or_else(String::new, |after| format!("?after={after}"));
+    api.get(&format!("/v1/vaults/{vault}/commits{query}")).await
+}
+
 /// Sends a request. Errors that end the whole run are errors; what the engine decides about is an answer.
 async fn carry_out(
     api: &Api,
@@ -225,11 +267,7 @@ async fn carry_out(
 ) -> Result<std::result::Result<Answer, Failure>> {
     let base = format!("/v1/vaults/{vault}");
     let answer = match request {
-        Request::Commits { after } => {
-            let query = after.map_or_else(String::new, |after| format!("?after={after}"));
-            let page: Page = api.get(&format!("{base}/commits{query}")).await?;
-            Answer::Page(page)
-        }
+        Request::Commits { after } => Answer::Page(commits(api, vault, after).await?),
         Request::State { after, upto, from } => {
             let page: Entries = api.get(&state_path(&base, after, upto, from)).await?;
             Answer::Entries(page.entries, page.more)

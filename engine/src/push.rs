@@ -8,7 +8,7 @@ use crate::replica::{
     SealedOperation, WriteOp,
 };
 use crate::verify::{Overlay, Step};
-use crate::{many, merge};
+use crate::{many, settle};
 use lockstep_client_crypto::content::Content;
 use lockstep_client_crypto::vault::{Fresh, Parent, Rotating, SealAs, sign_rotation};
 use lockstep_proto::api::vault::{CommitEntry, PushCommit};
@@ -350,7 +350,8 @@ fn seal(setup: &Setup, epoch: Epoch, chosen: &Chosen<'_>, fresh: &Fresh) -> Resu
     let digest = envelope::digest(&envelope);
     let operation =
         SealedOperation { operation: row.operation, record: row.record, revision: *revision, envelope };
-    let (blobs, index) = (content.blob_ids(), crate::pull::index_info(&content));
+    let (blobs, index) =
+        (content.blob_ids(), crate::pull::index_of(setup, &content, row.kind, setup.device.id()));
     Ok(Sealed { operation, epoch, device: setup.device.id(), digest, blobs, index })
 }
 
@@ -379,7 +380,7 @@ pub(crate) fn confirm(
         return Err(EngineError::replica("the own commit names an unknown device-log entry"));
     }
     let mut ops = vec![WriteOp::DropInFlight];
-    let done = merge::confirmed(in_flight, &mut ops);
+    let done = settle::confirmed(in_flight, &mut ops);
     for row in follow_ups(replica, in_flight, &done)? {
         ops.push(row);
     }
@@ -399,7 +400,7 @@ pub(crate) fn confirm(
         let known = made.get(&sealed.operation).filter(|made| made.operation == *sealed);
         let index = known
             .map(|made| made.index.clone())
-            .or_else(|| setup.keys.open(bytes).ok().map(|opened| crate::pull::index_info(&opened.content)));
+            .or_else(|| setup.keys.open(bytes).ok().map(|opened| crate::pull::index_info(setup, &opened)));
         let row = RecordRow { present: true, ..touched.row };
         ops.push(WriteOp::SetRecord(row, EnvelopeSource::Here(bytes.clone(), index)));
     }

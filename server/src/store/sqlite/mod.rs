@@ -261,9 +261,14 @@ impl Store for SqliteStore {
         self.writer.run(move |c| Box::pin(commit::apply(c, account, key, quota, push))).await
     }
 
-    async fn commits(&self, key: VaultKey, after: Option<Seq>) -> Result<(Seq, Vec<CommitEntry>, bool)> {
+    async fn commits(
+        &self,
+        key: VaultKey,
+        after: Option<Seq>,
+        lists_bytes_max: usize,
+    ) -> Result<(Seq, Vec<CommitEntry>, bool)> {
         let mut transaction = self.readers.begin().await.map_err(failed)?;
-        pull::commits(&mut transaction, key, after).await
+        pull::commits(&mut transaction, key, after, lists_bytes_max).await
     }
 
     async fn entries(&self, key: VaultKey, query: EntryQuery) -> Result<(Vec<Entry>, bool)> {
