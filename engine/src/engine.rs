@@ -15,11 +15,11 @@ use crate::{local, push};
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::vault::VaultKeys;
 use lockstep_merge::Policies;
-use lockstep_proto::Signed;
 use lockstep_proto::api::vault::Page;
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::id::{AccountId, Epoch, OperationId, Seq, VaultId};
-use std::collections::BTreeMap;
+use lockstep_proto::{Digest, Signed, envelope};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What an engine knows of its vault from the start.
@@ -109,6 +109,8 @@ pub struct VaultEngine {
     /// Envelopes of the commit in flight, if it was built here; those of one that lost a race, and those made ahead, are
     /// used again where they still fit.
     made: SealedWrites,
+    /// Digests of envelopes that wait at the server for their commit: after another lost race they are not sent again.
+    staged: BTreeSet<Digest>,
     /// Pending writes that were read while a commit was on its way: the next commit begins with them.
     ahead: Vec<PendingRow>,
     /// What was looked at ahead.
@@ -132,6 +134,7 @@ impl VaultEngine {
             next_id: 1,
             stores: BTreeMap::new(),
             made: SealedWrites::new(),
+            staged: BTreeSet::new(),
             ahead: Vec::new(),
             looked: Looked::default(),
             looks: 0,
@@ -296,6 +299,7 @@ impl VaultEngine {
             Then::Confirmed { event } => {
                 out.push(Effect::Report(event));
                 self.races = 0;
+                self.staged.clear();
                 // Only its own confirmation came between: it touches no other write than those that it carried, and those
                 // that follow them on their records, which are not among these.
                 let ahead = std::mem::take(&mut self.ahead);
@@ -354,6 +358,8 @@ impl VaultEngine {
             (Doing::Missing(pull), Answer::Entries(entries, _)) => self.missing(replica, pull, entries, out),
             (Doing::Fill(rows), Answer::Entries(entries, _)) => self.fill(replica, env, &rows, entries, out),
             (Doing::Stage(in_flight), Answer::Staged) => {
+                self.staged =
+                    in_flight.sealed.iter().map(|sealed| envelope::digest(&sealed.envelope)).collect();
                 let push = push::body(&self.setup, &in_flight, false);
                 self.send(Request::Push(push), Doing::Push(in_flight), out);
                 Ok(())
@@ -404,6 +410,7 @@ impl VaultEngine {
 
     fn forget_made(&mut self) {
         self.made.clear();
+        self.staged.clear();
         self.ahead.clear();
     }
 
@@ -460,11 +467,13 @@ impl VaultEngine {
     }
 
     fn send_commit(&mut self, in_flight: Box<InFlight>, out: &mut Vec<Effect>) {
-        if self.races >= RACES_BEFORE_STAGING {
+        let digests = || in_flight.sealed.iter().map(|sealed| envelope::digest(&sealed.envelope));
+        let are_staged = !self.staged.is_empty() && digests().all(|digest| self.staged.contains(&digest));
+        if self.races >= RACES_BEFORE_STAGING && !are_staged {
             let envelopes = in_flight.sealed.iter().map(|sealed| sealed.envelope.clone().into()).collect();
             self.send(Request::Stage { envelopes }, Doing::Stage(in_flight), out);
         } else {
-            let push = push::body(&self.setup, &in_flight, true);
+            let push = push::body(&self.setup, &in_flight, !are_staged);
             self.send(Request::Push(push), Doing::Push(in_flight), out);
         }
     }
