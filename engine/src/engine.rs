@@ -95,6 +95,8 @@ enum Then {
     WentBack,
 }
 
+/// Up to so many pending writes are sent before the server is asked for what is new.
+const PUSHED_FIRST_MAX: usize = 8;
 /// After so many lost races envelopes are staged before the commit is sent.
 const RACES_BEFORE_STAGING: u32 = 2;
 
@@ -203,7 +205,11 @@ impl VaultEngine {
                     self.looks = 0;
                     self.pull_only = matches!(input, Input::Pull);
                     self.deletions_only = matches!(input, Input::Deletions);
-                    self.ask_commits(replica, out)?;
+                    if matches!(input, Input::Sync) && self.may_push_first(replica)? {
+                        self.build(replica, env, out)?;
+                    } else {
+                        self.ask_commits(replica, out)?;
+                    }
                 }
                 Ok(())
             }
@@ -378,6 +384,17 @@ impl VaultEngine {
             }
             _ => Err(EngineError::server("it does not fit the request")),
         }
+    }
+
+    /// Whether a sync begins with a commit: one change that is small is on its way a round trip earlier, and if the head
+    /// moved on the answer brings the page that would have been asked for.
+    fn may_push_first(&self, replica: &dyn Replica) -> Result<bool> {
+        let waiting = replica.pending(PUSHED_FIRST_MAX.saturating_add(1))?;
+        Ok((1..=PUSHED_FIRST_MAX).contains(&waiting.len())
+            && replica.head()?.is_some()
+            && replica.in_flight()?.is_none()
+            && replica.expected()?.is_none()
+            && replica.absent(1)?.is_empty())
     }
 
     /// The request for commits that follows the write which is being carried out, if one does: an adapter may send it
