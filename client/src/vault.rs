@@ -108,7 +108,20 @@ impl Vault {
     /// # Errors
     /// [`ClientError`]; pending writes are kept.
     pub async fn sync(&mut self) -> Result<Vec<Event>> {
-        match self.drive(Input::Sync).await {
+        self.push(Input::Sync).await
+    }
+
+    /// The same of a vault that was pulled before: a small change is sent without asking first what is new; the answer
+    /// tells if the head moved on.
+    ///
+    /// # Errors
+    /// [`ClientError`]; pending writes are kept.
+    pub async fn send(&mut self) -> Result<Vec<Event>> {
+        self.push(Input::Send).await
+    }
+
+    async fn push(&mut self, input: Input) -> Result<Vec<Event>> {
+        match self.drive(input).await {
             Err(error @ ClientError::QuotaExceeded(_)) => {
                 self.drive(Input::Deletions).await?;
                 Err(error)

@@ -199,13 +199,13 @@ impl VaultEngine {
                 self.store(operations, ops, out);
                 Ok(())
             }
-            Input::Sync | Input::Pull | Input::Deletions => {
+            Input::Sync | Input::Send | Input::Pull | Input::Deletions => {
                 if !self.is_busy() {
                     self.races = 0;
                     self.looks = 0;
                     self.pull_only = matches!(input, Input::Pull);
                     self.deletions_only = matches!(input, Input::Deletions);
-                    if matches!(input, Input::Sync) && self.may_push_first(replica)? {
+                    if matches!(input, Input::Send) && self.may_push_first(replica)? {
                         self.build(replica, env, out)?;
                     } else {
                         self.ask_commits(replica, out)?;
@@ -386,8 +386,8 @@ impl VaultEngine {
         }
     }
 
-    /// Whether a sync begins with a commit: one change that is small is on its way a round trip earlier, and if the head
-    /// moved on the answer brings the page that would have been asked for.
+    /// Whether a commit is sent at once: a small change is there a round trip earlier, and if the head moved on the answer
+    /// brings the page that would have been asked for.
     fn may_push_first(&self, replica: &dyn Replica) -> Result<bool> {
         let waiting = replica.pending(PUSHED_FIRST_MAX.saturating_add(1))?;
         Ok((1..=PUSHED_FIRST_MAX).contains(&waiting.len())

@@ -20,8 +20,10 @@ type Answer = Result<Response, ApiError>;
 /// A page counts once for the rows and once for its encoding.
 pub(super) const PAGE_RESERVE_BYTES: usize = 8 * limits::MIB;
 
-/// Of a page's bytes, so many are for change lists (one always fits): the rest is for the entries that they announce.
-const LISTS_BYTES_MAX: usize = limits::PAGE_CHANGES_BYTES_MAX / 8;
+/// Bytes of a page of commits, half of what it may have: it is in memory twice, and the next one is asked for in time.
+const PAGE_BYTES: usize = limits::PAGE_BYTES_MAX / 2;
+/// Of these, so many are for change lists (one always fits): the rest is for the entries that they announce.
+const LISTS_BYTES_MAX: usize = PAGE_BYTES / 8;
 
 /// Query of commits.
 #[derive(Deserialize)]
@@ -42,7 +44,7 @@ pub(super) async fn first_page(app: &App, vault: VaultKey, after: Option<Seq>) -
         upto: last.seq,
         from: None,
         current_only: true,
-        bytes_max: limits::PAGE_BYTES_MAX.saturating_sub(lists_bytes),
+        bytes_max: PAGE_BYTES.saturating_sub(lists_bytes),
     };
     let (mut entries, is_cut) = app.store.entries(vault, query).await?;
     if let Some(last) = entries.last().map(|entry| entry.seq).filter(|_| is_cut) {

@@ -95,33 +95,37 @@ fn changes(
         let mut listener = reader.account.listener(BTreeMap::from([(id, seq)]));
         // The first look tells of other vaults.
         reader.block_on(listener.next()).unwrap();
-        shown.send((0, Instant::now())).unwrap();
+        shown.send((0, Instant::now(), Instant::now())).unwrap();
         let mut last = 0;
         while last < changes {
             let told = reader.block_on(listener.next()).unwrap();
+            let at_server = Instant::now();
             if told.iter().any(|(vault, _)| *vault == id) {
                 reader.pull();
                 let document = reader.read(0).unwrap();
                 last = usize::from_be_bytes(document[..8].try_into().unwrap());
-                shown.send((last, Instant::now())).unwrap();
+                shown.send((last, at_server, Instant::now())).unwrap();
             }
         }
     });
     is_shown.recv().unwrap();
-    let (mut durable, mut seen) = (Vec::new(), Vec::new());
+    let (mut durable, mut confirmed, mut seen) = (Vec::new(), Vec::new(), Vec::new());
     for change in 1..=changes {
         let mut text = document(0);
         text[..8].copy_from_slice(&change.to_be_bytes());
         let begin = Instant::now();
         writer.put(vec![record(0, text)]);
-        writer.sync();
-        durable.push(ms(begin));
-        let (number, at) = is_shown.recv().unwrap();
+        writer.send();
+        confirmed.push(ms(begin));
+        let (number, at_server, at) = is_shown.recv().unwrap();
         assert_eq!(number, change, "each change is shown");
+        // A notice comes after the commit is durable.
+        durable.push(at_server.duration_since(begin).as_secs_f64() * 1000.0);
         seen.push(at.duration_since(begin).as_secs_f64() * 1000.0);
         std::thread::sleep(PAUSE);
     }
     reader.join().unwrap();
-    waits("one changed document, until put and sync return", &durable);
+    waits("one changed document, durable at the server", &durable);
+    waits("the same, until its device has it confirmed", &confirmed);
     waits("the same, until the other device shows it", &seen);
 }

@@ -73,7 +73,7 @@ pub(super) fn one_vault(plan: &Plan, folder: &Path, server: &Server) {
                 for commit in 0..commits {
                     let number = device * commits + commit;
                     own.put(vec![record(number, super::device::document(number))]);
-                    own.sync();
+                    own.send();
                 }
                 let taken = begin.elapsed().as_secs_f64();
                 barrier.wait();

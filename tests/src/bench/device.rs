@@ -81,6 +81,10 @@ impl Device {
         runtime().block_on(self.vault.sync()).unwrap();
     }
 
+    pub(super) fn send(&mut self) {
+        runtime().block_on(self.vault.send()).unwrap();
+    }
+
     pub(super) fn pull(&mut self) {
         runtime().block_on(self.vault.pull()).unwrap();
     }

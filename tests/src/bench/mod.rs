@@ -84,10 +84,12 @@ pub fn run(plan: &Plan) {
     let server = Server::start(&scratch.0.join("sqlite"), BackEnd::Sqlite);
     let single = alone::throughput(plan, &scratch.0.join("alone"), &server);
     alone::latency(plan, &scratch.0.join("latency"), &server);
+    server.say_peak("until here");
     crowd::vaults(plan, &scratch.0.join("crowd"), &server, single);
+    server.say_peak("with many clients");
     crowd::one_vault(plan, &scratch.0.join("one"), &server);
     big::measure(plan, &scratch.0.join("big"), &server);
-    figures::row("server's peak resident memory", &[server.peak_mib()], "MiB");
+    server.say_peak("through all of it");
     drop(server);
     if plan.postgres {
         figures::heading("Sync, PostgreSQL");
@@ -96,6 +98,6 @@ pub fn run(plan: &Plan) {
         alone::latency(plan, &scratch.0.join("latency-postgres"), &server);
         crowd::vaults(plan, &scratch.0.join("crowd-postgres"), &server, single);
         crowd::one_vault(plan, &scratch.0.join("one-postgres"), &server);
-        figures::row("server's peak resident memory", &[server.peak_mib()], "MiB");
+        server.say_peak("through all of it");
     }
 }

@@ -1,5 +1,6 @@
 //! The server program, on one of its back ends.
 
+use super::figures::line;
 use crate::postgres::Cluster;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -49,8 +50,12 @@ impl Server {
         Self { child, origin, _cluster: cluster }
     }
 
+    pub(super) fn say_peak(&self, when: &str) {
+        line(&format!("{:52} {:10.1} MiB", format!("server's peak resident memory {when}"), self.peak_mib()));
+    }
+
     /// The most memory that it ever had resident.
-    pub(super) fn peak_mib(&self) -> f64 {
+    fn peak_mib(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let kib: f64 = line.trim().trim_end_matches(" kB").parse().unwrap();

@@ -44,6 +44,17 @@ const READERS_MAX: u32 = 4;
 /// Rows a statement: enough to amortise it, far below SQLite's limit of variables.
 const ROWS_A_STATEMENT: usize = 100;
 
+/// Cuts rows into pieces of few different sizes: every size is a statement that is prepared, and kept, by itself.
+pub(super) fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    const SIZES: [usize; 4] = [ROWS_A_STATEMENT, 25, 5, 1];
+    std::iter::from_fn(move || {
+        let size = SIZES.into_iter().find(|size| *size <= rows.len())?;
+        let (piece, rest) = rows.split_at_checked(size)?;
+        rows = rest;
+        Some(piece)
+    })
+}
+
 /// The SQLite back end.
 pub struct SqliteStore {
     writer: Writer,
