@@ -96,11 +96,16 @@ impl Document {
 
     /// The same bytes as a new version of a record, whatever is there.
     pub(crate) fn as_it_is(&self, name: Vec<u8>) -> NewRecord {
+        self.with_bytes(name, self.raw.clone())
+    }
+
+    /// Other bytes as a new version of a record, whatever is there.
+    pub(crate) fn with_bytes(&self, name: Vec<u8>, bytes: Vec<u8>) -> NewRecord {
         NewRecord {
             record_type: self.record_type.clone(),
             name,
             schema: self.schema,
-            document: Some(self.raw.clone()),
+            document: Some(bytes),
             blobs: self.blobs.clone(),
             policy: Policy::KeepBoth,
             pin: Pinning::None,

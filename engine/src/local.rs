@@ -6,9 +6,9 @@ use crate::engine::Setup;
 use crate::error::EngineError;
 use crate::read;
 use crate::replica::{Base, PendingRow, Pinning, Policy, Replica, Result, WriteOp};
-use lockstep_client_crypto::content::{Content, Hlc};
+use lockstep_client_crypto::content::{BlobRef, Content, Hlc};
 use lockstep_client_crypto::secret::random_bytes;
-use lockstep_merge::{Choice, DocumentError, Stamp, TypePolicy};
+use lockstep_merge::{Choice, DocumentError, NotesError, Stamp, TypePolicy};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::{KIND_DOCUMENT, KIND_TOMBSTONE, padded_size};
 use lockstep_proto::id::{OperationId, RecordId, Revision};
@@ -116,12 +116,21 @@ impl Batch<'_> {
         self.clock = self.clock.tick(env.utc_ms);
         let operation = OperationId::from_bytes(random_bytes(env.rng));
         let kind = if new.document.is_some() { KIND_DOCUMENT } else { KIND_TOMBSTONE };
+        // A deletion needs nothing.
+        let mut blobs = if kind == KIND_DOCUMENT { new.blobs.clone() } else { Vec::new() };
+        let mut conflict_of = Vec::new();
         let (document, grew) = match new.policy {
             Policy::Merge => {
                 let policy = self.policy_of(&new)?;
                 let before = self.before(record)?;
                 let stamp = Stamp { hlc: self.clock, device: self.setup.device.id() };
-                (write(policy, before.as_ref(), new.document, choice, stamp)?, before)
+                if choice.is_some() {
+                    // Deciding a field of a conflict copy does not decide the copy.
+                    conflict_of = self.conflict_of(record)?;
+                }
+                let document = write(policy, before.as_ref(), new.document, choice, stamp)?;
+                keep_named(&mut blobs, before.as_ref(), &document);
+                (document, before)
             }
             _ => (new.document.unwrap_or_default(), None),
         };
@@ -133,9 +142,9 @@ impl Batch<'_> {
             hlc: self.clock,
             operation,
             base_revision: Revision::new(0),
-            conflict_of: Vec::new().into(),
+            conflict_of: conflict_of.into(),
             document: document.into(),
-            blobs: new.blobs,
+            blobs,
             manifest: (),
         };
         content
@@ -175,8 +184,10 @@ impl Batch<'_> {
 
     /// The version that a write grows from: what this device shows of the record, deletions included.
     fn before(&self, record: RecordId) -> Result<Option<Origin>> {
-        if let Some((_, Some(origin))) = self.last.get(&record) {
-            return Ok(Some(origin.clone()));
+        match self.last.get(&record) {
+            Some((_, Some(origin))) => return Ok(Some(origin.clone())),
+            Some((operation, None)) => return self.in_batch(*operation),
+            None => {}
         }
         if let Some(row) = self.replica.pending_of(record)?.pop() {
             let content = Content::decode(&row.content).map_err(EngineError::replica)?;
@@ -188,6 +199,23 @@ impl Batch<'_> {
             return Err(EngineError::Incomplete { vault, seq: row.seq, record });
         }
         Ok(read::open_row(self.replica, &self.setup.keys, &row)?.as_ref().map(Origin::of))
+    }
+
+    /// A write of this batch that is not merged.
+    fn in_batch(&self, operation: OperationId) -> Result<Option<Origin>> {
+        let row = self.ops.iter().rev().find_map(|op| match op {
+            WriteOp::AddPending(row) if row.operation == operation => Some(row),
+            _ => None,
+        });
+        let Some(row) = row else { return Ok(None) };
+        let content = Content::decode(&row.content).map_err(EngineError::replica)?;
+        Ok(Some(Origin::new(&content, row.kind, self.setup.device.id())))
+    }
+
+    /// The record that a conflict copy was split from.
+    fn conflict_of(&self, record: RecordId) -> Result<Vec<u8>> {
+        let current = read::current(self.replica, &self.setup.keys, record)?;
+        Ok(current.map(|current| current.content.conflict_of.0).unwrap_or_default())
     }
 
     /// What the write is based on; none if there is nothing to delete.
@@ -210,6 +238,17 @@ impl Batch<'_> {
         }
         let is_there = row.is_some_and(|row| row.kind == KIND_DOCUMENT);
         Ok((new.document.is_some() || is_there).then_some(Base::Revision(revision)))
+    }
+}
+
+/// Adds the objects that the version before had and the document still names, if only in values that wait: who writes may
+/// know of those that it shows alone.
+fn keep_named(blobs: &mut Vec<BlobRef>, before: Option<&Origin>, document: &[u8]) {
+    for blob in before.map(|before| &before.blobs[..]).unwrap_or_default() {
+        let is_listed = blobs.iter().any(|known| known.blob == blob.blob);
+        if !is_listed && lockstep_merge::names_object(document, blob.blob) {
+            blobs.push(blob.clone());
+        }
     }
 }
 
@@ -236,7 +275,7 @@ fn write(
     match before.with(|version| lockstep_merge::write(policy, Some(version), fields.clone(), stamp)) {
         Ok(written) => Ok(written),
         Err(error) => match before.view(policy) {
-            Err(DocumentError::Codec(_) | DocumentError::Notes(_)) => {
+            Err(DocumentError::Codec(_) | DocumentError::Notes(NotesError::Malformed)) => {
                 lockstep_merge::encode(fields).map_err(refused)
             }
             _ => Err(refused(error)),

@@ -16,8 +16,18 @@ use lockstep_proto::id::{OperationId, RecordId, Revision};
 use lockstep_proto::{Digest, label};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Gives the version of a record that a round brought; none if it is not here or does not open.
-pub(crate) type Arrived<'a> = dyn Fn(&Touched) -> Result<Option<Opened>> + 'a;
+/// What a round brought of a record.
+pub(crate) enum Brought {
+    /// Its newest version.
+    Here(Box<Opened>),
+    /// A version that does not open.
+    Quarantined,
+    /// Nothing yet.
+    Absent,
+}
+
+/// Gives what a round brought of a record.
+pub(crate) type Arrived<'a> = dyn Fn(&Touched) -> Result<Brought> + 'a;
 
 /// Settles all pending writes of touched records; drops the in-flight commit, which either is among the
 /// commits (its writes are done) or lost the race (its writes go on as pending).
@@ -55,14 +65,47 @@ pub(crate) fn settle(
         if waiting.is_empty() {
             continue;
         }
-        let committed = arrived(touched)?;
-        let gone = BTreeSet::new();
-        let equal = BTreeSet::new();
-        let settling =
-            Settling { setup, touched, committed: committed.as_ref(), done: &done, gone, equal, ops, events };
-        settling.run(waiting)?;
+        let committed = match arrived(touched)? {
+            Brought::Absent if waiting.iter().any(|row| row.policy == Policy::Merge) => {
+                // They are merged once it is here ([`late`]): nobody gets a say in that by keeping it back.
+                stand_on_done(waiting, &done, ops);
+                continue;
+            }
+            Brought::Here(opened) => Some(opened),
+            Brought::Quarantined | Brought::Absent => None,
+        };
+        Settling::new(setup, touched, committed.as_deref(), &done, ops, events).run(waiting)?;
     }
     Ok(())
+}
+
+/// Settles the writes of a record whose newest version came after its round; none if it does not open, or nobody has it.
+pub(crate) fn late(
+    replica: &dyn Replica,
+    setup: &Setup,
+    touched: &Touched,
+    committed: Option<&Opened>,
+    ops: &mut Vec<WriteOp>,
+    events: &mut Vec<Event>,
+) -> Result<()> {
+    let waiting = replica.pending_of(touched.row.record)?;
+    let is_settled = waiting.first().is_none_or(|row| row.base == Base::Revision(touched.row.revision));
+    if is_settled {
+        return Ok(());
+    }
+    Settling::new(setup, touched, committed, &BTreeMap::new(), ops, events).run(waiting)
+}
+
+/// Writes that follow some that are done stand on what these became.
+fn stand_on_done(waiting: Vec<PendingRow>, done: &BTreeMap<OperationId, Revision>, ops: &mut Vec<WriteOp>) {
+    for row in waiting {
+        if let Base::Pending(operation) = row.base
+            && let Some(revision) = done.get(&operation)
+        {
+            let (operation, base) = (row.operation, Base::Revision(*revision));
+            ops.push(WriteOp::ReplacePending(operation, PendingRow { base, ..row }));
+        }
+    }
 }
 
 /// Removes the writes of a commit that is applied; gives the revision that each became.
@@ -89,7 +132,19 @@ struct Settling<'a> {
     events: &'a mut Vec<Event>,
 }
 
-impl Settling<'_> {
+impl<'a> Settling<'a> {
+    fn new(
+        setup: &'a Setup,
+        touched: &'a Touched,
+        committed: Option<&'a Opened>,
+        done: &'a BTreeMap<OperationId, Revision>,
+        ops: &'a mut Vec<WriteOp>,
+        events: &'a mut Vec<Event>,
+    ) -> Self {
+        let (gone, equal) = (BTreeSet::new(), BTreeSet::new());
+        Self { setup, touched, committed, done, gone, equal, ops, events }
+    }
+
     fn run(mut self, waiting: Vec<PendingRow>) -> Result<()> {
         let revision = self.touched.row.revision;
         let mut rows = waiting.into_iter();
