@@ -140,6 +140,7 @@ fn new_record(vault: &Vault, place: &RecordPlace, id: &str, document: Option<Val
         schema: None,
         fields,
         blobs: Vec::new(),
+        seen: None,
         expected: None,
     })?;
     Ok(if text.is_some() { NewRecord { document: text, ..new } } else { new })
@@ -322,6 +323,7 @@ async fn restore(context: &Context, place: &RecordPlace, id: &str, revision: u64
                 schema: Some(opened.schema),
                 fields: Some(fields),
                 blobs: opened.blobs,
+                seen: None,
                 expected: None,
             })?
         }

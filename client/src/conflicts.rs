@@ -295,6 +295,7 @@ impl Vault {
                 schema: Some(original_schema.unwrap_or(0).max(copy.schema)),
                 fields: Some(fields),
                 blobs: copy.blobs.clone(),
+                seen: None,
                 expected: None,
             })?,
         };
@@ -361,6 +362,7 @@ impl Vault {
             schema: Some(schema),
             fields: now,
             blobs,
+            seen: None,
             expected: None,
         };
         self.put_documents(vec![new]).await

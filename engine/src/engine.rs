@@ -172,7 +172,7 @@ impl VaultEngine {
     /// Takes one input and gives what is to be done. Errors end the sync, not the engine.
     pub fn step(&mut self, replica: &dyn Replica, env: &mut Env<'_>, input: Input) -> Vec<Effect> {
         let mut out = Vec::new();
-        let is_put = matches!(input, Input::Put(_) | Input::Decide(..) | Input::Abandon(_));
+        let is_put = matches!(input, Input::Put(_) | Input::Edit(_) | Input::Decide(..) | Input::Abandon(_));
         if let Err(error) = self.take(replica, env, input, &mut out) {
             if !is_put {
                 self.phase = Phase::Idle;
@@ -192,6 +192,11 @@ impl VaultEngine {
         match input {
             Input::Put(records) => {
                 let (operations, ops) = local::put(replica, &self.setup, env, records)?;
+                self.store(operations, ops, out);
+                Ok(())
+            }
+            Input::Edit(edits) => {
+                let (operations, ops) = local::edit(replica, &self.setup, env, edits)?;
                 self.store(operations, ops, out);
                 Ok(())
             }

@@ -393,3 +393,43 @@ fn a_write_keeps_the_objects_that_the_document_names() {
     desk.sync(&mut server);
     assert_eq!(desk.view("tally"), None);
 }
+
+/// Somebody reads a document, and writes it after the device took over what another one wrote.
+#[test]
+fn an_edit_of_a_version_that_was_replaced_meanwhile_is_merged_at_once() {
+    let (mut server, mut desks) = three("tally", &json!({ "count": 1, "title": "old" }));
+    let seen = |desk: &Desk| {
+        let row = desk.replica.record(record_of("tally", "a")).unwrap().unwrap();
+        Origin::of(&read::open_row(&desk.replica, &FIXTURE.keys, &row).unwrap().unwrap())
+    };
+    let edit = |desk: &mut Desk, fields: Option<&Json>, seen: Origin| {
+        let edit = (document("tally", "a", fields), Some(seen));
+        desk.run(Input::Edit(vec![edit]), &mut |_| unreachable!("it sends nothing"))
+    };
+    let before = seen(&desks[0]);
+    desks[1].write("tally", &json!({ "count": 5, "title": "of 1" }));
+    sync_all(&mut server, &mut desks);
+    edit(&mut desks[0], Some(&json!({ "count": 2, "title": "old" })), before.clone());
+    let want = json!({ "count": 6, "title": "of 1" });
+    assert_eq!(desks[0].shown("tally"), want);
+    // Who saw what is here writes what he says.
+    let now = seen(&desks[2]);
+    edit(&mut desks[2], Some(&json!({ "count": 5, "title": "of 2" })), now);
+    sync_all(&mut server, &mut desks);
+    for desk in &desks {
+        assert_eq!(desk.shown("tally"), json!({ "count": 6, "title": "of 2" }));
+    }
+    // A deletion of what was changed since gives way in this type: there is nothing to write.
+    let events = edit(&mut desks[0], None, before.clone());
+    assert!(matches!(&events[..], [Event::Stored(operations)] if operations.is_empty()), "{events:?}");
+    // What can not become one is not written.
+    let newer = NewRecord {
+        schema: 9,
+        policy: Policy::KeepBoth,
+        ..document("tally", "a", Some(&json!({ "count": 9 })))
+    };
+    desks[1].put(vec![newer]);
+    sync_all(&mut server, &mut desks);
+    let events = edit(&mut desks[0], Some(&json!({ "count": 3 })), before);
+    assert!(matches!(stopped(&events), EngineError::Document { .. }));
+}
