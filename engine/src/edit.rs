@@ -39,7 +39,7 @@ impl Written {
     }
 }
 
-fn refused(error: DocumentError) -> EngineError {
+fn refused(error: &DocumentError) -> EngineError {
     EngineError::Document { what: error.to_string() }
 }
 
@@ -62,9 +62,9 @@ pub(crate) fn write(
     let mut written = Written { document: Vec::new(), ..Written::plain(new.clone()) };
     match change {
         Change::Decision(choice) => {
-            let before = before.ok_or_else(|| refused(DocumentError::NothingOpen))?;
+            let before = before.ok_or_else(|| refused(&DocumentError::NothingOpen))?;
             let decided = before.with(|version| lockstep_merge::resolve(policy, version, choice, stamp));
-            written.document = decided.map_err(refused)?;
+            written.document = decided.map_err(|error| refused(&error))?;
         }
         Change::Seen(seen) if before != Some(&*seen) => {
             written.document = noted(policy, Some(&seen), document, stamp)?;
@@ -122,17 +122,17 @@ fn keep_named(blobs: &mut Vec<BlobRef>, before: Option<&Origin>, document: &[u8]
 
 /// The document with the notes of who wrote what. What was there before and can not be read is replaced whole.
 fn noted(policy: &TypePolicy, before: Option<&Origin>, document: &[u8], stamp: Stamp) -> Result<Vec<u8>> {
-    let fields = lockstep_merge::decode(document).map_err(refused)?;
+    let fields = lockstep_merge::decode(document).map_err(|error| refused(&error))?;
     let Some(before) = before.filter(|before| !before.is_deletion()) else {
-        return lockstep_merge::encode(fields).map_err(refused);
+        return lockstep_merge::encode(fields).map_err(|error| refused(&error));
     };
     match before.with(|version| lockstep_merge::write(policy, Some(version), fields.clone(), stamp)) {
         Ok(written) => Ok(written),
         Err(error) => match before.view(policy) {
             Err(DocumentError::Codec(_) | DocumentError::Notes(NotesError::Malformed)) => {
-                lockstep_merge::encode(fields).map_err(refused)
+                lockstep_merge::encode(fields).map_err(|error| refused(&error))
             }
-            _ => Err(refused(error)),
+            _ => Err(refused(&error)),
         },
     }
 }

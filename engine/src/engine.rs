@@ -211,7 +211,7 @@ impl VaultEngine {
                     self.looks = 0;
                     self.pull_only = matches!(input, Input::Pull);
                     self.deletions_only = matches!(input, Input::Deletions);
-                    if matches!(input, Input::Send) && self.may_push_first(replica)? {
+                    if matches!(input, Input::Send) && may_push_first(replica)? {
                         self.build(replica, env, out)?;
                     } else {
                         self.ask_commits(replica, out)?;
@@ -402,17 +402,6 @@ impl VaultEngine {
         Ok(())
     }
 
-    /// Whether a commit is sent at once: a small change is there a round trip earlier, and if the head moved on the answer
-    /// brings the page that would have been asked for.
-    fn may_push_first(&self, replica: &dyn Replica) -> Result<bool> {
-        let waiting = replica.pending(PUSHED_FIRST_MAX.saturating_add(1))?;
-        Ok((1..=PUSHED_FIRST_MAX).contains(&waiting.len())
-            && replica.head()?.is_some()
-            && replica.in_flight()?.is_none()
-            && replica.expected()?.is_none()
-            && replica.absent(1)?.is_empty())
-    }
-
     /// The request for commits that follows the write which is being carried out, if one does: an adapter may send it
     /// before it has written, and give its answer when it is asked for.
     pub fn asks_next(&self) -> Option<Request> {
@@ -484,10 +473,7 @@ impl VaultEngine {
         let built = if head.tip.needs_rotation(&*self.devices, last) {
             push::rotate(replica, &self.setup, &self.devices, &head, env)?
         } else {
-            let pending = match ahead.is_empty() {
-                true => push::pending(replica, self.deletions_only)?,
-                false => ahead,
-            };
+            let pending = if ahead.is_empty() { push::pending(replica, self.deletions_only)? } else { ahead };
             push::build(replica, &pending, &self.setup, &self.devices, &head, &self.made, env)?
         };
         match built {
@@ -521,4 +507,15 @@ impl VaultEngine {
         self.write(ops, Then::Confirmed { event }, out);
         Ok(())
     }
+}
+
+/// Whether a commit is sent at once: a small change is there a round trip earlier, and if the head moved on the answer
+/// brings the page that would have been asked for.
+fn may_push_first(replica: &dyn Replica) -> Result<bool> {
+    let waiting = replica.pending(PUSHED_FIRST_MAX.saturating_add(1))?;
+    Ok((1..=PUSHED_FIRST_MAX).contains(&waiting.len())
+        && replica.head()?.is_some()
+        && replica.in_flight()?.is_none()
+        && replica.expected()?.is_none()
+        && replica.absent(1)?.is_empty())
 }
