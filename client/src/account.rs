@@ -85,6 +85,25 @@ impl Account {
         api.set_token(home.session()?);
         api.set_signer(account, Arc::clone(&device));
         let db = Db::open(&home.replica_path(), LocalKeys::new(device.index_key()), home.writes())?;
+        Self::over(home, file, account, api, db, device)
+    }
+
+    /// The same account over the same database, as it is stored now: for reading and for local writes while another
+    /// one is at work with the server.
+    pub(crate) fn beside(&self) -> Result<Self> {
+        let (home, file) = (self.home.share()?, self.file.clone());
+        let (api, db, device) = (Arc::clone(&self.api), Rc::clone(&self.db), Arc::clone(&self.device));
+        Self::over(home, file, self.id(), api, db, device)
+    }
+
+    fn over(
+        home: Home,
+        file: AccountFile,
+        account: AccountId,
+        api: Arc<Api>,
+        db: Rc<Db>,
+        device: Arc<DeviceKeys>,
+    ) -> Result<Self> {
         let damaged =
             |what: &dyn std::fmt::Display| ClientError::Damaged(format!("the home is damaged: {what}"));
         let (header, log) = stored_log(&db, account)?;

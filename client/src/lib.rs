@@ -17,6 +17,7 @@ pub mod home;
 pub mod keyring;
 pub mod kit;
 mod late;
+pub mod live;
 pub mod notice;
 pub mod past;
 pub mod replica;

@@ -80,6 +80,20 @@ impl Db {
         &self.connection
     }
 
+    /// Carries out writes durably, together; within another such call they become part of that.
+    ///
+    /// # Errors
+    /// Those of `write`, after which nothing of the outermost call was written; [`ClientError::Database`].
+    pub(crate) fn together<T>(&self, write: impl FnOnce() -> Result<T>) -> Result<T> {
+        if !self.connection.is_autocommit() {
+            return write();
+        }
+        let transaction = self.connection.unchecked_transaction()?;
+        let done = write()?;
+        transaction.commit()?;
+        Ok(done)
+    }
+
     /// A small value.
     ///
     /// # Errors
@@ -118,6 +132,16 @@ impl Db {
         let rows =
             statement.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, [u8; 64]>(1)?)))?;
         rows.map(|row| row.map(signed).map_err(ClientError::from)).collect()
+    }
+
+    /// Entries of the device log that are stored.
+    ///
+    /// # Errors
+    /// [`ClientError::Database`].
+    pub(crate) fn device_log_entries(&self) -> Result<u64> {
+        let mut statement = self.connection.prepare_cached("SELECT count(*) FROM device_log")?;
+        let count: i64 = statement.query_row([], |row| row.get(0))?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// Stores verified log entries from a position on, and the key header that belongs to them, together.
