@@ -81,7 +81,10 @@ fn set_up(
     if !home.join("account").exists() {
         return Err(ClientError::NoAccount(home));
     }
-    let opened = if settings.shares_home { Home::open_read_only(&home) } else { Home::open(&home)? };
+    let opened = match Home::open(&home) {
+        Err(ClientError::Locked(_)) if settings.shares_home => Home::open_read_only(&home),
+        other => other?,
+    };
     let account = Account::open(opened, insecure_http)?;
     let mut follow = Follow::new(events, account.device_id());
     follow.begin(&account)?;
