@@ -14,6 +14,7 @@ pub mod error;
 pub mod heal;
 pub mod history;
 pub mod home;
+pub mod host;
 pub mod keyring;
 pub mod kit;
 mod late;

@@ -19,7 +19,10 @@
 
 #[path = "../cli/back_end.rs"]
 mod back_end;
+mod between;
 mod device;
+mod host;
+mod host_crash;
 #[path = "../cli/program.rs"]
 mod program;
 #[path = "../cli/server.rs"]
@@ -28,3 +31,4 @@ mod sync;
 #[path = "../cli/tree.rs"]
 mod tree;
 mod trouble;
+mod wait;

@@ -153,6 +153,7 @@ async fn a_slow_subscriber_is_told_that_it_lagged() {
         put(&a, &format!("n{n}"), "text").await;
     }
     says(&b, "n39", "text").await;
+    status(&b, "the end of that sync", |status| status.state == State::Idle).await;
     let Event::Lagged(missed) = event(&mut slow).await else { panic!("it was not told") };
     let mut told = 0;
     while let Some(Event::Changed(_)) = slow.try_next() {

@@ -27,6 +27,7 @@ mod trouble;
 mod worker;
 
 pub use event::{Change, Event, Subscription};
+pub(crate) use record::check_type;
 pub use record::{Record, Version, deletion, document};
 pub use settings::Settings;
 pub use status::{State, Statistics, Status, VaultStatus};

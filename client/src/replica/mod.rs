@@ -1,11 +1,13 @@
 //! The replica: one SQLite file in the home. Envelopes lie as received; what the device adds (pending
 //! writes, index tags, stat cache) is sealed under a key of the device (ADR 0004).
 
+mod host;
 mod read;
 mod schema;
 mod shelf;
 mod write;
 
+pub(crate) use host::StoreKey;
 pub use shelf::Shelved;
 
 use crate::error::{ClientError, Result};
@@ -228,6 +230,9 @@ impl Db {
             "abandoned",
             "shelved_commit",
             "shelved",
+            "host_store",
+            "host_row",
+            "host_change",
         ] {
             transaction.execute(&format!("DELETE FROM {table} WHERE vault = ?1"), [key])?;
         }

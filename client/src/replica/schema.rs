@@ -17,6 +17,8 @@ const STEPS: &[&str] = &[
     // What is on the shelf of one record, and what of it waits.
     "CREATE INDEX shelved_record ON shelved (vault, record, seq);
      CREATE INDEX shelved_waits ON shelved (vault, seq, id) WHERE state = 0",
+    // Databases of apps whose rows are records.
+    include_str!("host.sql"),
 ];
 
 fn version(connection: &Connection) -> Result<usize> {
