@@ -22,6 +22,7 @@ use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::local::LocalKeys;
 use lockstep_client_crypto::vault::VaultKeys;
 use lockstep_engine::engine::{NextKey, Setup};
+use lockstep_merge::Policies;
 use lockstep_proto::api::account::Devices;
 use lockstep_proto::api::vault::VaultLog;
 use lockstep_proto::device_log::DeviceLog;
@@ -49,6 +50,8 @@ pub struct Account {
     /// Devices whose head pins are not believed: they are about to be revoked.
     pub(crate) ignored: BTreeSet<DeviceId>,
     pub(crate) register: crate::keyring::Cache,
+    /// Merge policies of the app that runs, for all its vaults; none: those that stand in each vault.
+    pub(crate) policies: Option<Arc<Policies>>,
 }
 
 /// A device of the account, for people.
@@ -93,7 +96,13 @@ impl Account {
     pub(crate) fn beside(&self) -> Result<Self> {
         let (home, file) = (self.home.share()?, self.file.clone());
         let (api, db, device) = (Arc::clone(&self.api), Rc::clone(&self.db), Arc::clone(&self.device));
-        Self::over(home, file, self.id(), api, db, device)
+        let beside = Self::over(home, file, self.id(), api, db, device)?;
+        Ok(Self { policies: self.policies.clone(), ..beside })
+    }
+
+    /// Merges documents of all vaults by these policies from now on, whatever stands in the vaults.
+    pub fn use_policies(&mut self, policies: Arc<Policies>) {
+        self.policies = Some(policies);
     }
 
     fn over(
@@ -126,6 +135,7 @@ impl Account {
             keyring,
             ignored: BTreeSet::new(),
             register: crate::keyring::Cache::default(),
+            policies: None,
         })
     }
 
@@ -295,6 +305,7 @@ pub(crate) fn keyring_setup(
         genesis: None,
         next_key,
         unreadable: None,
+        policies: Arc::default(),
         heals: false,
     }
 }

@@ -140,9 +140,16 @@ impl Account {
             genesis: Some(first.genesis.clone()),
             next_key: self.next_key(first.vault, epoch)?,
             unreadable: None,
+            policies: Arc::default(),
             heals: false,
         };
-        Ok(Vault::new(setup, Arc::clone(self.keyring.device_log()), replica, Arc::clone(&self.api)))
+        let log = Arc::clone(self.keyring.device_log());
+        let mut vault = Vault::new(setup, log, replica, Arc::clone(&self.api));
+        match &self.policies {
+            Some(policies) => vault.use_policies(Arc::clone(policies))?,
+            None => vault.load_policies()?,
+        }
+        Ok(vault)
     }
 
     /// Names that their owner gave to devices later.

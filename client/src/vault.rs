@@ -36,6 +36,8 @@ pub struct Vault {
     devices: DeviceLogSource,
     /// Whether envelopes that nobody has are left absent.
     gaps: bool,
+    /// Whether the app that runs brought merge policies of its own.
+    pub(crate) own_policies: bool,
 }
 
 /// Set when another copy of this home was met: nothing is written any more until it has a new identity.
@@ -45,13 +47,24 @@ impl Vault {
     pub(crate) fn new(setup: Setup, log: Arc<DeviceLog>, replica: VaultReplica, api: Arc<Api>) -> Self {
         let devices = DeviceLogSource { api: Arc::clone(&api), db: std::rc::Rc::clone(replica.db()) };
         let engine = VaultEngine::new(setup.clone(), log);
-        Self { engine, replica, setup, checked: RefCell::default(), api, devices, gaps: false }
+        Self {
+            engine,
+            replica,
+            setup,
+            checked: RefCell::default(),
+            api,
+            devices,
+            gaps: false,
+            own_policies: false,
+        }
     }
 
     /// The same vault; from now on its commits may name objects that the server lost.
     pub(crate) fn healing(self) -> Self {
         let log = Arc::clone(self.engine.devices());
-        Self::new(Setup { heals: true, ..self.setup }, log, self.replica, self.api)
+        let own_policies = self.own_policies;
+        let healing = Self::new(Setup { heals: true, ..self.setup }, log, self.replica, self.api);
+        Self { own_policies, ..healing }
     }
 
     /// From now on takes commits under epochs up to this one although their keys are not here.
@@ -67,7 +80,7 @@ impl Vault {
         self
     }
 
-    fn renew_engine(&mut self) {
+    pub(crate) fn renew_engine(&mut self) {
         self.engine = VaultEngine::new(self.setup.clone(), Arc::clone(self.engine.devices()));
         if self.gaps {
             self.engine.allow_gaps();
@@ -144,11 +157,16 @@ impl Vault {
         Ok(())
     }
 
-    async fn drive(&mut self, input: Input) -> Result<Vec<Event>> {
+    pub(crate) async fn drive(&mut self, input: Input) -> Result<Vec<Event>> {
         if self.replica.db().meta(CLONED)?.is_some() {
             return Err(ClientError::Cloned("noticed before".into()));
         }
+        let is_sync = matches!(input, Input::Sync | Input::Pull);
         let done = self.drive_to_the_end(input).await;
+        if is_sync && done.is_ok() {
+            // Another device may have changed them.
+            self.load_policies()?;
+        }
         if done.is_err() {
             // The engine may still wait for an answer that will not come; everything durable is in the replica.
             self.renew_engine();

@@ -26,6 +26,7 @@ mod findings;
 mod fixture;
 mod hostile;
 mod ledger;
+mod merging;
 mod pins;
 mod plan;
 mod planted;

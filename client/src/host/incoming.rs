@@ -4,13 +4,11 @@
 //! between. So own changes do not come back, a merge of one does, and a repair that goes back is a change like any other.
 //! The cursor only says which commits need not be looked at again.
 
-use super::row::{HostKey, Row, Rows, name_text};
+use super::row::{HostKey, Row, Rows, fields_of, name_text};
 use super::{Fields, HostChange, Page, Unresolved};
 use crate::error::Result;
 use crate::heal::changes_of;
 use crate::late::commit_at;
-use crate::vault::Vault;
-use lockstep_engine::read;
 use lockstep_engine::replica::Replica as _;
 use lockstep_proto::Digest;
 use lockstep_proto::commit::Change;
@@ -47,11 +45,11 @@ struct News {
 }
 
 /// The next changes, `limit` at most.
-pub(crate) fn page(vault: &Vault, rows: &Rows<'_>, limit: usize) -> Result<Page> {
-    let end = vault.verified()?;
+pub(crate) fn page(rows: &Rows<'_>, limit: usize) -> Result<Page> {
+    let end = rows.vault.verified()?;
     let mut all: Vec<(RecordId, News)> = Vec::new();
-    for record in candidates(vault, rows)? {
-        if let Some(news) = news(vault, rows, record)? {
+    for record in candidates(rows)? {
+        if let Some(news) = news(rows, record)? {
             all.push((record, news));
         }
     }
@@ -69,7 +67,7 @@ pub(crate) fn page(vault: &Vault, rows: &Rows<'_>, limit: usize) -> Result<Page>
             is_cut = true;
             break;
         }
-        match change(vault, rows, &news, &coming)? {
+        match change(rows, &news, &coming)? {
             (change, true) => later.push((record, news, change)),
             (change, false) => add(&mut page, record, news, change),
         }
@@ -93,36 +91,36 @@ fn add(page: &mut Page, record: RecordId, news: News, change: HostChange) {
 }
 
 /// Records that may have changed since the cursor.
-fn candidates(vault: &Vault, rows: &Rows<'_>) -> Result<BTreeSet<RecordId>> {
-    let mut found: BTreeSet<RecordId> = rows.replica.host_records(rows.store, true)?.into_iter().collect();
-    let cursor: Option<(Seq, Digest)> = rows.replica.host_cursor(rows.store)?;
+fn candidates(rows: &Rows<'_>) -> Result<BTreeSet<RecordId>> {
+    let mut found: BTreeSet<RecordId> = rows.replica().host_records(rows.store, true)?.into_iter().collect();
+    let cursor: Option<(Seq, Digest)> = rows.replica().host_cursor(rows.store)?;
     if let Some(cursor) = cursor
-        && vault.still_counts(cursor)?
+        && rows.vault.still_counts(cursor)?
     {
-        for seq in vault.counting_since(cursor.0)? {
-            let (_, changes) = commit_at(vault.replica(), seq)?;
+        for seq in rows.vault.counting_since(cursor.0)? {
+            let (_, changes) = commit_at(rows.replica(), seq)?;
             found.extend(changes_of(&changes)?.0.iter().filter_map(Change::version).map(|version| version.0));
         }
         return Ok(found);
     }
     let mut after = None;
     loop {
-        let records = vault.replica().records_after(after, ROWS_AT_ONCE)?;
+        let records = rows.replica().records_after(after, ROWS_AT_ONCE)?;
         let Some(last) = records.last() else { break };
         after = Some(last.record);
         found.extend(records.iter().map(|row| row.record));
     }
-    found.extend(rows.replica.host_records(rows.store, false)?);
+    found.extend(rows.replica().host_records(rows.store, false)?);
     Ok(found)
 }
 
-fn news(vault: &Vault, rows: &Rows<'_>, record: RecordId) -> Result<Option<News>> {
+fn news(rows: &Rows<'_>, record: RecordId) -> Result<Option<News>> {
     let (row, is_owed) = rows.row(record)?.unzip();
     let ranks = rows.schema.ranks();
     let rank = |record_type: &str| ranks.get(record_type).copied();
-    let Some(current) = read::current(rows.replica, rows.keys, record)? else {
-        let is_unreadable = rows.replica.pending_of(record)?.is_empty()
-            && vault.replica().record(record)?.is_some_and(|row| row.kind == KIND_DOCUMENT);
+    let Some(document) = rows.vault.document(record)? else {
+        let is_unreadable = rows.replica().pending_of(record)?.is_empty()
+            && rows.replica().record(record)?.is_some_and(|row| row.kind == KIND_DOCUMENT);
         let row = row.filter(|row| row.known.is_some() && !is_unreadable);
         return Ok(row.map(|row| News {
             rank: rank(&row.record_type).unwrap_or(0),
@@ -132,12 +130,11 @@ fn news(vault: &Vault, rows: &Rows<'_>, record: RecordId) -> Result<Option<News>
             written_utc_ms: 0,
         }));
     };
-    let content = current.content;
-    let Some(rank) = rank(&content.record_type) else { return Ok(None) };
-    let Ok(here) = serde_json::from_slice::<Fields>(&content.document.0) else { return Ok(None) };
+    let Some(rank) = rank(&document.record_type) else { return Ok(None) };
+    let Some(here) = fields_of(&document) else { return Ok(None) };
     let row = row.unwrap_or_else(|| Row {
-        record_type: content.record_type.clone(),
-        name: name_text(&content.name.0),
+        record_type: document.record_type.clone(),
+        name: name_text(&document.name),
         key: None,
         known: None,
         is_deleted: false,
@@ -146,17 +143,12 @@ fn news(vault: &Vault, rows: &Rows<'_>, record: RecordId) -> Result<Option<News>
     if row.known.as_ref() == Some(&here) && is_owed != Some(true) {
         return Ok(None);
     }
-    let conflict_of = content.conflict_of();
-    Ok(Some(News { rank, row, here: Some(here), conflict_of, written_utc_ms: content.hlc.utc_ms }))
+    let (conflict_of, written_utc_ms) = (document.conflict_of, document.stamp.hlc.utc_ms);
+    Ok(Some(News { rank, row, here: Some(here), conflict_of, written_utc_ms }))
 }
 
 /// The change as the store is told it, and whether it has to wait: a row that it refers to comes first.
-fn change(
-    vault: &Vault,
-    rows: &Rows<'_>,
-    news: &News,
-    coming: &BTreeSet<RecordId>,
-) -> Result<(HostChange, bool)> {
+fn change(rows: &Rows<'_>, news: &News, coming: &BTreeSet<RecordId>) -> Result<(HostChange, bool)> {
     let row = &news.row;
     let mut document = news.here.clone();
     let (mut unresolved, mut waits) = (Vec::new(), false);
@@ -186,8 +178,8 @@ fn change(
         None => None,
     };
     let record = rows.record(&row.record_type, &row.name);
-    let device = match vault.replica().record(record)? {
-        Some(version) => Some(commit_at(vault.replica(), version.seq)?.0.device),
+    let device = match rows.replica().record(record)? {
+        Some(version) => Some(commit_at(rows.replica(), version.seq)?.0.device),
         None => None,
     };
     let change = HostChange {
@@ -216,7 +208,7 @@ pub(crate) fn acknowledge(rows: &Rows<'_>, page: &Page) -> Result<()> {
         rows.set(&row, shown.is_owed)?;
     }
     if let Some(upto) = page.upto {
-        rows.replica.set_host_cursor(rows.store, upto)?;
+        rows.replica().set_host_cursor(rows.store, upto)?;
     }
     Ok(())
 }

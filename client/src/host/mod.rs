@@ -156,8 +156,8 @@ impl Host {
     /// # Errors
     /// [`ClientError::Database`].
     pub async fn release(&self, changes: Vec<Vec<u8>>) -> Result<()> {
-        self.with(move |_, rows| {
-            changes.iter().try_for_each(|change| rows.replica.drop_host_change(rows.store, change))
+        self.with(move |rows| {
+            changes.iter().try_for_each(|change| rows.replica().drop_host_change(rows.store, change))
         })
         .await
     }
@@ -183,7 +183,7 @@ impl Host {
     /// # Errors
     /// As [`Self::release`].
     pub async fn finish_import(&self) -> Result<()> {
-        self.with(|_, rows| rows.replica.set_host_imported(rows.store, DONE)).await
+        self.with(|rows| rows.replica().set_host_imported(rows.store, DONE)).await
     }
 
     /// How far the import got.
@@ -191,7 +191,7 @@ impl Host {
     /// # Errors
     /// As [`Self::release`].
     pub async fn imported(&self) -> Result<Import> {
-        let state = self.with(|_, rows| rows.replica.host_imported(rows.store)).await?;
+        let state = self.with(|rows| rows.replica().host_imported(rows.store)).await?;
         Ok(match state {
             0 => Import::None,
             BEGUN => Import::Begun,
@@ -205,7 +205,7 @@ impl Host {
     /// # Errors
     /// [`ClientError::NotFound`] if there is no such vault, [`ClientError::Damaged`].
     pub async fn changes(&self, limit: usize) -> Result<Page> {
-        self.with(move |front, rows| incoming::page(front, rows, limit)).await
+        self.with(move |rows| incoming::page(rows, limit)).await
     }
 
     /// Says that the store has written everything of a page durably.
@@ -213,7 +213,7 @@ impl Host {
     /// # Errors
     /// [`ClientError::Database`].
     pub async fn acknowledge(&self, page: Page) -> Result<()> {
-        self.with(move |_, rows| incoming::acknowledge(rows, &page)).await
+        self.with(move |rows| incoming::acknowledge(rows, &page)).await
     }
 
     /// Gives a row that is new here its key, before it is written under it: if it comes again after a crash, it comes with
@@ -223,13 +223,13 @@ impl Host {
     /// [`ClientError::Usage`] if another row has the key.
     pub async fn assign(&self, record_type: &str, name: &str, key: HostKey) -> Result<()> {
         let (record_type, name) = (record_type.to_owned(), name.to_owned());
-        self.with(move |_, rows| incoming::assign(rows, &record_type, &name, &key)).await
+        self.with(move |rows| incoming::assign(rows, &record_type, &name, &key)).await
     }
 
     /// Does something with the store's tables, whole or not at all.
     async fn with<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&crate::vault::Vault, &Rows<'_>) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Rows<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (store, schema) = (Arc::clone(&self.store), Arc::clone(&self.schema));
         self.live
@@ -237,13 +237,8 @@ impl Host {
                 let vault = front.vault(name)?;
                 let replica = vault.replica();
                 replica.db().together(|| {
-                    let rows = Rows {
-                        replica,
-                        keys: &vault.setup().keys,
-                        store: replica.host_store(&store)?,
-                        schema: &schema,
-                    };
-                    work(vault, &rows)
+                    let store = replica.host_store(&store)?;
+                    work(&Rows { vault, store, schema: &schema })
                 })
             })
             .await
@@ -268,9 +263,10 @@ fn take(
     newer: Newer,
     is_import: bool,
 ) -> Result<Vec<Taken>> {
+    // One is read while the other one is written to; both are over the same database.
+    let reader = front.vault_apart(name)?;
     let vault = front.vault(name)?;
-    let (replica, keys, id) =
-        (vault.replica().clone(), Arc::clone(&vault.setup().keys), vault.setup().vault());
+    let (replica, keys, id) = (reader.replica(), &reader.setup().keys, reader.setup().vault());
     let mut told = Vec::new();
     let taken = replica.db().together(|| {
         let store = replica.host_store(store)?;
@@ -280,7 +276,7 @@ fn take(
             }
             replica.set_host_imported(store, BEGUN)?;
         }
-        let rows = Rows { replica: &replica, keys: &keys, store, schema };
+        let rows = Rows { vault: &reader, store, schema };
         let mut outgoing = Outgoing::new(rows, newer, writes);
         let mut taken = Vec::new();
         for write in writes {

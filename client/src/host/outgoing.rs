@@ -3,10 +3,10 @@
 use super::join::{Newer, join};
 use super::row::{HostKey, Row, Rows, minted_name, name_bytes, natural_name};
 use super::{Fields, HostWrite, Taken};
+use crate::documents::{NewDocument, fields_from_json};
 use crate::error::{ClientError, Result};
-use crate::live::document;
-use lockstep_engine::{NewRecord, read};
-use lockstep_proto::id::RecordId;
+use crate::live::deletion;
+use lockstep_engine::NewRecord;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,27 +37,30 @@ impl<'a> Outgoing<'a> {
     /// Takes one write: gives what is to be written to the vault. A write that was handed in before has no effect.
     pub(crate) fn take(&mut self, write: &HostWrite) -> Result<(Taken, Vec<NewRecord>)> {
         self.rows.schema.of(&write.record_type)?;
-        if !self.rows.replica.note_host_change(self.rows.store, &write.change)? {
+        if !self.rows.replica().note_host_change(self.rows.store, &write.change)? {
             return Ok((Taken::Before, Vec::new()));
         }
         let Some(fields) = &write.document else { return self.delete(write) };
         let mut row = self.row_for(&write.record_type, &write.key, Some(fields))?;
         let portable = self.portable(&write.record_type, fields, row.known.as_ref())?;
         let record = self.rows.record(&row.record_type, &row.name);
-        let here = self.here(record)?;
+        let here = self.rows.here(record)?;
         let mut records = Vec::new();
-        let mut put = |fields: &Fields| records.push(new_record(&row, fields));
+        let mut put = |fields: &Fields| -> Result<()> {
+            records.push(self.new_record(&row, Some(fields))?);
+            Ok(())
+        };
         match &here {
             Some(here) if *here == portable => {}
             Some(here) if row.known.as_ref() != Some(here) => {
                 // The store did not see what is here. What it wrote is kept in the history, too.
                 let joined = join(row.known.as_ref(), &portable, here, self.newer);
-                put(&portable);
+                put(&portable)?;
                 if joined != portable {
-                    put(&joined);
+                    put(&joined)?;
                 }
             }
-            _ => put(&portable),
+            _ => put(&portable)?,
         }
         row.known = Some(portable);
         row.is_deleted = false;
@@ -70,11 +73,11 @@ impl<'a> Outgoing<'a> {
             return Ok((Taken::Now, Vec::new()));
         };
         let record = self.rows.record(&row.record_type, &row.name);
-        let here = self.here(record)?;
+        let here = self.rows.here(record)?;
         let mut records = Vec::new();
         // An edit that the store did not see stays, and comes back to it.
         if here.is_some() && here == row.known {
-            records.push(NewRecord { document: None, ..new_record(&row, &Fields::new()) });
+            records.push(self.new_record(&row, None)?);
         }
         (row.known, row.is_deleted) = (None, true);
         self.keep(row)?;
@@ -84,12 +87,6 @@ impl<'a> Outgoing<'a> {
     fn keep(&self, mut row: Row) -> Result<()> {
         row.edits = row.edits.saturating_add(1);
         self.rows.set(&row, false)
-    }
-
-    /// The document that is here; none if there is none, or it is not this store's to read.
-    fn here(&self, record: RecordId) -> Result<Option<Fields>> {
-        let current = read::current(self.rows.replica, self.rows.keys, record)?;
-        Ok(current.and_then(|current| serde_json::from_slice(&current.content.document.0).ok()))
     }
 
     /// The row of a key; it gets its name now if it has none.
@@ -152,7 +149,7 @@ impl<'a> Outgoing<'a> {
                 .rows
                 .row(record)?
                 .is_some_and(|(row, _)| !row.is_deleted && row.key.is_some_and(|of_row| of_row != *key));
-            let still_has_it = match self.here(record)? {
+            let still_has_it = match self.rows.here(record)? {
                 Some(here) => natural_name(of, &here, nth)?.as_ref() == Some(&name),
                 None => true,
             };
@@ -215,9 +212,23 @@ impl<'a> Outgoing<'a> {
         }
         Ok(found)
     }
-}
 
-fn new_record(row: &Row, fields: &Fields) -> NewRecord {
-    let bytes = serde_json::to_vec(fields).unwrap_or_default();
-    document(&row.record_type, &name_bytes(&row.name), bytes)
+    /// As the engine takes it: merged by the policy of its type, if there is one.
+    fn new_record(&self, row: &Row, fields: Option<&Fields>) -> Result<NewRecord> {
+        let name = name_bytes(&row.name);
+        let vault = self.rows.vault;
+        if vault.policies().of(&row.record_type).is_none() {
+            let bytes = fields.map(|fields| serde_json::to_vec(fields).unwrap_or_default());
+            return Ok(NewRecord { document: bytes, ..deletion(&row.record_type, &name) });
+        }
+        let json = fields.map(|fields| fields_from_json(Value::Object(fields.clone())));
+        vault.new_record(NewDocument {
+            record_type: row.record_type.clone(),
+            name,
+            schema: None,
+            fields: json.transpose()?,
+            blobs: Vec::new(),
+            expected: None,
+        })
+    }
 }

@@ -2,10 +2,11 @@
 
 use super::Fields;
 use super::schema::{HostSchema, HostType};
+use crate::documents::Document;
 use crate::error::{ClientError, Result};
 use crate::replica::{StoreKey, VaultReplica};
 use crate::rng;
-use lockstep_client_crypto::vault::VaultKeys;
+use crate::vault::Vault;
 use lockstep_proto::id::RecordId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -120,21 +121,37 @@ pub(crate) struct Row {
     pub(crate) edits: u64,
 }
 
+/// A document as an object, if it is one.
+pub(crate) fn fields_of(document: &Document) -> Option<Fields> {
+    match document.json() {
+        Some(Value::Object(fields)) => Some(fields),
+        _ => None,
+    }
+}
+
 /// A store's rows of one vault.
 pub(crate) struct Rows<'a> {
-    pub(crate) replica: &'a VaultReplica,
-    pub(crate) keys: &'a VaultKeys,
+    pub(crate) vault: &'a Vault,
     pub(crate) store: StoreKey,
     pub(crate) schema: &'a HostSchema,
 }
 
 impl Rows<'_> {
+    pub(crate) fn replica(&self) -> &VaultReplica {
+        self.vault.replica()
+    }
+
+    /// The document that is here, writes that wait included; none if it is not there, or not a store's to read.
+    pub(crate) fn here(&self, record: RecordId) -> Result<Option<Fields>> {
+        Ok(self.vault.document(record)?.as_ref().and_then(fields_of))
+    }
+
     pub(crate) fn record(&self, record_type: &str, name: &str) -> RecordId {
-        self.keys.record_id(record_type, &name_bytes(name))
+        self.vault.setup().keys.record_id(record_type, &name_bytes(name))
     }
 
     pub(crate) fn row(&self, record: RecordId) -> Result<Option<(Row, bool)>> {
-        let Some((plain, owed)) = self.replica.host_row(self.store, record)? else { return Ok(None) };
+        let Some((plain, owed)) = self.replica().host_row(self.store, record)? else { return Ok(None) };
         let row = serde_json::from_slice(&plain).map_err(|_| {
             ClientError::Damaged("the local database is damaged: a row of a host store".into())
         })?;
@@ -142,7 +159,7 @@ impl Rows<'_> {
     }
 
     pub(crate) fn row_of_key(&self, record_type: &str, key: &HostKey) -> Result<Option<Row>> {
-        let Some(record) = self.replica.host_record(self.store, (record_type, &key.text()))? else {
+        let Some(record) = self.replica().host_record(self.store, (record_type, &key.text()))? else {
             return Ok(None);
         };
         Ok(self.row(record)?.map(|(row, _)| row))
@@ -152,7 +169,7 @@ impl Rows<'_> {
         let plain = zeroize::Zeroizing::new(serde_json::to_vec(row).unwrap_or_default());
         let key = row.key.as_ref().map(HostKey::text);
         let key = key.as_deref().map(|key| (row.record_type.as_str(), key));
-        self.replica.set_host_row(self.store, self.record(&row.record_type, &row.name), key, owed, &plain)
+        self.replica().set_host_row(self.store, self.record(&row.record_type, &row.name), key, owed, &plain)
     }
 }
 

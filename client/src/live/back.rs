@@ -10,9 +10,10 @@ use crate::account::Account;
 use crate::error::{ClientError, Result};
 use crate::home::Home;
 use crate::live::event::Event;
+use lockstep_merge::Policies;
 use lockstep_proto::id::VaultId;
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,33 @@ pub(crate) enum Back {
     /// Kept open.
     Kept(Box<Account>),
     /// Opened for each turn.
-    Shared { home: PathBuf, insecure_http: bool },
+    Shared(Whose),
+}
+
+/// What an account is opened with.
+#[derive(Clone)]
+pub(crate) struct Whose {
+    pub(crate) home: PathBuf,
+    pub(crate) insecure_http: bool,
+    pub(crate) policies: Option<Arc<Policies>>,
+}
+
+impl Whose {
+    pub(crate) fn open(&self) -> Result<Account> {
+        let mut account = Account::open(Home::open(&self.home)?, self.insecure_http)?;
+        account.policies.clone_from(&self.policies);
+        Ok(account)
+    }
+
+    /// Waits for other processes that write.
+    async fn open_when_free(&self) -> Result<Account> {
+        loop {
+            match self.open() {
+                Err(ClientError::Locked(_)) => tokio::time::sleep(LOCKED_PAUSE).await,
+                other => return other,
+            }
+        }
+    }
 }
 
 /// What a turn is about.
@@ -48,21 +75,12 @@ impl Back {
     pub(crate) async fn run(mut self, job: Job, follow: Rc<RefCell<Follow>>) -> (Self, Ended) {
         let ended = match &mut self {
             Self::Kept(account) => turn(account, &job, &follow).await,
-            Self::Shared { home, insecure_http } => match open(home, *insecure_http).await {
+            Self::Shared(whose) => match whose.open_when_free().await {
                 Ok(mut account) => turn(&mut account, &job, &follow).await,
                 Err(error) => Ended { end: end_of(&error, false, None), result: Err(error), vaults: None },
             },
         };
         (self, ended)
-    }
-}
-
-async fn open(home: &Path, insecure_http: bool) -> Result<Account> {
-    loop {
-        match Home::open(home) {
-            Err(ClientError::Locked(_)) => tokio::time::sleep(LOCKED_PAUSE).await,
-            other => return Account::open(other?, insecure_http),
-        }
     }
 }
 
@@ -81,7 +99,7 @@ async fn turn(account: &mut Account, job: &Job, follow: &RefCell<Follow>) -> End
         };
         end_of(error, is_of_vault, asked(account))
     });
-    Ended { result, end, vaults: look_over(account, follow).ok() }
+    Ended { result, end, vaults: look_over(account).ok() }
 }
 
 fn asked(account: &Account) -> Option<Millis> {
@@ -121,6 +139,10 @@ async fn one_vault(account: &mut Account, id: VaultId, mode: Mode, follow: &RefC
     };
     // Whatever became of the push: what was pulled is here.
     look(follow, &name, &vault).await?;
+    if vault.conflict_count()? > 0 {
+        // Some may only not have been looked at since the policies changed: that is noted.
+        vault.conflicts()?;
+    }
     synced?;
     unless_full(account.pin_heads(false).await)
 }

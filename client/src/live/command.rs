@@ -1,21 +1,20 @@
 //! What handles ask of the thread that sync lives on.
 
-use super::back::Back;
+use super::back::{Back, Whose};
 use super::follow::Follow;
 use super::front::Front;
 use super::status::Status;
-use crate::account::Account;
 use crate::error::Result;
-use crate::home::Home;
 use lockstep_proto::id::VaultId;
 use std::cell::RefCell;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-type Work = Box<dyn FnOnce(&mut Hands) -> Vec<VaultId> + Send>;
+/// Given once the status says what was done.
+pub(crate) type Reply = Box<dyn FnOnce()>;
+type Work = Box<dyn FnOnce(&mut Hands) -> (Vec<VaultId>, Reply) + Send>;
 pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
 
 pub(crate) enum Command {
@@ -24,7 +23,7 @@ pub(crate) enum Command {
     /// Something that may ask the server, beside everything else.
     Spawn(Box<dyn FnOnce(Rc<RefCell<Hands>>) -> LocalFuture + Send>),
     /// Something was written to a vault by what was spawned.
-    Wrote(VaultId),
+    Wrote(VaultId, oneshot::Sender<()>),
     SyncNow(oneshot::Sender<Status>),
     Pause(oneshot::Sender<()>),
     Resume(oneshot::Sender<()>),
@@ -35,21 +34,15 @@ pub(crate) enum Command {
 
 /// What commands work with.
 pub(crate) struct Hands {
-    home: PathBuf,
-    insecure_http: bool,
+    whose: Whose,
     follow: Rc<RefCell<Follow>>,
     /// None if the home is shared.
     pub(crate) front: Option<Front>,
 }
 
 impl Hands {
-    pub(crate) fn new(
-        home: PathBuf,
-        insecure_http: bool,
-        follow: Rc<RefCell<Follow>>,
-        front: Option<Front>,
-    ) -> Self {
-        Self { home, insecure_http, follow, front }
+    pub(crate) fn new(whose: Whose, follow: Rc<RefCell<Follow>>, front: Option<Front>) -> Self {
+        Self { whose, follow, front }
     }
 
     /// Works with the account; one that is shared is opened for it.
@@ -57,12 +50,12 @@ impl Hands {
         if let Some(front) = &mut self.front {
             return work(front);
         }
-        let account = Account::open(Home::open(&self.home)?, self.insecure_http)?;
+        let account = self.whose.open()?;
         work(&mut Front::new(account, Rc::clone(&self.follow)))
     }
 
     /// Who opens the account for each turn.
     pub(crate) fn shared(&self) -> Back {
-        Back::Shared { home: self.home.clone(), insecure_http: self.insecure_http }
+        Back::Shared(self.whose.clone())
     }
 }

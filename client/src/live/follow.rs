@@ -1,33 +1,28 @@
-//! From one state of a vault to the next: what subscribers are told, and which records are conflict copies.
+//! From one state of a vault to the next: what subscribers are told.
 
 use super::event::{Change, Event};
 use crate::account::Account;
 use crate::changes::Changed;
 use crate::error::Result;
 use crate::vault::Vault;
-use lockstep_engine::read;
 use lockstep_engine::replica::Replica as _;
 use lockstep_proto::Digest;
-use lockstep_proto::envelope::KIND_DOCUMENT;
-use lockstep_proto::id::{DeviceId, RecordId, Seq, VaultId};
+use lockstep_proto::id::{DeviceId, Seq, VaultId};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::broadcast;
-
-const ROWS_AT_ONCE: usize = 256;
 
 /// Where each vault was last seen. Not held across anything that waits.
 pub(crate) struct Follow {
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) own: DeviceId,
     places: BTreeMap<VaultId, (Seq, Digest)>,
-    conflicts: BTreeMap<VaultId, BTreeSet<RecordId>>,
 }
 
 impl Follow {
     pub(crate) fn new(events: broadcast::Sender<Event>, own: DeviceId) -> Self {
-        Self { events, own, places: BTreeMap::new(), conflicts: BTreeMap::new() }
+        Self { events, own, places: BTreeMap::new() }
     }
 
     /// What is held before anything is synced is no news.
@@ -55,11 +50,6 @@ impl Follow {
         Ok(())
     }
 
-    pub(crate) fn conflicts(&self, vault: VaultId) -> u64 {
-        let count = self.conflicts.get(&vault).map_or(0, BTreeSet::len);
-        u64::try_from(count).unwrap_or(u64::MAX)
-    }
-
     pub(crate) fn tell(&self, event: Event) {
         // It is no trouble that nobody listens.
         let _ = self.events.send(event);
@@ -69,10 +59,6 @@ impl Follow {
 /// Tells what a vault's commits changed since it was last seen. A vault that is new here is told from its birth on.
 pub(crate) async fn look(follow: &RefCell<Follow>, name: &Arc<str>, vault: &Vault) -> Result<()> {
     let id = vault.setup().vault();
-    if !follow.borrow().conflicts.contains_key(&id) {
-        let found = conflict_copies(vault).await?;
-        follow.borrow_mut().conflicts.insert(id, found);
-    }
     let Some(end) = vault.verified()? else { return Ok(()) };
     let last = follow.borrow().places.get(&id).copied();
     if last == Some(end) {
@@ -81,9 +67,7 @@ pub(crate) async fn look(follow: &RefCell<Follow>, name: &Arc<str>, vault: &Vaul
     if let Some(last) = last
         && !vault.still_counts(last)?
     {
-        let found = conflict_copies(vault).await?;
         let mut follow = follow.borrow_mut();
-        follow.conflicts.insert(id, found);
         follow.places.insert(id, end);
         follow.tell(Event::Repaired { vault: id, vault_name: Arc::clone(name), seq: end.0 });
         return Ok(());
@@ -94,7 +78,6 @@ pub(crate) async fn look(follow: &RefCell<Follow>, name: &Arc<str>, vault: &Vaul
         {
             let mut follow = follow.borrow_mut();
             for change in changes {
-                follow.note_conflict(id, &change);
                 let change = follow.change(id, name, change);
                 follow.tell(Event::Changed(change));
             }
@@ -110,16 +93,6 @@ pub(crate) async fn look(follow: &RefCell<Follow>, name: &Arc<str>, vault: &Vaul
 }
 
 impl Follow {
-    fn note_conflict(&mut self, vault: VaultId, change: &Changed) {
-        let copies = self.conflicts.entry(vault).or_default();
-        let is_copy = change.content.as_ref().is_some_and(|content| content.conflict_of().is_some());
-        if is_copy && !change.deleted {
-            copies.insert(change.record);
-        } else {
-            copies.remove(&change.record);
-        }
-    }
-
     fn change(&self, vault: VaultId, name: &Arc<str>, change: Changed) -> Change {
         let (record_type, record_name) =
             change.content.map(|content| (content.record_type, content.name.0)).unzip();
@@ -134,23 +107,5 @@ impl Follow {
             own: change.device == self.own,
             committed: Some((change.seq, change.revision)),
         }
-    }
-}
-
-/// Records that are conflict copies, among those that are committed.
-async fn conflict_copies(vault: &Vault) -> Result<BTreeSet<RecordId>> {
-    let mut found = BTreeSet::new();
-    let mut after = None;
-    loop {
-        let rows = vault.replica().records_after(after, ROWS_AT_ONCE)?;
-        let Some(last) = rows.last() else { return Ok(found) };
-        after = Some(last.record);
-        for row in rows.into_iter().filter(|row| row.present && row.kind == KIND_DOCUMENT) {
-            let content = read::open(vault.replica(), &vault.setup().keys, &row)?;
-            if content.is_some_and(|content| content.conflict_of().is_some()) {
-                found.insert(row.record);
-            }
-        }
-        tokio::task::yield_now().await;
     }
 }

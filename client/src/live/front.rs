@@ -6,6 +6,7 @@ use super::record::{Record, Version, check_type};
 use super::status::VaultStatus;
 use crate::account::Account;
 use crate::error::{ClientError, Result};
+use crate::replica::VaultReplica;
 use crate::vault::Vault;
 use lockstep_engine::replica::Replica as _;
 use lockstep_engine::{NewRecord, read};
@@ -67,7 +68,11 @@ impl Front {
             let vault = self.account.open_held(entry.vault)?;
             self.vaults.insert(entry.vault, vault);
         }
-        self.vaults.get_mut(&entry.vault).ok_or_else(|| ClientError::NotFound("the vault is gone".into()))
+        let gone = || ClientError::NotFound("the vault is gone".into());
+        let vault = self.vaults.get_mut(&entry.vault).ok_or_else(gone)?;
+        // A sync may have brought others.
+        vault.load_policies()?;
+        Ok(vault)
     }
 
     /// Writes records durably, together with whatever else `also` writes to the same database.
@@ -169,19 +174,19 @@ impl Front {
     /// The vaults, by name, without what is wrong with them.
     pub(crate) fn look_over(&mut self) -> Result<Vec<VaultStatus>> {
         self.renew()?;
-        look_over(&self.account, &self.follow)
+        look_over(&self.account)
     }
 }
 
-pub(crate) fn look_over(account: &Account, follow: &RefCell<Follow>) -> Result<Vec<VaultStatus>> {
+pub(crate) fn look_over(account: &Account) -> Result<Vec<VaultStatus>> {
     let mut found = Vec::new();
     for entry in account.vaults()? {
         let replica = account.db().vault(entry.vault, None)?;
         found.push(VaultStatus {
             vault: entry.vault,
             name: entry.name,
-            pending: replica.map_or(Ok(0), |replica| replica.pending_count())?,
-            conflicts: follow.borrow().conflicts(entry.vault),
+            pending: replica.as_ref().map_or(Ok(0), VaultReplica::pending_count)?,
+            conflicts: replica.as_ref().map_or(Ok(0), VaultReplica::maybe_open_count)?,
             trouble: None,
         });
     }

@@ -94,8 +94,10 @@ impl Live {
                 Ok((done, written)) => (Ok(done), written),
                 Err(error) => (Err(error), Vec::new()),
             };
-            let _ = reply.send(done);
-            written
+            let reply: command::Reply = Box::new(move || {
+                let _ = reply.send(done);
+            });
+            (written, reply)
         }));
         self.send(command).await?;
         answer.await.map_err(|_| ended())?
@@ -175,7 +177,9 @@ impl Live {
                 let record = version_as_new(&apart, &record_type, &name, revision).await?;
                 drop(apart);
                 let id = hands.borrow_mut().with(|front| front.put(&place, vec![record]))?;
-                let _ = commands.send(Command::Wrote(id)).await;
+                let (noted, is_noted) = oneshot::channel();
+                let _ = commands.send(Command::Wrote(id, noted)).await;
+                let _ = is_noted.await;
                 Ok(())
             };
             let told = async move {

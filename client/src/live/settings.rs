@@ -1,6 +1,8 @@
 //! What an app may choose.
 
 use super::schedule::{Millis, Pace};
+use lockstep_merge::Policies;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How a home is kept in sync.
@@ -20,6 +22,8 @@ pub struct Settings {
     /// Whether the home is free for other processes between two syncs: for programs that only follow. An app that
     /// writes keeps its home.
     pub shares_home: bool,
+    /// Merge policies of the app (docs/MERGING.md), for all vaults; none: those that stand in each vault.
+    pub policies: Option<Arc<Policies>>,
 }
 
 impl Default for Settings {
@@ -31,6 +35,7 @@ impl Default for Settings {
             debounce_max: Duration::from_secs(5),
             events_max: 1024,
             shares_home: false,
+            policies: None,
         }
     }
 }

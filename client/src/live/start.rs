@@ -1,7 +1,7 @@
 //! Starting the thread that a home's sync lives on. What it works with is not for several threads; the handle is.
 
 use super::Live;
-use super::back::Back;
+use super::back::{Back, Whose};
 use super::command::{Command, Hands};
 use super::event::Event;
 use super::follow::Follow;
@@ -85,17 +85,19 @@ fn set_up(
         Err(ClientError::Locked(_)) if settings.shares_home => Home::open_read_only(&home),
         other => other?,
     };
-    let account = Account::open(opened, insecure_http)?;
+    let mut account = Account::open(opened, insecure_http)?;
+    account.policies.clone_from(&settings.policies);
     let mut follow = Follow::new(events, account.device_id());
     follow.begin(&account)?;
     let follow = Rc::new(RefCell::new(follow));
     let api = Arc::clone(account.api());
+    let whose = Whose { home, insecure_http, policies: settings.policies.clone() };
     let (front, back) = if settings.shares_home {
-        (None, Back::Shared { home: home.clone(), insecure_http })
+        (None, Back::Shared(whose.clone()))
     } else {
         let front = Front::new(account.beside()?, Rc::clone(&follow));
         (Some(front), Back::Kept(Box::new(account)))
     };
-    let hands = Rc::new(RefCell::new(Hands::new(home, insecure_http, Rc::clone(&follow), front)));
+    let hands = Rc::new(RefCell::new(Hands::new(whose, Rc::clone(&follow), front)));
     Ok(Worker::new(settings, back, hands, follow, api, status))
 }

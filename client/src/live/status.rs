@@ -34,7 +34,7 @@ pub struct Status {
     pub state: State,
     /// Writes that wait for the server, over all vaults.
     pub pending: u64,
-    /// Records that are conflict copies, over all vaults, as far as they are committed.
+    /// Committed records in which something waits for a decision, conflict copies included, over all vaults.
     pub conflicts: u64,
     /// When everything was in sync last; none: never since that is kept.
     pub last_success_utc: Option<u64>,
@@ -55,7 +55,7 @@ pub struct VaultStatus {
     pub name: String,
     /// Writes that wait for the server.
     pub pending: u64,
-    /// Records that are conflict copies.
+    /// Committed records in which something waits for a decision.
     pub conflicts: u64,
     /// What was wrong when it was last tried.
     pub trouble: Option<Trouble>,

@@ -293,19 +293,27 @@ impl Worker {
     fn command(&mut self, command: Command) -> bool {
         match command {
             Command::Run(work) => {
-                let written = work(&mut self.hands.borrow_mut());
-                let is_news = !written.is_empty();
-                for vault in written {
-                    self.take(Input::Wrote(vault));
+                let (written, reply) = work(&mut self.hands.borrow_mut());
+                if !written.is_empty() {
+                    for vault in written {
+                        self.take(Input::Wrote(vault));
+                    }
+                    self.publish();
                 }
-                return is_news;
+                reply();
+                return false;
             }
             Command::Spawn(work) => {
                 tokio::task::spawn_local(work(Rc::clone(&self.hands)));
                 return false;
             }
             Command::End => {}
-            Command::Wrote(vault) => self.take(Input::Wrote(vault)),
+            Command::Wrote(vault, reply) => {
+                self.take(Input::Wrote(vault));
+                self.publish();
+                let _ = reply.send(());
+                return false;
+            }
             Command::SyncNow(reply) => {
                 self.take(Input::SyncNow);
                 self.listen_from = None;

@@ -2,12 +2,14 @@
 //! writes, index tags, stat cache) is sealed under a key of the device (ADR 0004).
 
 mod host;
+mod merged;
 mod read;
 mod schema;
 mod shelf;
 mod write;
 
 pub(crate) use host::StoreKey;
+pub use merged::MergeEntry;
 pub use shelf::Shelved;
 
 use crate::error::{ClientError, Result};
@@ -26,6 +28,7 @@ use zeroize::Zeroizing;
 pub struct Db {
     connection: Connection,
     keys: LocalKeys,
+    writes: bool,
 }
 
 /// One vault's part of it; the engine reads through this.
@@ -70,12 +73,17 @@ impl Db {
             connection.pragma_update(None, "query_only", true)?;
         }
         connection.pragma_update(None, "cache_size", -16384)?;
-        Ok(Rc::new(Self { connection, keys }))
+        Ok(Rc::new(Self { connection, keys, writes }))
     }
 
     /// Keys of what is sealed here.
     pub fn keys(&self) -> &LocalKeys {
         &self.keys
+    }
+
+    /// Whether this process may write here.
+    pub const fn writes(&self) -> bool {
+        self.writes
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -230,6 +238,7 @@ impl Db {
             "abandoned",
             "shelved_commit",
             "shelved",
+            "merge",
             "host_store",
             "host_row",
             "host_change",
