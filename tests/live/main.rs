@@ -21,6 +21,7 @@
 mod back_end;
 mod between;
 mod device;
+mod guide;
 mod host;
 mod host_crash;
 #[path = "../cli/program.rs"]
