@@ -178,13 +178,14 @@ fn stored_policies(replica: &VaultReplica, keys: &VaultKeys) -> Option<Policies>
 }
 
 impl Vault {
-    /// Merges by these policies from now on, whatever stands in the vault: those of the app that runs.
+    /// Merges by these policies from now on, whatever stands in the vault: those of the app that this home belongs to.
+    /// They hold for every program that opens this home, until others are given; none goes back to those of the vault.
     ///
     /// # Errors
     /// [`ClientError::Database`].
-    pub fn use_policies(&mut self, policies: Arc<Policies>) -> Result<()> {
-        self.own_policies = true;
-        self.take_policies(policies)
+    pub fn use_policies(&mut self, policies: Option<&Policies>) -> Result<()> {
+        self.replica.set_own_policies(policies.map(Policies::to_cbor).as_deref())?;
+        self.load_policies()
     }
 
     /// The policies by which documents are merged here.
@@ -211,12 +212,13 @@ impl Vault {
         self.load_policies()
     }
 
-    /// Takes the policies that stand in the vault, unless the app has its own.
+    /// Takes the app's policies, or else those that stand in the vault. Those that can not be read are none.
     pub(crate) fn load_policies(&mut self) -> Result<()> {
-        if self.own_policies {
-            return Ok(());
-        }
-        let stored = stored_policies(&self.replica, &self.setup.keys).unwrap_or_default();
+        let stored = match self.replica.own_policies()? {
+            Some(own) => Policies::from_cbor(&own).ok(),
+            None => stored_policies(&self.replica, &self.setup.keys),
+        };
+        let stored = stored.unwrap_or_default();
         if stored == *self.setup.policies { Ok(()) } else { self.take_policies(Arc::new(stored)) }
     }
 

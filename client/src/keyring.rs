@@ -145,8 +145,8 @@ impl Account {
         };
         let log = Arc::clone(self.keyring.device_log());
         let mut vault = Vault::new(setup, log, replica, Arc::clone(&self.api));
-        match &self.policies {
-            Some(policies) => vault.use_policies(Arc::clone(policies))?,
+        match self.policies.as_ref().filter(|_| self.writes()) {
+            Some(policies) => vault.use_policies(Some(policies))?,
             None => vault.load_policies()?,
         }
         Ok(vault)

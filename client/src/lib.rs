@@ -22,6 +22,7 @@ pub mod kit;
 mod late;
 pub mod live;
 pub mod notice;
+pub mod objects;
 pub mod past;
 pub mod replica;
 pub mod restore;
