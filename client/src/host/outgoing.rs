@@ -228,6 +228,7 @@ impl<'a> Outgoing<'a> {
             schema: None,
             fields: json.transpose()?,
             blobs: Vec::new(),
+            seen: None,
             expected: None,
         })
     }
