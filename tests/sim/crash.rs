@@ -9,9 +9,9 @@ use lockstep_engine::effect::Input;
 
 const SIZES: PageSizes = PageSizes { commits: 2, inline: 1, state: 1, envelopes: 1 };
 
-fn world(crash_at: Option<(u64, Moment)>) -> World {
-    let mut world = World::new(1, Faults::none(), SIZES, Hooks::HONEST);
-    world.crash_at = crash_at;
+fn world(crashes_at: &[(u64, Moment)]) -> World {
+    let mut world = World::new(1, 3, Faults::none(), SIZES, Hooks::HONEST);
+    world.crashes_at = crashes_at.to_vec();
     world
 }
 
@@ -67,7 +67,7 @@ fn races(world: &mut World) {
 
 #[test]
 fn every_single_crash_converges() {
-    let mut whole = world(None);
+    let mut whole = world(&[]);
     script(&mut whole);
     let effects = whole.effects;
     settle(&mut whole);
@@ -78,7 +78,7 @@ fn every_single_crash_converges() {
     assert!(effects > 60, "{effects} effects");
     for place in 1..=effects {
         for moment in [Moment::Before, Moment::After] {
-            let mut world = world(Some((place, moment)));
+            let mut world = world(&[(place, moment)]);
             script(&mut world);
             assert_eq!(world.ledger.counts.get("crash"), Some(&1), "crash {moment:?} effect {place}");
             settle(&mut world);

@@ -25,10 +25,13 @@ fn without(ops: Vec<WriteOp>, is_dropped: fn(&WriteOp) -> bool) -> Vec<WriteOp> 
     ops.into_iter().filter(|op| !is_dropped(op)).collect()
 }
 
+pub(crate) fn forgets_the_commit_in_flight(ops: Vec<WriteOp>) -> Vec<WriteOp> {
+    without(ops, |op| matches!(op, WriteOp::SetInFlight(_)))
+}
+
 #[test]
 fn a_commit_that_is_not_persisted_before_it_is_sent() {
-    let write = |ops| without(ops, |op| matches!(op, WriteOp::SetInFlight(_)));
-    is_caught("SetInFlight dropped", Hooks { write, ..Hooks::HONEST });
+    is_caught("SetInFlight dropped", Hooks { write: forgets_the_commit_in_flight, ..Hooks::HONEST });
 }
 
 #[test]
