@@ -276,6 +276,7 @@ pub(crate) fn keyring_setup(
         genesis: None,
         next_key,
         unreadable: None,
+        policies: Arc::default(),
         heals: false,
     }
 }

@@ -140,6 +140,7 @@ impl Account {
             genesis: Some(first.genesis.clone()),
             next_key: self.next_key(first.vault, epoch)?,
             unreadable: None,
+            policies: Arc::default(),
             heals: false,
         };
         Ok(Vault::new(setup, Arc::clone(self.keyring.device_log()), replica, Arc::clone(&self.api)))

@@ -4,6 +4,7 @@ use crate::error::EngineError;
 use crate::replica::{Pinning, Policy, WriteOp};
 use lockstep_client_crypto::CryptoRng;
 use lockstep_client_crypto::content::BlobRef;
+use lockstep_merge::Choice;
 use lockstep_proto::api::vault::{Entry, Page, PushCommit};
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::id::{OperationId, RecordId, Revision, Seq};
@@ -27,7 +28,7 @@ pub struct NewRecord {
     pub name: Vec<u8>,
     /// Schema version.
     pub schema: u64,
-    /// The document; none deletes the record.
+    /// The document; none deletes the record. One that is to be merged is a CBOR map without the library's notes.
     pub document: Option<Vec<u8>>,
     /// Objects that it needs; they are complete at the server.
     pub blobs: Vec<BlobRef>,
@@ -113,6 +114,8 @@ pub enum Failure {
 pub enum Input {
     /// Local writes, durable together.
     Put(Vec<NewRecord>),
+    /// Decides what waits in a record's document; written like any edit.
+    Decide(RecordId, Choice),
     /// Pull, then push what is pending.
     Sync,
     /// Pull only: nothing is signed or sent.
@@ -176,6 +179,13 @@ pub enum Event {
     Adopted {
         /// The record that stays as committed.
         record: RecordId,
+    },
+    /// A pending write and the committed version became one.
+    Merged {
+        /// The record.
+        record: RecordId,
+        /// Whether something in it waits for a decision.
+        open: bool,
     },
     /// An envelope does not open or belongs elsewhere; it is kept and named.
     Quarantined {

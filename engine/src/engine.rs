@@ -13,6 +13,7 @@ use crate::seek::Seek;
 use crate::{local, push};
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::vault::VaultKeys;
+use lockstep_merge::Policies;
 use lockstep_proto::Signed;
 use lockstep_proto::api::vault::Page;
 use lockstep_proto::device_log::DeviceLog;
@@ -38,6 +39,8 @@ pub struct Setup {
     /// Commits under epochs up to this one are taken although their keys are not here, because the keyring has none:
     /// what they write is quarantined.
     pub unreadable: Option<Epoch>,
+    /// What becomes of concurrent edits, by record type.
+    pub policies: Arc<Policies>,
     /// Whether a server that was restored is being healed: commits carry over what it lacks, objects that they name may
     /// be missing there, and what was given up here is not looked for.
     pub heals: bool,
@@ -157,7 +160,7 @@ impl VaultEngine {
     /// Takes one input and gives what is to be done. Errors end the sync, not the engine.
     pub fn step(&mut self, replica: &dyn Replica, env: &mut Env<'_>, input: Input) -> Vec<Effect> {
         let mut out = Vec::new();
-        let is_put = matches!(input, Input::Put(_) | Input::Abandon(_));
+        let is_put = matches!(input, Input::Put(_) | Input::Decide(..) | Input::Abandon(_));
         if let Err(error) = self.take(replica, env, input, &mut out) {
             if !is_put {
                 self.phase = Phase::Idle;
@@ -177,9 +180,12 @@ impl VaultEngine {
         match input {
             Input::Put(records) => {
                 let (operations, ops) = local::put(replica, &self.setup, env, records)?;
-                let id = self.id();
-                self.stores.insert(id, operations);
-                out.push(Effect::Write(id, ops));
+                self.store(operations, ops, out);
+                Ok(())
+            }
+            Input::Decide(record, choice) => {
+                let (operations, ops) = local::decide(replica, &self.setup, env, record, choice)?;
+                self.store(operations, ops, out);
                 Ok(())
             }
             Input::Sync | Input::Pull | Input::Deletions => {
@@ -203,9 +209,7 @@ impl VaultEngine {
             }
             Input::Abandon(blobs) => {
                 let ops = push::abandon(replica, &blobs)?;
-                let id = self.id();
-                self.stores.insert(id, Vec::new());
-                out.push(Effect::Write(id, ops));
+                self.store(Vec::new(), ops, out);
                 Ok(())
             }
             Input::Written(id) => self.written(replica, env, id, out),
@@ -217,6 +221,13 @@ impl VaultEngine {
         let id = self.next_id;
         self.next_id = self.next_id.saturating_add(1);
         id
+    }
+
+    /// Local writes, which need no answer but that they are durable.
+    fn store(&mut self, operations: Vec<OperationId>, ops: Vec<WriteOp>, out: &mut Vec<Effect>) {
+        let id = self.id();
+        self.stores.insert(id, operations);
+        out.push(Effect::Write(id, ops));
     }
 
     fn send(&mut self, request: Request, doing: Doing, out: &mut Vec<Effect>) {

@@ -100,6 +100,12 @@ pub enum EngineError {
         /// What is wrong.
         what: &'static str,
     },
+    /// A document that can not be written.
+    #[error("{what}")]
+    Document {
+        /// Why.
+        what: String,
+    },
     /// The replica failed or contradicts itself.
     #[error("the local data is damaged or can not be read: {what}")]
     Replica {

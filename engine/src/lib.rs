@@ -3,12 +3,14 @@
 //! adapter carries out. So it runs in a browser and in the simulator as it is.
 //!
 //! Walks: a local write is [`local`]; pushing is [`push`]; pulling is [`pull`], whose checks are
-//! [`verify`] and [`bound`]; what happens to pending writes that lost is [`merge`]. Chains that parted or hold commits that do
+//! [`verify`] and [`bound`]; what happens to pending writes that lost is [`settle`],
+//! which has the documents merged in [`merge`]. Chains that parted or hold commits that do
 //! not count are mended by a repair: [`repair`] takes one over, [`seek`] looks for one.
 
 #![cfg_attr(test, allow(clippy::as_conversions, clippy::indexing_slicing, clippy::panic))]
 
 mod bound;
+pub mod document;
 pub mod effect;
 pub mod engine;
 pub mod error;
@@ -23,6 +25,7 @@ pub mod read;
 pub mod repair;
 pub mod replica;
 mod seek;
+mod settle;
 pub mod skipped;
 mod verify;
 

@@ -1,11 +1,14 @@
 //! Local writes: durable here before anything is sent.
 
+use crate::document::Origin;
 use crate::effect::{Env, NewRecord};
 use crate::engine::Setup;
 use crate::error::EngineError;
-use crate::replica::{Base, PendingRow, Pinning, Replica, Result, WriteOp};
-use lockstep_client_crypto::content::Content;
+use crate::read;
+use crate::replica::{Base, PendingRow, Pinning, Policy, Replica, Result, WriteOp};
+use lockstep_client_crypto::content::{Content, Hlc};
 use lockstep_client_crypto::secret::random_bytes;
+use lockstep_merge::{Choice, DocumentError, Stamp, TypePolicy};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::{KIND_DOCUMENT, KIND_TOMBSTONE, padded_size};
 use lockstep_proto::id::{OperationId, RecordId, Revision};
@@ -19,6 +22,29 @@ const ENVELOPE_OVERHEAD_BYTES: u64 = 512;
 /// copy's name, and the record that the copy was split from; generous.
 const GROWTH_BYTES_MAX: u64 = 64;
 
+/// A batch of local writes on its way to pending rows.
+struct Batch<'a> {
+    replica: &'a dyn Replica,
+    setup: &'a Setup,
+    clock: Hlc,
+    /// Writes of one batch may follow each other on one record.
+    last: BTreeMap<RecordId, (OperationId, Option<Origin>)>,
+    operations: Vec<OperationId>,
+    ops: Vec<WriteOp>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(replica: &'a dyn Replica, setup: &'a Setup) -> Result<Self> {
+        let (operations, ops) = (Vec::new(), Vec::new());
+        Ok(Self { replica, setup, clock: replica.clock()?, last: BTreeMap::new(), operations, ops })
+    }
+
+    fn done(mut self) -> (Vec<OperationId>, Vec<WriteOp>) {
+        self.ops.push(WriteOp::SetClock(self.clock));
+        (self.operations, self.ops)
+    }
+}
+
 /// Turns local writes into pending rows.
 pub(crate) fn put(
     replica: &dyn Replica,
@@ -26,11 +52,7 @@ pub(crate) fn put(
     env: &mut Env<'_>,
     records: Vec<NewRecord>,
 ) -> Result<(Vec<OperationId>, Vec<WriteOp>)> {
-    let mut clock = replica.clock()?;
-    let mut operations = Vec::new();
-    let mut ops = Vec::new();
-    // Writes of one batch may follow each other on one record.
-    let mut last: BTreeMap<RecordId, OperationId> = BTreeMap::new();
+    let mut batch = Batch::new(replica, setup)?;
     for new in records {
         if new.name.len() > limits::APP_NAME_BYTES_MAX {
             return Err(EngineError::Misuse { what: "the record's name is longer than 4,112 bytes" });
@@ -40,70 +62,183 @@ pub(crate) fn put(
         {
             return Err(EngineError::Misuse { what: "a commit that is not there can not be unpinned" });
         }
-        let record = setup.keys.record_id(&new.record_type, &new.name);
-        let Some(base) = base(replica, record, &new, last.get(&record).copied())? else { continue };
-        clock = clock.tick(env.utc_ms);
+        batch.add(env, new, None)?;
+    }
+    Ok(batch.done())
+}
+
+/// Turns a decision into a pending row.
+pub(crate) fn decide(
+    replica: &dyn Replica,
+    setup: &Setup,
+    env: &mut Env<'_>,
+    record: RecordId,
+    choice: Choice,
+) -> Result<(Vec<OperationId>, Vec<WriteOp>)> {
+    let mut batch = Batch::new(replica, setup)?;
+    let current = read::current(replica, &setup.keys, record)?
+        .ok_or(EngineError::Misuse { what: "the record is not there: list what is open" })?;
+    let content = current.content;
+    if setup.policies.of(&content.record_type).is_none() {
+        return Err(EngineError::Misuse {
+            what: "the record's type has no merge policy: nothing in it can wait",
+        });
+    }
+    let new = NewRecord {
+        record_type: content.record_type,
+        name: content.name.0,
+        schema: content.schema,
+        document: Some(content.document.0),
+        blobs: content.blobs,
+        policy: Policy::Merge,
+        pin: Pinning::None,
+        expected: None,
+    };
+    batch.add(env, new, Some(choice))?;
+    Ok(batch.done())
+}
+
+impl Batch<'_> {
+    fn add(&mut self, env: &mut Env<'_>, new: NewRecord, choice: Option<Choice>) -> Result<()> {
+        let record = self.setup.keys.record_id(&new.record_type, &new.name);
+        let Some(base) = self.base(record, &new)? else { return Ok(()) };
+        self.clock = self.clock.tick(env.utc_ms);
         let operation = OperationId::from_bytes(random_bytes(env.rng));
         let kind = if new.document.is_some() { KIND_DOCUMENT } else { KIND_TOMBSTONE };
+        let (document, grew) = match new.policy {
+            Policy::Merge => {
+                let policy = self.policy_of(&new)?;
+                let before = self.before(record)?;
+                let stamp = Stamp { hlc: self.clock, device: self.setup.device.id() };
+                (write(policy, before.as_ref(), new.document, choice, stamp)?, before)
+            }
+            _ => (new.document.unwrap_or_default(), None),
+        };
         let content = Content {
             record_type: new.record_type,
             name: new.name.into(),
             schema: new.schema,
             codec: 0,
-            hlc: clock,
+            hlc: self.clock,
             operation,
             base_revision: Revision::new(0),
             conflict_of: Vec::new().into(),
-            document: new.document.unwrap_or_default().into(),
+            document: document.into(),
             blobs: new.blobs,
             manifest: (),
         };
         content
             .check()
             .map_err(|_| EngineError::Misuse { what: "the record's type, name or blobs break a limit" })?;
-        let content = content.encode();
-        let size = u64::try_from(content.len()).unwrap_or(u64::MAX).saturating_add(4 + GROWTH_BYTES_MAX);
-        let sealed = padded_size(size).saturating_add(ENVELOPE_OVERHEAD_BYTES);
-        if sealed > u64::try_from(limits::ENVELOPE_BYTES_MAX).unwrap_or(u64::MAX) {
+        let encoded = content.encode();
+        if !is_sealable(encoded.len()) {
             return Err(EngineError::Misuse { what: "the record is larger than 1 MiB when sealed" });
         }
-        ops.push(WriteOp::AddPending(PendingRow {
+        let origin =
+            (new.policy == Policy::Merge).then(|| Origin::new(&content, kind, self.setup.device.id()));
+        self.last.insert(record, (operation, origin));
+        self.operations.push(operation);
+        self.ops.push(WriteOp::AddPending(PendingRow {
             operation,
             record,
             kind,
-            content,
+            content: encoded,
             base,
             policy: new.policy,
             pin: new.pin,
+            grew,
         }));
-        last.insert(record, operation);
-        operations.push(operation);
+        Ok(())
     }
-    ops.push(WriteOp::SetClock(clock));
-    Ok((operations, ops))
+
+    fn policy_of(&self, new: &NewRecord) -> Result<&TypePolicy> {
+        let what = "the record's type has no merge policy";
+        let policy = self.setup.policies.of(&new.record_type).ok_or(EngineError::Misuse { what })?;
+        if new.document.is_some() && new.schema > policy.schema() {
+            return Err(EngineError::Misuse {
+                what: "the document's schema is newer than the merge policy's",
+            });
+        }
+        Ok(policy)
+    }
+
+    /// The version that a write grows from: what this device shows of the record, deletions included.
+    fn before(&self, record: RecordId) -> Result<Option<Origin>> {
+        if let Some((_, Some(origin))) = self.last.get(&record) {
+            return Ok(Some(origin.clone()));
+        }
+        if let Some(row) = self.replica.pending_of(record)?.pop() {
+            let content = Content::decode(&row.content).map_err(EngineError::replica)?;
+            return Ok(Some(Origin::new(&content, row.kind, self.setup.device.id())));
+        }
+        let Some(row) = self.replica.record(record)? else { return Ok(None) };
+        if !row.present {
+            let vault = self.setup.vault();
+            return Err(EngineError::Incomplete { vault, seq: row.seq, record });
+        }
+        Ok(read::open_row(self.replica, &self.setup.keys, &row)?.as_ref().map(Origin::of))
+    }
+
+    /// What the write is based on; none if there is nothing to delete.
+    fn base(&self, record: RecordId, new: &NewRecord) -> Result<Option<Base>> {
+        let in_batch = self.last.get(&record).map(|(operation, _)| *operation);
+        let pending = match in_batch {
+            Some(operation) => Some(operation),
+            None => self.replica.pending_of(record)?.last().map(|row| row.operation),
+        };
+        let row = self.replica.record(record)?;
+        let revision = row.map_or(Revision::new(0), |row| row.revision);
+        if let Some(expected) = new.expected
+            && (pending.is_some() || expected != revision)
+        {
+            return Err(EngineError::Misuse { what: "the record changed since it was read" });
+        }
+        if let Some(operation) = pending {
+            return Ok(Some(Base::Pending(operation)));
+        }
+        let is_there = row.is_some_and(|row| row.kind == KIND_DOCUMENT);
+        Ok((new.document.is_some() || is_there).then_some(Base::Revision(revision)))
+    }
 }
 
-/// What the write is based on; none if there is nothing to delete.
-fn base(
-    replica: &dyn Replica,
-    record: RecordId,
-    new: &NewRecord,
-    in_batch: Option<OperationId>,
-) -> Result<Option<Base>> {
-    let pending = match in_batch {
-        Some(operation) => Some(operation),
-        None => replica.pending_of(record)?.last().map(|row| row.operation),
+/// The document with the notes of who wrote what. What was there before and can not be read is replaced whole.
+fn write(
+    policy: &TypePolicy,
+    before: Option<&Origin>,
+    document: Option<Vec<u8>>,
+    choice: Option<Choice>,
+    stamp: Stamp,
+) -> Result<Vec<u8>> {
+    let Some(document) = document else { return Ok(Vec::new()) };
+    let refused = |error: DocumentError| EngineError::Document { what: error.to_string() };
+    if let Some(choice) = choice {
+        let before = before.ok_or_else(|| refused(DocumentError::NothingOpen))?;
+        return before
+            .with(|version| lockstep_merge::resolve(policy, version, choice, stamp))
+            .map_err(refused);
+    }
+    let fields = lockstep_merge::decode(&document).map_err(refused)?;
+    let Some(before) = before.filter(|before| !before.is_deletion()) else {
+        return lockstep_merge::encode(fields).map_err(refused);
     };
-    let row = replica.record(record)?;
-    let revision = row.map_or(Revision::new(0), |row| row.revision);
-    if let Some(expected) = new.expected
-        && (pending.is_some() || expected != revision)
-    {
-        return Err(EngineError::Misuse { what: "the record changed since it was read" });
+    match before.with(|version| lockstep_merge::write(policy, Some(version), fields.clone(), stamp)) {
+        Ok(written) => Ok(written),
+        Err(error) => match before.view(policy) {
+            Err(DocumentError::Codec(_) | DocumentError::Notes(_)) => {
+                lockstep_merge::encode(fields).map_err(refused)
+            }
+            _ => Err(refused(error)),
+        },
     }
-    if let Some(operation) = pending {
-        return Ok(Some(Base::Pending(operation)));
-    }
-    let is_there = row.is_some_and(|row| row.kind == KIND_DOCUMENT);
-    Ok((new.document.is_some() || is_there).then_some(Base::Revision(revision)))
+}
+
+/// Whether a content is within the limits of an envelope, whatever it may still grow by.
+pub(crate) fn fits(content: &Content) -> bool {
+    content.check().is_ok() && is_sealable(content.encode().len())
+}
+
+fn is_sealable(encoded_bytes: usize) -> bool {
+    let size = u64::try_from(encoded_bytes).unwrap_or(u64::MAX).saturating_add(4 + GROWTH_BYTES_MAX);
+    let sealed = padded_size(size).saturating_add(ENVELOPE_OVERHEAD_BYTES);
+    sealed <= u64::try_from(limits::ENVELOPE_BYTES_MAX).unwrap_or(u64::MAX)
 }

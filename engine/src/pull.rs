@@ -1,23 +1,24 @@
 //! One round of a pull: a verified page of commits, and the envelopes that it announces.
 
 use crate::bound::{Bound, Bounds, Looked, Place};
+use crate::document;
 use crate::effect::Event;
 use crate::engine::Setup;
 use crate::error::EngineError;
-use crate::merge;
 use crate::old;
 use crate::replica::{EnvelopeSource, Head, IndexInfo, RecordRow, Replica, Result, WriteOp};
+use crate::settle;
 use crate::skipped;
 use crate::verify::{Overlay, Step, Touched};
-use lockstep_client_crypto::content::Content;
+use lockstep_client_crypto::content::{Content, Hlc};
 use lockstep_client_crypto::vault::Opened;
-use lockstep_proto::Digest;
 use lockstep_proto::api::vault::{CommitEntry, Entry, Page};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::chain::Tip;
+use lockstep_proto::clock::HLC_AHEAD_MS_MAX;
 use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE};
 use lockstep_proto::device_log::DeviceLog;
-use lockstep_proto::envelope::{self, blob_list_digest};
+use lockstep_proto::envelope::{self, KIND_DOCUMENT, blob_list_digest};
 use lockstep_proto::id::{RecordId, Seq};
 use lockstep_proto::limits;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,8 +52,10 @@ pub(crate) struct Pull {
     ours: bool,
     here: BTreeMap<RecordId, (Vec<u8>, Option<IndexInfo>)>,
     staged: BTreeSet<RecordId>,
-    /// Digests of the documents that came: a write of the same may come while others are waited for.
-    documents: BTreeMap<RecordId, Digest>,
+    /// This device's clock when the round began.
+    utc_ms: u64,
+    /// The latest clock of what came, but for those that run ahead.
+    latest: Hlc,
     last_place: Option<(Seq, RecordId)>,
     events: Vec<Event>,
 }
@@ -64,6 +67,7 @@ impl Pull {
         setup: &Setup,
         devices: &DeviceLog,
         looked: &Looked,
+        utc_ms: u64,
         page: &Page,
     ) -> Result<Verdict> {
         let head = replica.head()?;
@@ -116,7 +120,8 @@ impl Pull {
             ours,
             here: BTreeMap::new(),
             staged: BTreeSet::new(),
-            documents: BTreeMap::new(),
+            utc_ms,
+            latest: Hlc::ZERO,
             last_place: None,
             events: Vec::new(),
         })))
@@ -145,7 +150,8 @@ impl Pull {
     }
 
     /// Places of announced envelopes that did not come and must, ascending: in the last round all of them,
-    /// before that those of records that can be read here, so that none disappears meanwhile.
+    /// before that those of records that can be read here, so that none disappears meanwhile, and of records with
+    /// pending writes, which may be merged with them.
     pub(crate) fn missing(&mut self, replica: &dyn Replica) -> Result<Vec<(Seq, RecordId)>> {
         self.last_place = None;
         let mut places = Vec::new();
@@ -153,7 +159,10 @@ impl Pull {
             if self.here.contains_key(record) || self.staged.contains(record) {
                 continue;
             }
-            if !self.has_more() || replica.record(*record)?.is_some_and(|row| row.present) {
+            if !self.has_more()
+                || replica.record(*record)?.is_some_and(|row| row.present)
+                || !replica.pending_of(*record)?.is_empty()
+            {
                 places.push((touched.row.seq, *record));
             }
         }
@@ -186,13 +195,16 @@ impl Pull {
             if self.here.contains_key(&entry.record) || self.staged.contains(&entry.record) {
                 return Err(EngineError::server(format!("record {} comes twice", entry.record)));
             }
-            let opened = content(setup, touched, &entry.envelope.0);
-            if opened.is_none() {
-                self.events.push(Event::Quarantined { record: entry.record, seq: entry.seq });
-            }
-            let index = opened.as_ref().map(index_info);
-            if let Some(content) = opened {
-                self.documents.insert(entry.record, merge::document_digest(&content));
+            let opened = open(setup, touched, &entry.envelope.0);
+            let index = opened.as_ref().map(|opened| index_info(setup, opened));
+            match &opened {
+                None => self.events.push(Event::Quarantined { record: entry.record, seq: entry.seq }),
+                Some(Opened { content: Content { hlc, .. }, .. })
+                    if hlc.utc_ms <= self.utc_ms.saturating_add(HLC_AHEAD_MS_MAX) =>
+                {
+                    self.latest = self.latest.max(*hlc);
+                }
+                Some(_) => {}
             }
             self.here.insert(entry.record, (entry.envelope.0, index));
         }
@@ -212,14 +224,31 @@ impl Pull {
         ops
     }
 
+    /// A version that came in this round.
+    fn arrived(&self, replica: &dyn Replica, setup: &Setup, touched: &Touched) -> Result<Option<Opened>> {
+        let record = touched.row.record;
+        Ok(match self.here.get(&record) {
+            Some((envelope, _)) => open(setup, touched, envelope),
+            None if self.staged.contains(&record) => {
+                replica.staged(touched.row.seq, record)?.and_then(|envelope| open(setup, touched, &envelope))
+            }
+            None => None,
+        })
+    }
+
     /// All that becomes visible with this round.
     pub(crate) fn finish(
         mut self,
         replica: &dyn Replica,
         setup: &Setup,
     ) -> Result<(Vec<WriteOp>, Vec<Event>)> {
-        let mut ops = Vec::new();
-        merge::settle(replica, setup, &self.overlay, &self.documents, self.ours, &mut ops, &mut self.events)?;
+        let (mut ops, mut events) = (Vec::new(), std::mem::take(&mut self.events));
+        let arrived = |touched: &Touched| self.arrived(replica, setup, touched);
+        settle::settle(replica, setup, &self.overlay, &arrived, self.ours, &mut ops, &mut events)?;
+        let clock = replica.clock()?;
+        if self.latest > clock {
+            ops.push(WriteOp::SetClock(clock.receive(self.latest, self.utc_ms)));
+        }
         for commit in self.overlay.commits {
             let (seq, hash) = (commit.seq, commit.hash);
             ops.push(WriteOp::AddCommit { seq, hash, commit: commit.signed, changes: commit.changes });
@@ -242,23 +271,22 @@ impl Pull {
         }
         ops.push(WriteOp::SetHead(head));
         ops.push(WriteOp::ClearStaged);
-        self.events.push(Event::Pulled { seq, records });
-        Ok((ops, self.events))
+        events.push(Event::Pulled { seq, records });
+        Ok((ops, events))
     }
 }
 
-/// What the index says of a content.
-pub(crate) fn index_info(content: &Content) -> IndexInfo {
+/// What the index says of a version.
+pub(crate) fn index_info(setup: &Setup, opened: &Opened) -> IndexInfo {
+    let content = &opened.content;
+    let conflict =
+        opened.header.kind == KIND_DOCUMENT && document::is_conflict(setup, content, opened.header.device);
     let group = if content.record_type == crate::files::FILE_TYPE {
         content.name.0.iter().copied().take(16).collect()
     } else {
         Vec::new()
     };
-    IndexInfo { record_type: content.record_type.clone(), group }
-}
-
-fn content(setup: &Setup, touched: &Touched, bytes: &[u8]) -> Option<Content> {
-    open(setup, touched, bytes).map(|opened| opened.content)
+    IndexInfo { record_type: content.record_type.clone(), group, conflict }
 }
 
 /// Opens an envelope that belongs to a change; none if it is to be quarantined.
@@ -290,7 +318,8 @@ pub(crate) fn fill(
             return Err(old::refusal(replica, setup.vault(), &[], row, digest));
         }
         let touched = touched_of(replica, row)?;
-        let index = content(setup, &touched, &entry.envelope.0).as_ref().map(index_info);
+        let opened = open(setup, &touched, &entry.envelope.0);
+        let index = opened.map(|opened| index_info(setup, &opened));
         if index.is_none() {
             events.push(Event::Quarantined { record: row.record, seq: row.seq });
         }
@@ -322,5 +351,5 @@ pub(crate) fn open_version(
     if digest != row.digest {
         return Err(old::refusal(replica, setup.vault(), &[], row, digest));
     }
-    Ok(content(setup, &touched_of(replica, row)?, bytes))
+    Ok(open(setup, &touched_of(replica, row)?, bytes).map(|opened| opened.content))
 }

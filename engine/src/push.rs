@@ -3,11 +3,11 @@
 use crate::effect::{Env, Event};
 use crate::engine::{NextKey, Setup};
 use crate::error::EngineError;
-use crate::merge;
 use crate::replica::{
     Base, EnvelopeSource, Head, InFlight, PendingRow, Pinning, RecordRow, Replica, Result, SealedOperation,
     WriteOp,
 };
+use crate::settle;
 use crate::verify::{Overlay, Step};
 use lockstep_client_crypto::content::Content;
 use lockstep_client_crypto::vault::{Parent, Rotating, SealAs, sign_rotation};
@@ -286,7 +286,7 @@ pub(crate) fn confirm(
         return Err(EngineError::replica("the own commit names an unknown device-log entry"));
     }
     let mut ops = vec![WriteOp::DropInFlight];
-    let done = merge::confirmed(in_flight, &mut ops);
+    let done = settle::confirmed(in_flight, &mut ops);
     for row in follow_ups(replica, in_flight, &done)? {
         ops.push(row);
     }
@@ -302,7 +302,7 @@ pub(crate) fn confirm(
         let bytes = envelopes
             .remove(&record)
             .ok_or_else(|| EngineError::replica("an in-flight commit lacks an envelope"))?;
-        let index = setup.keys.open(bytes).ok().map(|opened| crate::pull::index_info(&opened.content));
+        let index = setup.keys.open(bytes).ok().map(|opened| crate::pull::index_info(setup, &opened));
         let row = RecordRow { present: true, ..touched.row };
         ops.push(WriteOp::SetRecord(row, EnvelopeSource::Here(bytes.clone(), index)));
     }

@@ -4,7 +4,7 @@ use crate::engine::Setup;
 use crate::error::EngineError;
 use crate::replica::{RecordRow, Replica, Result, VersionRow};
 use lockstep_client_crypto::content::Content;
-use lockstep_client_crypto::vault::VaultKeys;
+use lockstep_client_crypto::vault::{Opened, VaultKeys};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::KIND_DOCUMENT;
 use lockstep_proto::id::{RecordId, Revision, Seq};
@@ -51,15 +51,22 @@ pub fn current(replica: &dyn Replica, keys: &VaultKeys, record: RecordId) -> Res
 /// # Errors
 /// The replica's.
 pub fn open(replica: &dyn Replica, keys: &VaultKeys, row: &RecordRow) -> Result<Option<Content>> {
+    Ok(open_row(replica, keys, row)?.map(|opened| opened.content))
+}
+
+/// The same, with the header: who wrote it.
+///
+/// # Errors
+/// The replica's.
+pub fn open_row(replica: &dyn Replica, keys: &VaultKeys, row: &RecordRow) -> Result<Option<Opened>> {
     let Some(bytes) = replica.envelope(row.record)? else { return Ok(None) };
     if lockstep_proto::envelope::digest(&bytes) != row.digest {
         return Err(EngineError::replica(format!("the stored envelope of record {} is damaged", row.record)));
     }
-    let opened = keys.open(&bytes).ok().filter(|opened| {
+    Ok(keys.open(&bytes).ok().filter(|opened| {
         let header = &opened.header;
         (header.record, header.revision, header.kind) == (row.record, row.revision, row.kind)
-    });
-    Ok(opened.map(|opened| opened.content))
+    }))
 }
 
 /// The version of a record that was in force after commit `seq`.

@@ -142,7 +142,8 @@ pub(crate) fn go_back(replica: &dyn Replica, to: Seq, on_chain: bool, carries: b
         };
         revisions.insert(row.record, revision);
         if base > revision {
-            let row = PendingRow { base: Base::Revision(revision), ..row };
+            // What it grew from does not count any more: a merge takes nothing for known to both.
+            let row = PendingRow { base: Base::Revision(revision), grew: None, ..row };
             ops.push(WriteOp::ReplacePending(row.operation, row));
         }
     }

@@ -1,5 +1,6 @@
 //! What a device keeps of a vault, as the engine reads and writes it.
 
+use crate::document::Origin;
 use crate::error::EngineError;
 use lockstep_client_crypto::content::Hlc;
 use lockstep_proto::chain::Tip;
@@ -71,6 +72,9 @@ pub enum Policy {
     AdoptCommitted,
     /// The pending version is written over the committed one (records with one writer).
     Overwrite,
+    /// Both become one by the merge policy of the record's type. What can not become one is kept as by
+    /// [`Self::KeepBoth`].
+    Merge,
 }
 
 /// What the commit that carries a write does to the vault's pins.
@@ -101,6 +105,30 @@ pub struct PendingRow {
     pub policy: Policy,
     /// What the commit that carries it pins or unpins.
     pub pin: Pinning,
+    /// The version that the writer saw, where the write is to be merged; none if there was none, or it is not known
+    /// any more.
+    pub grew: Option<Origin>,
+}
+
+/// What an automatic merge decided, and what it decided about: enough to show it and to undo it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MergeRow {
+    /// The pending write.
+    pub operation: OperationId,
+    /// Its record.
+    pub record: RecordId,
+    /// The committed revision that it was merged with.
+    pub revision: Revision,
+    /// Encoded [`lockstep_merge::Record`].
+    pub decisions: Vec<u8>,
+    /// The pending content as it was.
+    pub pending: Vec<u8>,
+}
+
+impl std::fmt::Debug for MergeRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MergeRow({}, {}, revision {})", self.operation, self.record, self.revision)
+    }
 }
 
 /// A commit that was built and may have been sent.
@@ -134,6 +162,8 @@ pub struct IndexInfo {
     pub record_type: String,
     /// Group within the type (the source of a file), or empty.
     pub group: Vec<u8>,
+    /// Whether somebody has to decide: it is a conflict copy, or holds what waits for a decision.
+    pub conflict: bool,
 }
 
 /// Where a record's envelope comes from when its row is written.
@@ -156,6 +186,8 @@ pub enum WriteOp {
     ReplacePending(OperationId, PendingRow),
     /// Removes a pending write.
     DropPending(OperationId),
+    /// Remembers what a merge did.
+    AddMerge(MergeRow),
     /// Remembers a commit before it is sent.
     SetInFlight(InFlight),
     /// Forgets it.
@@ -223,6 +255,8 @@ pub trait Replica {
     fn record(&self, record: RecordId) -> Result<Option<RecordRow>>;
     /// Its envelope.
     fn envelope(&self, record: RecordId) -> Result<Option<Vec<u8>>>;
+    /// What was staged under (seq, record).
+    fn staged(&self, seq: Seq, record: RecordId) -> Result<Option<Vec<u8>>>;
     /// A version by place.
     fn version(&self, seq: Seq, record: RecordId) -> Result<Option<VersionRow>>;
     /// Newest versions ascending by record, after a place, at most `limit`.

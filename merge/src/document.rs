@@ -77,6 +77,9 @@ pub enum DocumentError {
     NothingOpen,
 }
 
+/// The library's own key in a document.
+pub const NOTES_KEY: &str = meta::KEY;
+
 type Result<T> = std::result::Result<T, DocumentError>;
 
 /// A document as the app sees it.
@@ -223,6 +226,28 @@ fn check_schema(policy: &TypePolicy, version: &Version<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The fields of a document without any policy; the library's notes stand among them, under [`NOTES_KEY`].
+///
+/// # Errors
+/// [`DocumentError::Codec`].
+pub fn decode(bytes: &[u8]) -> Result<Fields> {
+    Ok(Raw::decode(bytes)?.0)
+}
+
+/// A document as bytes, in their one form.
+///
+/// # Errors
+/// [`DocumentError::ReservedField`], and [`DocumentError::Codec`] beyond a limit.
+pub fn encode(fields: Fields) -> Result<Vec<u8>> {
+    if fields.contains_key(meta::KEY) {
+        return Err(DocumentError::ReservedField);
+    }
+    let raw = Raw(fields);
+    raw.check()?;
+    let bytes = raw.encode();
+    if bytes.len() > Raw::BYTES_MAX { Err(too_long(bytes.len())) } else { Ok(bytes) }
+}
+
 /// Reads a document for the app: its fields without notes, and what waits for a decision.
 ///
 /// # Errors
@@ -249,15 +274,10 @@ pub fn write(
     fields: Fields,
     stamp: Stamp,
 ) -> Result<Vec<u8>> {
+    let Some(before) = before else { return encode(fields) };
     if fields.contains_key(meta::KEY) {
         return Err(DocumentError::ReservedField);
     }
-    let Some(before) = before else {
-        let raw = Raw(fields);
-        raw.check()?;
-        let bytes = raw.encode();
-        return if bytes.len() > Raw::BYTES_MAX { Err(too_long(bytes.len())) } else { Ok(bytes) };
-    };
     check_schema(policy, before)?;
     let rule = &policy.document;
     let before = Doc::load(rule, before, None)?;

@@ -28,7 +28,9 @@ mod state;
 mod text;
 pub mod value;
 
-pub use document::{Choice, DocumentError, Object, Open, Version, View, read, resolve, write};
+pub use document::{
+    Choice, DocumentError, NOTES_KEY, Object, Open, Version, View, decode, encode, read, resolve, write,
+};
 pub use lockstep_proto::clock::Hlc;
 pub use merge::{Conflict, Merged, Outcome, Reason, SameAs, Side, merge};
 pub use meta::NotesError;

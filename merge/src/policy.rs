@@ -45,8 +45,8 @@ pub enum PolicyError {
     },
 }
 
-/// The policies of one app.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The policies of one app; by default none, and nothing is merged.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policies {
     /// By record type.
     pub(crate) types: BTreeMap<String, TypePolicy>,
@@ -165,6 +165,15 @@ impl Rule {
         }
     }
 
+    /// Whether values of it can wait for a decision.
+    fn can_wait(&self) -> bool {
+        match self {
+            Self::Manual => true,
+            Self::ThreeWay(rules) => rules.default.can_wait() || rules.fields.values().any(Self::can_wait),
+            _ => false,
+        }
+    }
+
     /// Whether the order in which devices reach the server makes no difference: all but the two that name a side.
     pub fn is_order_free(&self) -> bool {
         match self {
@@ -181,6 +190,11 @@ impl TypePolicy {
     /// Newest schema version that it knows.
     pub const fn schema(&self) -> u64 {
         self.newest
+    }
+
+    /// Whether anything in a document of the type can wait for a decision.
+    pub fn can_wait(&self) -> bool {
+        self.delete == Delete::Manual || self.document.can_wait()
     }
 
     /// The rule of the document as a whole.

@@ -207,7 +207,7 @@ fn nothing_is_lost(versions: &Versions, places: &Places, ledger: &Ledger) -> Out
             versions.values().filter(same_name)
         };
         let is_accounted_for = match operation.policy {
-            Policy::Overwrite => false,
+            Policy::Overwrite | Policy::Merge => false,
             Policy::AdoptCommitted => others().next().is_some(),
             Policy::KeepBoth if operation.kind == KIND_TOMBSTONE => {
                 let seen = match operation.base {

@@ -78,14 +78,16 @@ impl World {
     /// A device meets a commit of its own that it does not remember.
     pub(crate) fn met_a_copy(&mut self, index: usize, seq: Seq) {
         let identity = FIXTURE.devices[self.devices[index].identity].id();
-        if !self.ledger.forked.contains(&identity) {
+        let hash = self.server.commits[seq.value() as usize].2;
+        if self.ledger.dropped.contains(&hash) {
+            self.ledger.count("own commit taken for a copy's");
+        } else if !self.ledger.forked.contains(&identity) {
             return self.demand(Err(format!("device {index} takes itself for another at commit {seq}")));
         }
         self.ledger.count("copy met");
         if self.hooks.ends_clones {
             return self.join_again(index);
         }
-        let hash = self.server.commits[seq.value() as usize].2;
         self.devices[index].replica.given_up.insert((seq, hash));
         self.restart(index);
     }

@@ -8,6 +8,7 @@ use lockstep_client_crypto::recovery::RecoveryKey;
 use lockstep_client_crypto::secret::SecretKey;
 use lockstep_client_crypto::vault::{Birth, Parent, VaultKeys, give_birth};
 use lockstep_engine::engine::{NextKey, Setup};
+use lockstep_merge::Policies;
 use lockstep_proto::device_log::{DeviceLog, Pin};
 use lockstep_proto::id::{Epoch, Seq, VaultId};
 use lockstep_proto::key_header::VerifiedKeyHeader;
@@ -47,6 +48,10 @@ pub(crate) struct Fixture {
 /// The one fixture.
 pub(crate) static FIXTURE: LazyLock<Fixture> = LazyLock::new(build);
 
+/// Merge policies of the types that have one.
+static POLICIES: LazyLock<Arc<Policies>> =
+    LazyLock::new(|| Arc::new(Policies::from_json(include_str!("policies.json")).unwrap()));
+
 impl Fixture {
     /// What the engine of a device is built from.
     pub(crate) fn setup(&self, device: usize) -> Setup {
@@ -58,6 +63,7 @@ impl Fixture {
             genesis: Some(self.birth.genesis.clone()),
             next_key: None,
             unreadable: None,
+            policies: POLICIES.clone(),
             heals: false,
         }
     }

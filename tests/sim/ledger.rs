@@ -38,6 +38,9 @@ pub(crate) struct Ledger {
     pub(crate) forked: BTreeSet<DeviceId>,
     /// How often a device was set back, doubled or lost.
     pub(crate) disasters: usize,
+    /// Commits that were built and given up without another one at their place: they were refused, and may have been
+    /// under way more than once.
+    pub(crate) dropped: BTreeSet<Digest>,
     /// Whether what is dropped now is taken back by the app.
     pub(crate) is_abandoning: bool,
     nonces: BTreeMap<[u8; 24], Digest>,
@@ -127,7 +130,10 @@ impl Ledger {
                 let place = (commit.device, commit.seq, commit.previous);
                 // One that names a later place of the device log may stand in for one that no server takes any more.
                 let known = self.commits.insert(place, (hash, commit.device_log_index));
-                let differs = |before: (Digest, u64)| before.0 != hash && before.1 >= commit.device_log_index;
+                let differs = |before: (Digest, u64)| {
+                    let is_given_up = self.dropped.contains(&before.0);
+                    before.0 != hash && before.1 >= commit.device_log_index && !is_given_up
+                };
                 if !self.forked.contains(&commit.device) && known.is_some_and(differs) {
                     return Err(format!("two commits by device {} at seq {}", commit.device, commit.seq));
                 }
@@ -187,6 +193,7 @@ impl Ledger {
             }
             Event::ConflictCopy { .. } => self.count("conflict copy"),
             Event::Adopted { .. } => self.count("adopted"),
+            Event::Merged { .. } => self.count("merged"),
             Event::Quarantined { .. } => return Err("an envelope is quarantined".into()),
             Event::Stopped(lockstep_engine::EngineError::Misuse { .. }) => self.count("misuse"),
             Event::Stopped(error) => return Err(format!("the sync stopped: {error}")),

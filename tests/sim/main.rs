@@ -30,6 +30,7 @@ mod fixture;
 mod hostile;
 mod ledger;
 mod network;
+mod merging;
 mod pins;
 mod plan;
 mod planted;

@@ -3,7 +3,8 @@
 use crate::undo::Undo;
 use lockstep_client_crypto::content::Hlc;
 use lockstep_engine::replica::{
-    EnvelopeSource, Head, InFlight, IndexInfo, PendingRow, RecordRow, Replica, Result, VersionRow, WriteOp,
+    EnvelopeSource, Head, InFlight, IndexInfo, MergeRow, PendingRow, RecordRow, Replica, Result, VersionRow,
+    WriteOp,
 };
 use lockstep_proto::envelope::KIND_DOCUMENT;
 use lockstep_proto::id::{OperationId, RecordId, Seq};
@@ -36,6 +37,8 @@ pub(crate) struct MemReplica {
     pub(crate) given_up: BTreeSet<(Seq, Digest)>,
     /// A repair that was followed and has to come.
     pub(crate) expected: Option<(Seq, Digest)>,
+    /// What merges decided.
+    pub(crate) merges: Vec<MergeRow>,
 }
 
 impl Default for MemReplica {
@@ -53,6 +56,7 @@ impl Default for MemReplica {
             abandoned: BTreeSet::new(),
             given_up: BTreeSet::new(),
             expected: None,
+            merges: Vec::new(),
         }
     }
 }
@@ -92,6 +96,7 @@ impl MemReplica {
                 let place = self.place(*operation).ok_or("it drops a pending write that is not there")?;
                 self.pending.remove(place);
             }
+            WriteOp::AddMerge(row) => self.merges.push(row.clone()),
             WriteOp::SetInFlight(in_flight) => {
                 if self.in_flight.replace(in_flight.clone()).is_some() {
                     return Err("a second commit is in flight".into());
@@ -211,6 +216,10 @@ impl Replica for MemReplica {
 
     fn envelope(&self, record: RecordId) -> Result<Option<Vec<u8>>> {
         Ok(self.records.get(&record).and_then(|held| held.envelope.clone()))
+    }
+
+    fn staged(&self, seq: Seq, record: RecordId) -> Result<Option<Vec<u8>>> {
+        Ok(self.staged.get(&(seq, record)).map(|(envelope, _)| envelope.clone()))
     }
 
     fn version(&self, seq: Seq, record: RecordId) -> Result<Option<VersionRow>> {

@@ -303,6 +303,11 @@ impl World {
             return;
         }
         let device = &mut self.devices[index];
+        if let ([WriteOp::DropInFlight, ..], Some(in_flight)) = (&ops[..], &device.replica.in_flight)
+            && !ops.iter().any(|op| matches!(op, WriteOp::AddCommit { .. }))
+        {
+            self.ledger.dropped.insert(Commit::hash_of(&in_flight.commit.bytes.0));
+        }
         let links = check_links(&device.replica, &ops);
         let mut result = links.and_then(|()| self.ledger.wrote(index, &ops));
         match device.replica.apply(&ops) {

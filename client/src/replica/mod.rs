@@ -1,11 +1,13 @@
 //! The replica: one SQLite file in the home. Envelopes lie as received; what the device adds (pending
 //! writes, index tags, stat cache) is sealed under a key of the device (ADR 0004).
 
+mod merged;
 mod read;
 mod schema;
 mod shelf;
 mod write;
 
+pub use merged::MergeEntry;
 pub use shelf::Shelved;
 
 use crate::error::{ClientError, Result};
@@ -204,6 +206,7 @@ impl Db {
             "abandoned",
             "shelved_commit",
             "shelved",
+            "merge",
         ] {
             transaction.execute(&format!("DELETE FROM {table} WHERE vault = ?1"), [key])?;
         }

@@ -4,11 +4,12 @@ use super::{VaultReplica, signed};
 use crate::error::Result as ClientResult;
 use lockstep_client_crypto::content::Hlc;
 use lockstep_engine::EngineError;
+use lockstep_engine::document::Origin;
 use lockstep_engine::replica::{
     Base, Head, InFlight, PendingRow, Pinning, Policy, RecordRow, Replica, Result, SealedOperation,
     VersionRow,
 };
-use lockstep_proto::cbor::{Bytes, decode_local, encode};
+use lockstep_proto::cbor::{Bytes, Wire as _, decode_local, encode};
 use lockstep_proto::chain::Tip;
 use lockstep_proto::envelope::KIND_DOCUMENT;
 use lockstep_proto::id::{Epoch, OperationId, RecordId, Revision, Seq, VaultId};
@@ -105,11 +106,19 @@ pub(super) fn pending_place(vault: VaultId, operation: OperationId) -> Vec<u8> {
     place
 }
 
+/// Place of what a pending row grew from.
+pub(super) fn grew_place(vault: VaultId, operation: OperationId) -> Vec<u8> {
+    let mut place = b"grew".to_vec();
+    place.extend_from_slice(vault.as_bytes());
+    place.extend_from_slice(operation.as_bytes());
+    place
+}
+
 const PENDING_COLUMNS: &str =
-    "operation, record, kind, base_revision, base_operation, policy, pin, content, unpin_seq";
+    "operation, record, kind, base_revision, base_operation, policy, pin, content, unpin_seq, grew";
 
 impl VaultReplica {
-    fn records(&self, condition: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<RecordRow>> {
+    pub(super) fn records(&self, condition: &str, values: &[&dyn rusqlite::ToSql]) -> Result<Vec<RecordRow>> {
         let text = format!("SELECT {RECORD_COLUMNS} FROM record WHERE {condition}");
         let mut statement = self.db.connection().prepare_cached(&text).map_err(failed)?;
         let rows = statement.query_map(values, record_row).map_err(failed)?;
@@ -140,6 +149,7 @@ impl VaultReplica {
             0 => Policy::KeepBoth,
             1 => Policy::AdoptCommitted,
             2 => Policy::Overwrite,
+            3 => Policy::Merge,
             _ => return Err(damaged("a pending write")),
         };
         let pin =
@@ -151,6 +161,16 @@ impl VaultReplica {
             };
         let sealed: Vec<u8> = row.get(7).map_err(failed)?;
         let content = self.db.keys().open_row(&pending_place(self.vault, operation), &sealed);
+        let grew: Option<Vec<u8>> = row.get(9).map_err(failed)?;
+        let grew = match grew {
+            Some(sealed) => {
+                let place = grew_place(self.vault, operation);
+                let bytes = self.db.keys().open_row(&place, &sealed).ok();
+                let origin = bytes.and_then(|bytes| Origin::decode(&bytes).ok());
+                Some(origin.ok_or_else(|| damaged("what a pending write grew from"))?)
+            }
+            None => None,
+        };
         Ok(PendingRow {
             operation,
             record: RecordId::from_bytes(row.get(1).map_err(failed)?),
@@ -159,6 +179,7 @@ impl VaultReplica {
             base,
             policy,
             pin,
+            grew,
         })
     }
 
@@ -283,6 +304,13 @@ impl Replica for VaultReplica {
         let mut statement = self.db.connection().prepare_cached(text).map_err(failed)?;
         let row = statement.query_row(params![self.key, record.as_bytes()], |row| row.get(0));
         row.optional().map_err(failed)
+    }
+
+    fn staged(&self, seq: Seq, record: RecordId) -> Result<Option<Vec<u8>>> {
+        let text = "SELECT envelope FROM staged WHERE vault = ?1 AND seq = ?2 AND record = ?3";
+        let mut statement = self.db.connection().prepare_cached(text).map_err(failed)?;
+        let values = params![self.key, sql(seq.value()), record.as_bytes()];
+        statement.query_row(values, |row| row.get(0)).optional().map_err(failed)
     }
 
     fn version(&self, seq: Seq, record: RecordId) -> Result<Option<VersionRow>> {

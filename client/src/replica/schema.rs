@@ -17,6 +17,8 @@ const STEPS: &[&str] = &[
     // What is on the shelf of one record, and what of it waits.
     "CREATE INDEX shelved_record ON shelved (vault, record, seq);
      CREATE INDEX shelved_waits ON shelved (vault, seq, id) WHERE state = 0",
+    // What merging needs and leaves.
+    include_str!("merge.sql"),
 ];
 
 fn version(connection: &Connection) -> Result<usize> {
@@ -73,10 +75,12 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<()> {
 mod tests {
     use super::super::Db;
     use super::*;
+    use lockstep_client_crypto::content::Hlc;
     use lockstep_client_crypto::local::LocalKeys;
     use lockstep_client_crypto::secret::SecretKey;
+    use lockstep_engine::document::Origin;
     use lockstep_engine::replica::{Base, PendingRow, Pinning, Policy, Replica as _, WriteOp};
-    use lockstep_proto::id::{OperationId, RecordId, Revision, Seq, VaultId};
+    use lockstep_proto::id::{DeviceId, OperationId, RecordId, Revision, Seq, VaultId};
     use rusqlite::params;
     use std::path::PathBuf;
 
@@ -145,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_write_unpins_is_kept() {
+    fn all_of_a_pending_write_is_kept() {
         let scratch = Scratch::new("new");
         let db = Db::open(&scratch.database(), keys(), true).unwrap();
         let create = super::super::signed((vec![1], [0; 64]));
@@ -156,12 +160,20 @@ mod tests {
             kind: 2,
             content: vec![1, 2, 3],
             base: Base::Revision(Revision::new(1)),
-            policy: Policy::KeepBoth,
+            policy: Policy::Merge,
             pin: Pinning::Unpin(Seq::new(17)),
+            grew: Some(Origin {
+                schema: 3,
+                hlc: Hlc { utc_ms: 4, counter: 5 },
+                device: DeviceId::from_bytes([6; 16]),
+                kind: 1,
+                document: vec![7].into(),
+                blobs: Vec::new(),
+            }),
         };
         replica.apply(&[WriteOp::AddPending(row.clone())]).unwrap();
         assert_eq!(replica.pending(10).unwrap(), std::slice::from_ref(&row));
-        let changed = PendingRow { pin: Pinning::Pin, ..row.clone() };
+        let changed = PendingRow { pin: Pinning::Pin, grew: None, ..row.clone() };
         replica.apply(&[WriteOp::ReplacePending(row.operation, changed.clone())]).unwrap();
         assert_eq!(replica.pending(10).unwrap(), [changed]);
     }

@@ -1,15 +1,18 @@
 //! Carrying out the engine's writes: all operations of one effect in one transaction.
 
 use super::VaultReplica;
-use super::read::{encode_in_flight, encode_place, encode_tip, pending_place, sql};
+use super::read::{encode_in_flight, encode_place, encode_tip, grew_place, pending_place, sql};
 use crate::error::Result;
 use lockstep_engine::replica::{
     Base, EnvelopeSource, IndexInfo, PendingRow, Pinning, Policy, RecordRow, WriteOp,
 };
+use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::id::OperationId;
 use rusqlite::{Transaction, params};
+use zeroize::Zeroizing;
 
-type Tags = (Option<[u8; 16]>, Option<[u8; 16]>);
+/// Tags of type and group, and whether somebody has to decide.
+type Tags = (Option<[u8; 16]>, Option<[u8; 16]>, Option<bool>);
 
 impl VaultReplica {
     /// Carries out operations durably, together.
@@ -37,6 +40,7 @@ impl VaultReplica {
                 "DELETE FROM pending WHERE vault = ?1 AND operation = ?2",
                 params![self.key, operation.as_bytes()],
             ),
+            WriteOp::AddMerge(row) => self.add_merge(t, row),
             WriteOp::SetInFlight(in_flight) => run(
                 "UPDATE vault SET in_flight = ?2 WHERE id = ?1",
                 params![self.key, encode_in_flight(in_flight)],
@@ -70,11 +74,11 @@ impl VaultReplica {
             ),
             WriteOp::SetRecord(row, source) => self.set_record(t, row, source),
             WriteOp::StageEnvelope { seq, record, envelope, index } => {
-                let (tag, group) = self.tags(index.as_ref());
+                let (tag, group, conflict) = self.tags(index.as_ref());
                 run(
-                    "INSERT OR REPLACE INTO staged (vault, seq, record, tag, group_tag, envelope)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                    params![self.key, sql(seq.value()), record.as_bytes(), tag, group, envelope],
+                    "INSERT OR REPLACE INTO staged (vault, seq, record, tag, group_tag, conflict, envelope)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    params![self.key, sql(seq.value()), record.as_bytes(), tag, group, conflict, envelope],
                 )
             }
             WriteOp::GoBack { to, on_chain, carries } => self.go_back(t, *to, *on_chain, *carries),
@@ -101,9 +105,11 @@ impl VaultReplica {
     fn tags(&self, index: Option<&IndexInfo>) -> Tags {
         let keys = self.db.keys();
         match index {
-            None => (None, None),
+            None => (None, None, None),
             Some(info) => {
-                (Some(keys.tag("type", info.record_type.as_bytes())), Some(keys.tag("group", &info.group)))
+                let (tag, group) =
+                    (keys.tag("type", info.record_type.as_bytes()), keys.tag("group", &info.group));
+                (Some(tag), Some(group), Some(info.conflict))
             }
         }
     }
@@ -112,16 +118,16 @@ impl VaultReplica {
         const UPSERT: &str = "ON CONFLICT (vault, record) DO UPDATE SET revision = excluded.revision,
             digest = excluded.digest, seq = excluded.seq, kind = excluded.kind, present = excluded.present,
             tag = coalesce(excluded.tag, tag), group_tag = coalesce(excluded.group_tag, group_tag),
-            quarantined = excluded.quarantined,
+            quarantined = excluded.quarantined, conflict = excluded.conflict,
             envelope = excluded.envelope";
-        const COLUMNS: &str =
-            "(vault, record, revision, digest, seq, kind, present, tag, group_tag, quarantined, envelope)";
+        const COLUMNS: &str = "(vault, record, revision, digest, seq, kind, present, tag, group_tag, quarantined, conflict, envelope)";
         let seq = sql(row.seq.value());
         let revision = sql(row.revision.value());
         if matches!(source, EnvelopeSource::Staged) {
             let text = format!(
                 "INSERT INTO record {COLUMNS}
-                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, 1, tag, group_tag, tag IS NULL, envelope FROM staged
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, 1, tag, group_tag, tag IS NULL, coalesce(conflict, 0), envelope
+                 FROM staged
                  WHERE vault = ?1 AND record = ?2 AND seq = ?5 {UPSERT}"
             );
             let values =
@@ -131,12 +137,12 @@ impl VaultReplica {
             }
             return Ok(());
         }
-        let (envelope, (tag, group)) = match source {
+        let (envelope, (tag, group, conflict)) = match source {
             EnvelopeSource::Here(bytes, index) => (Some(bytes), self.tags(index.as_ref())),
-            _ => (None, (None, None)),
+            _ => (None, (None, None, None)),
         };
         let text = format!(
-            "INSERT INTO record {COLUMNS} VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) {UPSERT}"
+            "INSERT INTO record {COLUMNS} VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) {UPSERT}"
         );
         let values = params![
             self.key,
@@ -149,6 +155,7 @@ impl VaultReplica {
             tag,
             group,
             row.present && tag.is_none(),
+            conflict.unwrap_or(false),
             envelope
         ];
         t.prepare_cached(&text)?.execute(values)?;
@@ -157,14 +164,14 @@ impl VaultReplica {
 
     fn add_pending(&self, t: &Transaction<'_>, row: &PendingRow) -> Result<()> {
         let text = "INSERT INTO pending
-            (vault, operation, record, kind, base_revision, base_operation, policy, pin, content, unpin_seq)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+            (vault, operation, record, kind, base_revision, base_operation, policy, pin, content, unpin_seq, grew)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         self.bind_pending(t, text, row.operation, row)
     }
 
     fn replace_pending(&self, t: &Transaction<'_>, operation: OperationId, row: &PendingRow) -> Result<()> {
         let text = "UPDATE pending SET record = ?3, kind = ?4, base_revision = ?5, base_operation = ?6,
-            policy = ?7, pin = ?8, content = ?9, unpin_seq = ?10 WHERE vault = ?1 AND operation = ?2";
+            policy = ?7, pin = ?8, content = ?9, unpin_seq = ?10, grew = ?11 WHERE vault = ?1 AND operation = ?2";
         self.bind_pending(t, text, operation, row)
     }
 
@@ -183,6 +190,7 @@ impl VaultReplica {
             Policy::KeepBoth => 0,
             Policy::AdoptCommitted => 1,
             Policy::Overwrite => 2,
+            Policy::Merge => 3,
         };
         let (pin, unpin_seq) = match row.pin {
             Pinning::None => (false, None),
@@ -191,6 +199,10 @@ impl VaultReplica {
         };
         let place = pending_place(self.vault, operation);
         let content = self.db.keys().seal_row(&place, &row.content, &mut crate::rng::system());
+        let grew = row.grew.as_ref().map(|grew| {
+            let place = grew_place(self.vault, operation);
+            self.db.keys().seal_row(&place, &Zeroizing::new(grew.encode()), &mut crate::rng::system())
+        });
         let values = params![
             self.key,
             operation.as_bytes(),
@@ -201,7 +213,8 @@ impl VaultReplica {
             policy,
             pin,
             content,
-            unpin_seq
+            unpin_seq,
+            grew
         ];
         t.prepare_cached(text)?.execute(values)?;
         Ok(())

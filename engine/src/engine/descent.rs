@@ -41,7 +41,8 @@ impl VaultEngine {
             }
             return self.fill_or_push(replica, env, out);
         }
-        let verified = match Pull::verify(replica, &self.setup, &self.devices, &self.looked, &page) {
+        let looked = &self.looked;
+        let verified = match Pull::verify(replica, &self.setup, &self.devices, looked, env.utc_ms, &page) {
             Err(fork @ EngineError::Fork { .. }) if head.is_some() => return self.seek(replica, fork, out),
             Err(fault @ EngineError::Fault { .. }) => {
                 let Some(search) = Search::new(replica)? else { return Err(fault) };
