@@ -58,8 +58,18 @@ pub(crate) fn settle(
         let committed = arrived(touched)?;
         let gone = BTreeSet::new();
         let equal = BTreeSet::new();
-        let settling =
-            Settling { setup, touched, committed: committed.as_ref(), done: &done, gone, equal, ops, events };
+        let settling = Settling {
+            replica,
+            setup,
+            overlay,
+            touched,
+            committed: committed.as_ref(),
+            done: &done,
+            gone,
+            equal,
+            ops,
+            events,
+        };
         settling.run(waiting)?;
     }
     Ok(())
@@ -75,7 +85,9 @@ pub(crate) fn confirmed(in_flight: &InFlight, ops: &mut Vec<WriteOp>) -> BTreeMa
 
 /// One record of a round, and the writes of it that wait.
 struct Settling<'a> {
+    replica: &'a dyn Replica,
     setup: &'a Setup,
+    overlay: &'a Overlay,
     touched: &'a Touched,
     /// The newest version; none if it is not here or does not open.
     committed: Option<&'a Opened>,
@@ -225,7 +237,11 @@ impl Settling<'_> {
 
     /// Turns the losing write, and what is written upon it, into a new record.
     fn make_copy(&mut self, row: &PendingRow, later: &mut dyn Iterator<Item = PendingRow>) -> Result<()> {
-        let copy = Copy::of(self.setup, row, self.touched.row.digest)?;
+        let mut copy = Copy::of(self.setup, row, None)?;
+        if self.overlay.touched.contains_key(&copy.record) || self.replica.record(copy.record)?.is_some() {
+            // A copy of this device's data made the same one, or it lost against that one.
+            copy = Copy::of(self.setup, row, Some(self.touched.row.digest))?;
+        }
         let base = Base::Revision(Revision::new(0));
         let moved = PendingRow { base, grew: None, ..copy.renamed(row)? };
         self.ops.push(WriteOp::ReplacePending(row.operation, moved));
@@ -251,23 +267,23 @@ struct Copy {
 }
 
 impl Copy {
-    /// A copy of a write that lost against the version with this digest.
-    fn of(setup: &Setup, row: &PendingRow, lost_against: Digest) -> Result<Self> {
+    /// A copy of a write; where its name is taken, named after the version that it lost against as well.
+    fn of(setup: &Setup, row: &PendingRow, lost_against: Option<Digest>) -> Result<Self> {
         let content = decode(row)?;
-        let mut stem = content.name.0.clone();
+        let mut name = content.name.0.clone();
         if content.conflict_of().is_some() {
             // A copy of a copy replaces the suffix: one zero byte and an operation id.
-            stem.truncate(stem.len().saturating_sub(17));
+            name.truncate(name.len().saturating_sub(17));
         }
-        stem.push(0);
-        let mut name = [&stem[..], row.operation.as_bytes()].concat();
-        let mut record = setup.keys.record_id(&content.record_type, &name);
-        if record == row.record {
-            // It is that copy already, and another device made the same one: from a copy of this device's data.
-            let suffix = Digest::of_cbor(label::LOCAL_DOCUMENT, &(row.operation, lost_against));
-            name = stem.into_iter().chain(suffix.as_bytes().iter().copied().take(16)).collect();
-            record = setup.keys.record_id(&content.record_type, &name);
+        name.push(0);
+        match lost_against {
+            None => name.extend_from_slice(row.operation.as_bytes()),
+            Some(version) => {
+                let suffix = Digest::of_cbor(label::LOCAL_DOCUMENT, &(row.operation, version));
+                name.extend(suffix.as_bytes().iter().take(16));
+            }
         }
+        let record = setup.keys.record_id(&content.record_type, &name);
         Ok(Self { record, name, conflict_of: row.record })
     }
 

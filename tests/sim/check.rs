@@ -159,7 +159,9 @@ fn no_lost_update(versions: &Versions, places: &Places, ledger: &Ledger) -> Outc
             copy_is_named(version, operation)?;
             continue;
         }
-        if operation.policy == Policy::Overwrite {
+        // A copy of the device may have brought it, or what it stands on, to another place.
+        let is_doubled = ledger.doubled.contains(&content.operation);
+        if operation.policy == Policy::Overwrite || is_doubled {
             continue;
         }
         let seen: Vec<Revision> = match operation.base {

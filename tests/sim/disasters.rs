@@ -11,6 +11,8 @@ use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::id::Seq;
 use std::sync::Arc;
 
+const DISASTERS_AT_MOST: usize = 4;
+
 /// A device's disk and memory at a moment.
 pub(crate) struct Snapshot {
     device: usize,
@@ -24,7 +26,7 @@ pub(crate) struct Snapshot {
 impl World {
     /// Whether one more device can be doubled or lost: each takes a new identity in the end.
     pub(crate) fn has_spares(&self) -> bool {
-        self.ledger.disasters < SPARES
+        self.ledger.disasters < DISASTERS_AT_MOST && self.joined < SPARES
     }
 
     /// Remembers a device as it is, but for what is not synced.
@@ -80,12 +82,15 @@ impl World {
         let identity = FIXTURE.devices[self.devices[index].identity].id();
         let hash = self.server.commits[seq.value() as usize].2;
         if self.ledger.dropped.contains(&hash) {
+            // A known limit (docs/RELIABILITY.md): it gave this commit up, and it arrived after all.
             self.ledger.count("own commit taken for a copy's");
+            let pending = self.devices[index].replica.pending.iter();
+            self.ledger.doubled.extend(pending.map(|row| row.operation));
         } else if !self.ledger.forked.contains(&identity) {
             return self.demand(Err(format!("device {index} takes itself for another at commit {seq}")));
         }
         self.ledger.count("copy met");
-        if self.hooks.ends_clones {
+        if self.hooks.ends_clones && self.joined < SPARES {
             return self.join_again(index);
         }
         self.devices[index].replica.given_up.insert((seq, hash));
@@ -96,9 +101,6 @@ impl World {
         self.ledger.count("joined again");
         let identity = DEVICES + self.joined;
         self.joined += 1;
-        if self.joined > SPARES {
-            return self.demand(Err("more copies were met than there are".into()));
-        }
         if self.server.log.next_index() < FIXTURE.logs[identity].next_index() {
             self.server.log = FIXTURE.logs[identity].clone();
         }

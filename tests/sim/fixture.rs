@@ -22,7 +22,7 @@ use std::sync::{Arc, LazyLock};
 /// Devices of the account.
 pub(crate) const DEVICES: usize = 5;
 /// Identities for devices that have to join again: they are enrolled behind the others, one by one.
-pub(crate) const SPARES: usize = 4;
+pub(crate) const SPARES: usize = 8;
 
 /// What every world starts from.
 pub(crate) struct Fixture {

@@ -29,8 +29,8 @@ mod findings;
 mod fixture;
 mod hostile;
 mod ledger;
-mod network;
 mod merging;
+mod network;
 mod pins;
 mod plan;
 mod planted;
@@ -39,6 +39,7 @@ mod replica;
 mod server;
 mod shrink;
 mod tamper;
+mod trace;
 mod undo;
 mod world;
 
@@ -162,7 +163,9 @@ impl Tally {
         let seconds = self.begin.elapsed().as_secs_f64();
         let rate = self.done as f64 / seconds.max(0.001);
         let faults: Vec<String> = Fault::all()
-            .filter_map(|fault| self.counts.get(fault.name()).map(|count| format!("{} {count}", fault.name())))
+            .filter_map(|fault| {
+                self.counts.get(fault.name()).map(|count| format!("{} {count}", fault.name()))
+            })
             .collect();
         let of = |what| self.counts.get(what).copied().unwrap_or_default();
         format!(

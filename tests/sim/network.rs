@@ -4,6 +4,7 @@ use crate::dice::Dice;
 use crate::faults::Fault;
 use crate::server::ModelServer;
 use crate::tamper::flip;
+use crate::trace;
 use crate::world::{Lie, Occurrence, World};
 use lockstep_engine::effect::{Answer, Failure, Input, Request};
 use lockstep_proto::api::vault::{Entry, Page};
@@ -133,7 +134,7 @@ impl World {
             Some((until, old)) if self.now_ms < *until => (old.serve(request), true),
             _ => (self.serve_honestly(request), false),
         };
-        self.say(|| format!("server to device {device}, {id}: {}", name_of_answer(&answer)));
+        self.say(|| format!("server to device {device}, {id}: {}", trace::of_answer(&answer)));
         if matches!(answer, Ok(Answer::HeadMoved(_))) {
             self.ledger.count("head moved");
         }
@@ -252,17 +253,4 @@ fn tamper_entries(entries: &mut Vec<Entry>, dice: &mut Dice) -> bool {
         }
     }
     true
-}
-
-fn name_of_answer(answer: &Answered) -> String {
-    let page = |page: &Page| {
-        format!("{} commits, {} entries, head {}", page.commits.len(), page.entries.len(), page.head_seq)
-    };
-    match answer {
-        Ok(Answer::Page(found)) => page(found),
-        Ok(Answer::HeadMoved(found)) => format!("head moved, {}", page(found)),
-        Ok(Answer::Entries(entries, more)) => format!("{} entries, more {more}", entries.len()),
-        Ok(Answer::DeviceLog(log)) => format!("device log of {}", log.next_index()),
-        other => format!("{other:?}"),
-    }
 }

@@ -98,7 +98,8 @@ pub(crate) fn shrink(trial: &Trial, outcome: &Outcome) -> Trial {
 pub(crate) fn report(trial: &Trial, outcome: &Outcome) -> String {
     let seed = trial.seed;
     let mut text = format!("seed {seed}: {}\n", outcome.failure.as_deref().unwrap_or("it holds"));
-    let _ = writeln!(text, "{} devices, {} steps; faults: {:?}", outcome.devices, outcome.steps, outcome.faults);
+    let _ =
+        writeln!(text, "{} devices, {} steps; faults: {:?}", outcome.devices, outcome.steps, outcome.faults);
     let small = shrink(trial, outcome);
     let shown = small.run();
     let keep = small.keep.clone().unwrap_or_default();

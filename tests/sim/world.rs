@@ -7,6 +7,7 @@ use crate::fixture::{DEVICES, FIXTURE};
 use crate::ledger::Ledger;
 use crate::replica::MemReplica;
 use crate::server::{LOG_MOVED, ModelServer, PageSizes, QUOTA};
+use crate::trace;
 use crate::undo::{Undo, hash_before};
 use lockstep_engine::effect::{Effect, Env, Event, Failure, Input, Request};
 use lockstep_engine::engine::Setup;
@@ -83,10 +84,24 @@ impl Device {
 
 /// Something that is under way.
 pub(crate) enum Occurrence {
-    Serve { device: usize, incarnation: u64, id: u64, request: Request },
-    Give { device: usize, incarnation: u64, input: Input, lie: Option<Lie> },
+    Serve {
+        device: usize,
+        incarnation: u64,
+        id: u64,
+        request: Request,
+    },
+    Give {
+        device: usize,
+        incarnation: u64,
+        input: Input,
+        lie: Option<Lie>,
+    },
     /// An answer that the adapter can not read.
-    Break { device: usize, incarnation: u64, id: u64 },
+    Break {
+        device: usize,
+        incarnation: u64,
+        id: u64,
+    },
 }
 
 /// What is wrong with an answer.
@@ -141,9 +156,7 @@ impl World {
     pub(crate) fn new(seed: u64, devices: usize, faults: Faults, sizes: PageSizes, hooks: Hooks) -> Self {
         let mut dice = Dice::new(seed, 1);
         let devices = (0..devices)
-            .map(|index| {
-                Device::new(seed, index, FIXTURE.logs[index + dice.index(DEVICES - index)].clone())
-            })
+            .map(|index| Device::new(seed, index, FIXTURE.logs[index + dice.index(DEVICES - index)].clone()))
             .collect();
         Self {
             seed,
@@ -241,7 +254,7 @@ impl World {
                 if self.crashes(index, Moment::Before) {
                     return;
                 }
-                self.say(|| format!("device {index} sends {id}: {}", name_of(&request)));
+                self.say(|| format!("device {index} sends {id}: {}", trace::of_request(&request)));
                 let result = self.check_in_flight(index, &request).and_then(|()| self.ledger.sent(&request));
                 self.demand(result);
                 self.devices[index].awaits = Some(id);
@@ -252,10 +265,14 @@ impl World {
     }
 
     fn report(&mut self, index: usize, event: &Event) {
-        self.say(|| format!("device {index}: {}", describe(event)));
+        self.say(|| format!("device {index}: {}", trace::of_event(event)));
         let device = &mut self.devices[index];
         let (lied_to, must_notice) = (device.lied_to, device.must_notice);
-        if matches!(event, Event::Stopped(_) | Event::Paused(_) | Event::Idle) {
+        let ends = match event {
+            Event::Stopped(error) => !matches!(error, EngineError::Misuse { .. } | EngineError::Document { .. }),
+            event => matches!(event, Event::Paused(_) | Event::Idle),
+        };
+        if ends {
             (device.lied_to, device.must_notice) = (false, false);
         }
         match event {
@@ -314,7 +331,7 @@ impl World {
             Ok(undo) => device.unsynced.push((id, undo, added(&ops))),
             Err(what) => result = result.and(Err(what)),
         }
-        self.say(|| format!("device {index} writes {id}: {} operations", ops.len()));
+        self.say(|| format!("device {index} writes {id}: {}", trace::of_write(&ops)));
         self.demand(result);
         if self.crashes(index, Moment::After) {
             return;
@@ -487,24 +504,4 @@ fn blames_the_server(error: &EngineError) -> bool {
             | EngineError::RecordRollback { .. }
             | EngineError::Incomplete { .. }
     )
-}
-
-fn describe(event: &Event) -> String {
-    match event {
-        Event::Stored(operations) => format!("stored {}", operations.len()),
-        Event::Pushed { seq, operations } => format!("pushed {seq} with {}", operations.len()),
-        other => format!("{other:?}"),
-    }
-}
-
-fn name_of(request: &Request) -> String {
-    match request {
-        Request::Push(push) => {
-            let commit = Commit::hash_of(&push.commit.bytes.0);
-            format!("push {commit}, {} envelopes", push.envelopes.len())
-        }
-        Request::Stage { envelopes } => format!("stage {}", envelopes.len()),
-        Request::Envelopes { places } => format!("envelopes {}", places.len()),
-        other => format!("{other:?}"),
-    }
 }
