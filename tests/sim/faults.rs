@@ -153,7 +153,7 @@ pub(crate) fn draw_sizes(dice: &mut Dice) -> PageSizes {
 pub(crate) struct Hooks {
     pub(crate) write: fn(Vec<WriteOp>) -> Vec<WriteOp>,
     pub(crate) serve: fn(&mut ModelServer, &Request) -> Result<Answer, Failure>,
-    pub(crate) answer: fn(Answer) -> Answer,
+    pub(crate) answer: fn(&Request, Answer) -> Answer,
     /// What a device finds when it starts again.
     pub(crate) start: fn(&mut MemReplica),
     /// Whether a write that was reported survives a crash.
@@ -175,7 +175,7 @@ impl Hooks {
     pub(crate) const HONEST: Self = Self {
         write: |ops| ops,
         serve: ModelServer::serve,
-        answer: |answer| answer,
+        answer: |_, answer| answer,
         start: |_| {},
         is_durable: true,
         is_atomic: true,

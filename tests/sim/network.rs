@@ -109,14 +109,8 @@ impl World {
             // The adapter keeps the log before it hands it on.
             device.log = log.clone();
         }
-        let Some(lie) = lie else { return };
-        device.lied_to = true;
-        let verified = device.replica.head.as_ref().map(|head| head.tip.seq);
-        if let (Lie::Yesterday, Ok(Answer::Page(page))) = (lie, answer)
-            && verified.is_some_and(|verified| page.head_seq < verified)
-        {
-            device.must_notice = true;
-        }
+        device.lied_to |= lie.is_some();
+        device.must_notice |= lie == Some(Lie::Behind);
     }
 
     fn serve(&mut self, device: usize, incarnation: u64, id: u64, request: &Request) {
@@ -154,8 +148,12 @@ impl World {
             let delay = self.delay();
             return self.later(delay, Occurrence::Break { device, incarnation, id });
         }
-        let mut answer = answer.map(self.hooks.answer);
-        let mut lie = is_old.then_some(Lie::Yesterday);
+        let is_behind = match (request, &answer) {
+            (Request::Commits { after: Some(after) }, Ok(Answer::Page(page))) => page.head_seq < *after,
+            _ => false,
+        };
+        let mut lie = is_old.then_some(if is_behind { Lie::Behind } else { Lie::Yesterday });
+        let mut answer = answer.map(|answer| (self.hooks.answer)(request, answer));
         if self.strikes(Fault::Tampered) && tamper(&mut answer, &mut self.dice) {
             lie = Some(Lie::Tampered);
         }

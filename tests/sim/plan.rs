@@ -53,12 +53,15 @@ pub(crate) struct Trial {
     pub(crate) hooks: Hooks,
     pub(crate) is_loud: bool,
     pub(crate) has_frozen_clocks: bool,
+    /// Whether its shape is wanted: then nothing is merged, where clocks have a say.
+    pub(crate) has_shape: bool,
 }
 
 impl Trial {
     /// A seed as it is, with its trace.
     pub(crate) fn new(seed: u64, hooks: Hooks) -> Self {
-        Self { seed, keep: None, without: Vec::new(), hooks, is_loud: true, has_frozen_clocks: false }
+        let (keep, without) = (None, Vec::new());
+        Self { seed, keep, without, hooks, is_loud: true, has_frozen_clocks: false, has_shape: false }
     }
 
     /// The same without a trace.
@@ -106,7 +109,7 @@ impl Trial {
         Outcome {
             failure: world.failure.clone(),
             trace_hash: world.trace_hash(),
-            shape: if world.failure.is_none() { check::shape(&world) } else { Vec::new() },
+            shape: if self.has_shape { check::shape(&world) } else { Vec::new() },
             commits: world.server.commits.len(),
             devices: world.devices.len(),
             steps,

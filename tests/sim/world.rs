@@ -109,6 +109,8 @@ pub(crate) enum Occurrence {
 pub(crate) enum Lie {
     Tampered,
     Yesterday,
+    /// The vault ends before the commit that was asked from.
+    Behind,
 }
 
 /// The moment of a crash.
