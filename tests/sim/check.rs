@@ -1,6 +1,7 @@
 //! What must hold once everything is quiet: invariants 1 to 5 and 8 of docs/RELIABILITY.md. Invariant 7 and the links of
 //! chains are looked at as things happen, in `ledger` and `world`.
 
+use crate::documents;
 use crate::fixture::FIXTURE;
 use crate::ledger::{Ledger, Operation};
 use crate::world::World;
@@ -15,12 +16,12 @@ use std::collections::BTreeMap;
 type Outcome = Result<(), String>;
 
 /// A committed version, opened.
-struct Committed {
+pub(crate) struct Committed {
     seq: Seq,
     record: RecordId,
     revision: Revision,
-    kind: u8,
-    content: Content,
+    pub(crate) kind: u8,
+    pub(crate) content: Content,
 }
 
 /// All checks.
@@ -31,7 +32,12 @@ pub(crate) fn all(world: &mut World) -> Outcome {
     what_was_pushed_is_there(&versions, &operations, &world.ledger)?;
     no_lost_update(&versions, &operations, &world.ledger)?;
     nothing_is_lost(&versions, &operations, &world.ledger)?;
-    devices_read_the_model(world, &versions)?;
+    let newest = newest(&versions);
+    devices_read_the_model(world, &newest)?;
+    let places = |operation: &OperationId| {
+        operations.get(operation).into_iter().flatten().map(|place| place.0).collect::<Vec<_>>()
+    };
+    documents::check(world, &newest, &places)?;
     next_sync_does_nothing(world)
 }
 
@@ -122,18 +128,23 @@ fn what_was_pushed_is_there(versions: &Versions, places: &Places, ledger: &Ledge
     Ok(())
 }
 
+type Newest<'a> = BTreeMap<RecordId, &'a Committed>;
+
+fn newest(versions: &Versions) -> Newest<'_> {
+    // Revisions of a record ascend: the last one stays.
+    versions.values().map(|version| (version.record, version)).collect()
+}
+
 /// A device reads of every record what its newest version says; the others hold the same rows and envelopes.
-fn devices_read_the_model(world: &World, versions: &Versions) -> Outcome {
-    let mut newest: BTreeMap<RecordId, &Committed> = BTreeMap::new();
-    for version in versions.values() {
-        newest.insert(version.record, version);
-    }
+fn devices_read_the_model(world: &World, newest: &Newest<'_>) -> Outcome {
     let replica = &world.devices[world.seed as usize % world.devices.len()].replica;
-    for (record, version) in &newest {
+    for (record, version) in newest {
         let read = read::current(replica, &FIXTURE.later_keys, *record);
         let found = read.map_err(|error| error.to_string())?.map(|current| current.content);
         let expected = (version.kind == KIND_DOCUMENT).then_some(&version.content);
-        demand(found.as_ref() == expected, || format!("record {record} reads otherwise than it was committed"))?;
+        demand(found.as_ref() == expected, || {
+            format!("record {record} reads otherwise than it was committed")
+        })?;
     }
     Ok(())
 }
@@ -151,9 +162,14 @@ fn no_lost_update(versions: &Versions, places: &Places, ledger: &Ledger) -> Outc
             .get(&content.operation)
             .ok_or_else(|| format!("revision {revision} of record {record} was written by nobody"))?;
         let written = (operation.kind, &operation.document, operation.hlc);
-        demand((version.kind, &content.document.0, content.hlc) == written, || {
+        // What is merged goes on with other contents: `documents` says what must be in them.
+        let is_merged = operation.policy == Policy::Merge && operation.hlc == content.hlc;
+        demand(is_merged || (version.kind, &content.document.0, content.hlc) == written, || {
             format!("revision {revision} of record {record} is not what was written")
         })?;
+        if is_merged {
+            continue;
+        }
         if *record != operation.record {
             copy_is_named(version, operation)?;
             continue;
@@ -208,7 +224,9 @@ fn nothing_is_lost(versions: &Versions, places: &Places, ledger: &Ledger) -> Out
             versions.values().filter(same_name)
         };
         let is_accounted_for = match operation.policy {
-            Policy::Overwrite | Policy::Merge => false,
+            Policy::Overwrite => false,
+            // `documents` looks for it.
+            Policy::Merge => true,
             Policy::AdoptCommitted => others().next().is_some(),
             Policy::KeepBoth if operation.kind == KIND_TOMBSTONE => {
                 let seen = match operation.base {

@@ -1,5 +1,6 @@
 //! What the simulator remembers apart from devices and server: every write, every byte that was sent.
 
+use crate::documents::Intent;
 use crate::replica::MemReplica;
 use lockstep_client_crypto::content::{Content, Hlc};
 use lockstep_engine::effect::{Event, Request};
@@ -41,6 +42,11 @@ pub(crate) struct Ledger {
     /// Commits that were built and given up without another one at their place: they were refused, and may have been
     /// under way more than once.
     pub(crate) dropped: BTreeSet<Digest>,
+    /// What the write of a document says that is given now; and of those that became durable.
+    pub(crate) intent: Option<Intent>,
+    pub(crate) documents: BTreeMap<OperationId, Intent>,
+    /// Devices that were set back or lost: they forgot what they merged.
+    pub(crate) was_set_back: BTreeSet<usize>,
     /// Whether what is dropped now is taken back by the app.
     pub(crate) is_abandoning: bool,
     nonces: BTreeMap<[u8; 24], Digest>,
@@ -98,6 +104,10 @@ impl Ledger {
             base: row.base,
             hlc: content.hlc,
         };
+        if row.policy == Policy::Merge {
+            let intent = self.intent.take().ok_or("nobody meant to write this document")?;
+            self.documents.insert(row.operation, intent);
+        }
         match self.operations.insert(row.operation, operation) {
             None => Ok(()),
             Some(_) => Err(format!("operation {} is there twice", row.operation)),
@@ -157,6 +167,7 @@ impl Ledger {
     pub(crate) fn unwrote(&mut self, device: usize, added: &[OperationId], clock: Hlc) {
         for operation in added {
             self.operations.remove(operation);
+            self.documents.remove(operation);
         }
         self.last_hlc.insert(device, clock);
     }
@@ -164,6 +175,7 @@ impl Ledger {
     /// A device goes on from another state than its own, or as another's copy.
     pub(crate) fn set_back(&mut self, device: usize, from: &MemReplica, to: &MemReplica, identity: DeviceId) {
         self.disasters += 1;
+        self.was_set_back.insert(device);
         self.forked.insert(identity);
         self.last_hlc.insert(device, to.clock);
         self.doubled.extend(to.pending.iter().map(|row| row.operation));

@@ -24,6 +24,7 @@ mod check;
 mod crash;
 mod dice;
 mod disasters;
+mod documents;
 mod faults;
 mod findings;
 mod fixture;
@@ -63,11 +64,13 @@ const MUST_HAPPEN: &[&str] = &[
     "asked for the device log",
     "conflict copy",
     "copy met",
+    "decided",
     "deletions only",
     "head moved",
     "joined again",
     "keys behind",
     "lie noticed",
+    "merged",
     "misuse",
     "paused",
     "revocation",
@@ -239,11 +242,16 @@ fn the_same_seed_gives_the_same_trace() {
 fn no_order_comes_from_a_wall_clock() {
     let mut jumps = 0;
     for index in 0..40 {
-        let trial = Trial { has_shape: true, ..Trial::new(BASE_SEED + index, Hooks::HONEST).quiet() };
+        // Where bits are flipped depends on how long a time is in an answer.
+        let without = vec![Fault::Tampered];
+        let trial =
+            Trial { has_shape: true, without, ..Trial::new(BASE_SEED + index, Hooks::HONEST).quiet() };
         let (one, two) = (trial.run(), Trial { has_frozen_clocks: true, ..trial.clone() }.run());
         jumps += one.counts.get(Fault::ClockJump.name()).copied().unwrap_or_default();
         assert!(!one.shape.is_empty());
-        assert_eq!(one.shape, two.shape, "seed {}", trial.seed);
+        let differs = one.shape.iter().zip(&two.shape).find(|(one, two)| one != two);
+        assert_eq!(differs, None, "seed {}", trial.seed);
+        assert_eq!(one.shape.len(), two.shape.len(), "seed {}", trial.seed);
     }
     assert!(jumps > 20, "{jumps} jumps of clocks");
 }

@@ -3,6 +3,7 @@
 use crate::check;
 use crate::dice::Dice;
 use crate::disasters::Snapshot;
+use crate::documents;
 use crate::faults::{Fault, Faults, Hooks, draw_sizes};
 use crate::fixture::FIXTURE;
 use crate::server::ModelServer;
@@ -77,11 +78,15 @@ impl Trial {
         let sizes = draw_sizes(&mut dice);
         let (steps, devices) = (draw_steps(&mut dice), draw_devices(&mut dice));
         let revocation = if dice.chance(600) { Some(dice.below(steps)) } else { None };
+        let has_documents = dice.chance(500) && !self.has_shape;
         let mut world = World::new(self.seed, devices, faults, sizes, self.hooks);
         world.is_loud = self.is_loud;
         world.has_frozen_clocks = self.has_frozen_clocks;
         let played = catch_unwind(AssertUnwindSafe(|| {
             let mut kept = Kept::default();
+            if has_documents {
+                documents::prologue(&mut world);
+            }
             for number in 0..steps {
                 let is_taken = self.keep.as_ref().is_none_or(|keep| keep.contains(&number));
                 if !is_taken || world.failure.is_some() {
@@ -216,6 +221,10 @@ fn disturb(world: &mut World, dice: &mut Dice, kept: &mut Kept) {
 
 fn step(world: &mut World, dice: &mut Dice) {
     let index = dice.index(world.devices.len());
+    if !world.ledger.documents.is_empty() && dice.chance(350) {
+        documents::step(world, dice, index);
+        return world.pass(if dice.chance(300) { 0 } else { dice.below(1500) });
+    }
     match dice.below(44) {
         0..12 => world.input(index, Input::Sync),
         12..16 => (0..world.devices.len()).for_each(|device| world.input(device, Input::Sync)),

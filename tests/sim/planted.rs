@@ -190,7 +190,8 @@ fn a_cursor_that_is_advanced_before_the_envelopes_are_there() {
 
 #[test]
 fn a_deletion_that_is_forgotten() {
-    let write = |ops| without(ops, |op| matches!(op, WriteOp::SetRecord(row, _) if row.kind != KIND_DOCUMENT));
+    let write =
+        |ops| without(ops, |op| matches!(op, WriteOp::SetRecord(row, _) if row.kind != KIND_DOCUMENT));
     is_caught("tombstone forgotten", Hooks { write, ..Hooks::HONEST });
 }
 

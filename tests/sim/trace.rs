@@ -28,7 +28,10 @@ pub(crate) fn of_request(request: &Request) -> String {
         Request::Stage { envelopes } => format!("stage {}", envelopes.len()),
         Request::Envelopes { places } => format!("envelopes {}", places.len()),
         Request::State { after, upto, from } => {
-            format!("state after {after:?} up to {upto} from {:?}", from.map(|(seq, record)| (seq, short(record))))
+            format!(
+                "state after {after:?} up to {upto} from {:?}",
+                from.map(|(seq, record)| (seq, short(record)))
+            )
         }
         other => format!("{other:?}"),
     }
@@ -54,7 +57,13 @@ pub(crate) fn of_write(ops: &[WriteOp]) -> String {
 fn of_op(op: &WriteOp) -> String {
     match op {
         WriteOp::AddPending(row) => {
-            format!("add {} of {} upon {:?}, {:?}", short(row.operation), short(row.record), row.base, row.policy)
+            format!(
+                "add {} of {} upon {:?}, {:?}",
+                short(row.operation),
+                short(row.record),
+                row.base,
+                row.policy
+            )
         }
         WriteOp::ReplacePending(operation, row) => {
             format!("replace {}: {} upon {:?}", short(operation), short(row.record), row.base)

@@ -271,7 +271,9 @@ impl World {
         let device = &mut self.devices[index];
         let (lied_to, must_notice) = (device.lied_to, device.must_notice);
         let ends = match event {
-            Event::Stopped(error) => !matches!(error, EngineError::Misuse { .. } | EngineError::Document { .. }),
+            Event::Stopped(error) => {
+                !matches!(error, EngineError::Misuse { .. } | EngineError::Document { .. })
+            }
             event => matches!(event, Event::Paused(_) | Event::Idle),
         };
         if ends {
