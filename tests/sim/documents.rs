@@ -2,7 +2,7 @@
 
 use crate::check::Committed;
 use crate::dice::Dice;
-use crate::faults::Faults;
+use crate::faults::{Fault, Faults};
 use crate::fixture::FIXTURE;
 use crate::ledger::Ledger;
 use crate::world::World;
@@ -115,6 +115,7 @@ pub(crate) fn prologue(world: &mut World) {
 }
 
 fn give(world: &mut World, index: usize, intent: Intent, input: Input) {
+    world.say(|| format!("device {index} means {intent:?}"));
     world.ledger.intent = Some(intent);
     world.input(index, input);
     world.ledger.intent = None;
@@ -199,18 +200,24 @@ pub(crate) fn check(
     committed: &dyn Fn(&OperationId) -> Vec<RecordId>,
 ) -> Result<(), String> {
     let ledger = &world.ledger;
+    let mut copied: BTreeSet<RecordId> = BTreeSet::new();
     let mut records: BTreeMap<RecordId, Vec<(&OperationId, &Intent)>> = BTreeMap::new();
     for (operation, intent) in &ledger.documents {
         records.entry(intent.record).or_default().push((operation, intent));
         let places = committed(operation);
-        if places.iter().any(|record| *record != intent.record) {
+        // A known limit (docs/RELIABILITY.md): who withholds an envelope in the middle of a pull keeps it from being merged.
+        let is_copied = places.iter().any(|record| *record != intent.record);
+        if is_copied && !was_tampered(ledger) {
             return Err(format!("write {operation} of a document became a copy"));
+        }
+        if is_copied {
+            copied.insert(intent.record);
         }
         if places.is_empty() {
             has_an_entry(world, operation, intent)?;
         }
     }
-    for (record, writes) in records {
+    for (record, writes) in records.into_iter().filter(|(record, _)| !copied.contains(record)) {
         let found = match newest.get(&record) {
             Some(version) if version.kind == KIND_DOCUMENT => {
                 Some(view(writes[0].1.record_type, &version.content)?)
@@ -226,7 +233,8 @@ pub(crate) fn check(
 /// A write that was merged away is remembered where it was written.
 fn has_an_entry(world: &World, operation: &OperationId, intent: &Intent) -> Result<(), String> {
     let device = world.ledger.operations[operation].device;
-    let is_excused = intent.deletes
+    // Who says nothing of their own may say the same as others: nothing is decided then.
+    let is_excused = intent.adds.is_none()
         || world.ledger.forgotten.contains(operation)
         || world.ledger.doubled.contains(operation)
         || world.ledger.was_set_back.contains(&device);
@@ -237,18 +245,23 @@ fn has_an_entry(world: &World, operation: &OperationId, intent: &Intent) -> Resu
     Err(format!("write {operation} was merged away, and device {device} has no entry of it"))
 }
 
+fn was_tampered(ledger: &Ledger) -> bool {
+    ledger.counts.contains_key(Fault::Tampered.name())
+}
+
 fn judge(ledger: &Ledger, writes: &[(&OperationId, &Intent)], found: Option<&View>) -> Result<(), String> {
     let is_sure = |operation: &OperationId| !ledger.forgotten.contains(operation);
     let deletes = writes.iter().any(|(_, intent)| intent.deletes);
     let surely_deletes = writes.iter().any(|(operation, intent)| intent.deletes && is_sure(operation));
     if deletes && writes[0].1.record_type == "draft" {
-        let is_right = !surely_deletes || found.is_none();
+        let is_right = !surely_deletes || found.is_none() || was_tampered(ledger);
         return if is_right { Ok(()) } else { Err("it was deleted and is there".into()) };
     }
     let removed: BTreeSet<i128> =
         writes.iter().flat_map(|(_, intent)| intent.removed.iter().copied()).collect();
     let replaced: BTreeSet<i128> =
         writes.iter().flat_map(|(_, intent)| intent.replaced.iter().copied()).collect();
+    let is_doubled = writes.iter().any(|(operation, _)| ledger.doubled.contains(*operation));
     let set = found.map(|view| elements(&view.fields)).unwrap_or_default();
     let shown = found.map(values).unwrap_or_default();
     for (operation, intent) in writes.iter().filter(|(operation, _)| is_sure(operation)) {
@@ -258,8 +271,10 @@ fn judge(ledger: &Ledger, writes: &[(&OperationId, &Intent)], found: Option<&Vie
         if let Some(lost) = intent.value.filter(|value| !replaced.contains(value) && !shown.contains(value)) {
             return Err(format!("value {lost} of {operation} is lost"));
         }
-        let is_plain = !intent.deletes && !ledger.doubled.contains(*operation);
-        if let Some(back) = intent.removed.iter().find(|gone| is_plain && set.contains(gone)) {
+        // A deletion takes along what was known to be taken out; and what a copy of a device had too is added again by
+        // one that had not seen it taken out.
+        let is_back = |gone: &&i128| !deletes && !is_doubled && set.contains(gone);
+        if let Some(back) = intent.removed.iter().find(is_back) {
             return Err(format!("element {back} is back, which {operation} took out"));
         }
     }
