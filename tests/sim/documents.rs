@@ -34,6 +34,8 @@ pub(crate) struct Intent {
     value: Option<i128>,
     delta: i128,
     deletes: bool,
+    /// Whether there was a copy of the device: at one time both may write under one stamp.
+    is_twin: bool,
     /// Elements that it takes out, or deletes.
     removed: BTreeSet<i128>,
     /// Values of the manual field that it replaces, or deletes.
@@ -43,7 +45,17 @@ pub(crate) struct Intent {
 impl Intent {
     fn of(record_type: &'static str, record: RecordId) -> Self {
         let (removed, replaced) = (BTreeSet::new(), BTreeSet::new());
-        Self { record_type, record, adds: None, value: None, delta: 0, deletes: false, removed, replaced }
+        Self {
+            record_type,
+            record,
+            adds: None,
+            value: None,
+            delta: 0,
+            deletes: false,
+            is_twin: false,
+            removed,
+            replaced,
+        }
     }
 }
 
@@ -114,7 +126,9 @@ pub(crate) fn prologue(world: &mut World) {
     world.faults = faults;
 }
 
-fn give(world: &mut World, index: usize, intent: Intent, input: Input) {
+fn give(world: &mut World, index: usize, mut intent: Intent, input: Input) {
+    let identity = FIXTURE.devices[world.devices[index].identity].id();
+    intent.is_twin = world.ledger.forked.contains(&identity);
     world.say(|| format!("device {index} means {intent:?}"));
     world.ledger.intent = Some(intent);
     world.input(index, input);
@@ -264,7 +278,8 @@ fn judge(ledger: &Ledger, writes: &[(&OperationId, &Intent)], found: Option<&Vie
     let is_doubled = writes.iter().any(|(operation, _)| ledger.doubled.contains(*operation));
     let set = found.map(|view| elements(&view.fields)).unwrap_or_default();
     let shown = found.map(values).unwrap_or_default();
-    for (operation, intent) in writes.iter().filter(|(operation, _)| is_sure(operation)) {
+    let sure = writes.iter().filter(|(operation, intent)| is_sure(operation) && !intent.is_twin);
+    for (operation, intent) in sure {
         if let Some(lost) = intent.adds.filter(|added| !removed.contains(added) && !set.contains(added)) {
             return Err(format!("element {lost} of {operation} is lost"));
         }
@@ -285,8 +300,9 @@ fn judge(ledger: &Ledger, writes: &[(&OperationId, &Intent)], found: Option<&Vie
             Err("nobody deleted it and it is gone".into())
         };
     };
-    let counts = |operation: &&OperationId| !is_sure(operation) || ledger.doubled.contains(*operation);
-    let is_uncertain = writes.iter().any(|(operation, intent)| intent.delta != 0 && counts(operation));
+    let is_uncertain = writes.iter().any(|(operation, intent)| {
+        intent.delta != 0 && (!is_sure(operation) || intent.is_twin || ledger.doubled.contains(*operation))
+    });
     let sum: i128 = writes.iter().map(|(_, intent)| intent.delta).sum();
     let count = view.fields.get(COUNT).and_then(number).unwrap_or_default();
     if is_uncertain || count == sum {

@@ -24,6 +24,7 @@ mod check;
 mod crash;
 mod dice;
 mod disasters;
+mod disk;
 mod documents;
 mod faults;
 mod findings;
