@@ -1,5 +1,9 @@
 //! The command line.
 
+mod documents;
+
+pub(crate) use documents::{ConflictPlace, ConflictsCommand, PolicyCommand, RecordCommand, RecordPlace};
+
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -86,6 +90,12 @@ pub(crate) enum Command {
     /// Read and write single records (JSON documents).
     #[command(subcommand)]
     Record(RecordCommand),
+    /// Say how edits that devices made at the same time become one.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// List what waits for a decision, and decide; see what was merged without asking, and undo it.
+    #[command(subcommand)]
+    Conflicts(ConflictsCommand),
     /// List the account's sessions, and end them.
     #[command(subcommand)]
     Session(SessionCommand),
@@ -429,66 +439,4 @@ pub(crate) struct Forget {
     /// Vault.
     #[arg(long, default_value = "files", value_name = "V")]
     pub(crate) vault: String,
-}
-
-#[derive(Args)]
-pub(crate) struct RecordPlace {
-    /// Record type.
-    #[arg(long = "type", value_name = "T")]
-    pub(crate) record_type: String,
-    /// Vault.
-    #[arg(long, default_value = "files", value_name = "V")]
-    pub(crate) vault: String,
-}
-
-#[derive(Subcommand)]
-pub(crate) enum RecordCommand {
-    /// Write a record: JSON on standard input.
-    Put {
-        #[command(flatten)]
-        place: RecordPlace,
-        /// Id within the type; random if not given.
-        #[arg(long)]
-        id: Option<String>,
-    },
-    /// Print a record.
-    Get {
-        #[command(flatten)]
-        place: RecordPlace,
-        /// Id within the type.
-        #[arg(long)]
-        id: String,
-    },
-    /// List records of a type.
-    List {
-        #[command(flatten)]
-        place: RecordPlace,
-    },
-    /// Delete a record.
-    Rm {
-        #[command(flatten)]
-        place: RecordPlace,
-        /// Id within the type.
-        #[arg(long)]
-        id: String,
-    },
-    /// List a record's versions, newest first.
-    History {
-        #[command(flatten)]
-        place: RecordPlace,
-        /// Id within the type.
-        #[arg(long)]
-        id: String,
-    },
-    /// Write an old version of a record as its newest; what is there now stays in its history.
-    Restore {
-        #[command(flatten)]
-        place: RecordPlace,
-        /// Id within the type.
-        #[arg(long)]
-        id: String,
-        /// Which, as history shows it.
-        #[arg(long, value_name = "N")]
-        revision: u64,
-    },
 }

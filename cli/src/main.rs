@@ -3,6 +3,7 @@
 mod archive;
 mod args;
 mod backup;
+mod conflicts;
 mod heal;
 mod join;
 mod look;
@@ -30,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) insecure_http: bool,
     pub(crate) out: Output,
     pub(crate) stop: Arc<AtomicBool>,
+    /// Whether the server could not be reached: then nothing more is tried.
+    pub(crate) is_away: AtomicBool,
 }
 
 impl Context {
@@ -78,7 +81,13 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&out, &ClientError::io("runtime", error)),
     };
-    let context = Context { home, insecure_http: cli.global.insecure_http, out, stop: Arc::clone(&stop) };
+    let context = Context {
+        home,
+        insecure_http: cli.global.insecure_http,
+        out,
+        stop: Arc::clone(&stop),
+        is_away: AtomicBool::new(false),
+    };
     runtime.spawn(async move {
         // The first Ctrl-C ends the run cleanly, a second one at once.
         let _ = tokio::signal::ctrl_c().await;
@@ -131,6 +140,8 @@ async fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Diff(args) => return past::diff(context, args).await,
         Command::Forget(args) => past::forget(context, args).await?,
         Command::Record(command) => record::run(context, command).await?,
+        Command::Policy(command) => conflicts::policy(context, command).await?,
+        Command::Conflicts(command) => conflicts::run(context, command).await?,
         Command::Session(command) => session::run(context, command).await?,
         Command::Status => look::status(context).await?,
         Command::Watch { vault } => watch::watch(context, &vault).await?,

@@ -5,11 +5,12 @@ use crate::args::{RecordCommand, RecordPlace};
 use crate::backup::{bring_up_to_date, open_to_read};
 use crate::output::{shown, time};
 use lockstep_client::account::Account;
+use lockstep_client::documents::{NewDocument, fields_from_json, json_of};
 use lockstep_client::error::Result;
 use lockstep_client::vault::Vault;
 use lockstep_client::{ClientError, past, rng};
 use lockstep_client_crypto::content::Content;
-use lockstep_engine::replica::{Pinning, Policy, Replica as _, VersionRow};
+use lockstep_engine::replica::{Replica as _, VersionRow};
 use lockstep_engine::{NewRecord, read};
 use lockstep_proto::envelope::KIND_TOMBSTONE;
 use lockstep_proto::id::{RecordId, Revision, Seq};
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Read as _;
+use std::sync::atomic::Ordering;
 
 const DOCUMENT_BYTES_MAX: u64 = 900 * 1024;
 
@@ -31,7 +33,7 @@ pub(crate) async fn run(context: &Context, command: RecordCommand) -> Result<()>
     }
 }
 
-fn check_type(place: &RecordPlace) -> Result<()> {
+pub(crate) fn check_type(place: &RecordPlace) -> Result<()> {
     if place.record_type.starts_with("lockstep/") {
         return Err(ClientError::Usage("types that begin with lockstep/ belong to the program".into()));
     }
@@ -45,6 +47,7 @@ pub(crate) async fn open(context: &Context, name: &str, create: bool) -> Result<
         Ok(vault) => Ok((account, vault)),
         Err(ClientError::Unreachable { .. }) if account.vaults()?.iter().any(|entry| entry.name == name) => {
             context.out.note("the server can not be reached: working with what this device holds");
+            context.is_away.store(true, Ordering::Relaxed);
             let vault = account.open_vault_locally(name)?;
             Ok((account, vault))
         }
@@ -53,7 +56,7 @@ pub(crate) async fn open(context: &Context, name: &str, create: bool) -> Result<
 }
 
 /// Whether the trouble is only that the server is away: then what is held is good enough for reading.
-fn told(trouble: Option<ClientError>) -> Result<()> {
+pub(crate) fn told(trouble: Option<ClientError>) -> Result<()> {
     match trouble {
         None | Some(ClientError::Unreachable { .. }) => Ok(()),
         Some(error) => Err(error),
@@ -62,19 +65,20 @@ fn told(trouble: Option<ClientError>) -> Result<()> {
 
 /// Sends what is pending; offline, it stays pending and says so.
 pub(crate) async fn send(context: &Context, account: &mut Account, vault: &mut Vault) -> Result<bool> {
-    match account.send(vault).await {
-        Ok(()) => Ok(true),
-        Err(ClientError::Unreachable { .. } | ClientError::Busy(_)) => {
+    let sent = if context.is_away.load(Ordering::Relaxed) { None } else { Some(account.send(vault).await) };
+    match sent {
+        Some(Ok(())) => Ok(true),
+        None | Some(Err(ClientError::Unreachable { .. } | ClientError::Busy(_))) => {
             context.out.note("kept on this device; it is sent when the server can be reached");
             Ok(false)
         }
-        Err(error) => Err(error),
+        Some(Err(error)) => Err(error),
     }
 }
 
 /// Pins what was sent, if that is due. It waits for the next command if the server went away meanwhile, or the
 /// account's quota is used up.
-async fn pin(account: &mut Account) -> Result<()> {
+pub(crate) async fn pin(account: &mut Account) -> Result<()> {
     match account.pin_heads(false).await {
         Err(ClientError::Unreachable { .. } | ClientError::Busy(_) | ClientError::QuotaExceeded(_)) => Ok(()),
         other => other,
@@ -115,20 +119,36 @@ async fn put(context: &Context, place: &RecordPlace, id: Option<String>) -> Resu
         .map_err(|error| ClientError::Usage(format!("standard input is not JSON: {error}")))?;
     let (mut account, mut vault) = open(context, &place.vault, true).await?;
     let id = id.unwrap_or_else(|| rng::hex(&rng::bytes::<16>()));
-    let record = NewRecord {
-        record_type: place.record_type.clone(),
-        name: name_of(&id),
-        schema: 1,
-        document: Some(document.to_string().into_bytes()),
-        blobs: Vec::new(),
-        policy: Policy::KeepBoth,
-        pin: Pinning::None,
-        expected: None,
-    };
+    let record = new_record(&vault, place, &id, Some(document), None)?;
     vault.put(vec![record]).await?;
     let sent = send(context, &mut account, &mut vault).await?;
     context.out.result(&id, &json!({ "id": id, "sent": sent }));
     if sent { pin(&mut account).await } else { Ok(()) }
+}
+
+/// A record of JSON, by its type's merge policy if it has one; with the objects of an older version.
+fn new_record(
+    vault: &Vault,
+    place: &RecordPlace,
+    id: &str,
+    document: Option<Value>,
+    like: Option<Content>,
+) -> Result<NewRecord> {
+    let merges = vault.policies().of(&place.record_type).is_some();
+    let (fields, text) = match document {
+        Some(document) if merges => (Some(fields_from_json(document)?), None),
+        Some(document) => (None, Some(document.to_string().into_bytes())),
+        None => (None, None),
+    };
+    let new = vault.new_record(NewDocument {
+        record_type: place.record_type.clone(),
+        name: name_of(id),
+        schema: like.as_ref().map(|like| like.schema),
+        fields,
+        blobs: like.map(|like| like.blobs).unwrap_or_default(),
+        expected: None,
+    })?;
+    Ok(if text.is_some() { NewRecord { document: text, ..new } } else { new })
 }
 
 const OPERATION_BYTES: usize = 16;
@@ -146,7 +166,7 @@ pub(crate) fn id_of(name: &[u8]) -> String {
 }
 
 /// The name that an id stands for.
-fn name_of(id: &str) -> Vec<u8> {
+pub(crate) fn name_of(id: &str) -> Vec<u8> {
     let copy = id.rsplit_once('~').and_then(|(base, digits)| {
         let operation: Option<Vec<u8>> =
             (digits.len() == 2 * OPERATION_BYTES).then(|| digits.as_bytes().chunks(2)).and_then(|pairs| {
@@ -160,9 +180,9 @@ fn name_of(id: &str) -> Vec<u8> {
     copy.unwrap_or_else(|| id.as_bytes().to_vec())
 }
 
-fn parse(content: &Content) -> Value {
-    serde_json::from_slice(&content.document.0)
-        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&content.document.0).into_owned()))
+pub(crate) fn parse(vault: &Vault, content: &Content) -> Value {
+    json_of(&vault.body_of(content))
+        .unwrap_or_else(|| Value::String(String::from_utf8_lossy(&content.document.0).into_owned()))
 }
 
 fn missing(place: &RecordPlace, id: &str) -> ClientError {
@@ -181,7 +201,7 @@ async fn get(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
     let Some(current) = read::current(vault.replica(), keys, record)? else {
         return Err(not_held(trouble, place, id));
     };
-    let document = parse(&current.content);
+    let document = parse(&vault, &current.content);
     context.out.result(&document.to_string(), &document);
     told(trouble)
 }
@@ -210,7 +230,7 @@ async fn list(context: &Context, place: &RecordPlace) -> Result<()> {
         let _ = writeln!(text, "{}  revision {}{mark}", shown(id_of(name).as_bytes()), current.revision);
         list.push(json!({
             "id": id_of(name), "revision": current.revision.value(),
-            "pending": current.pending, "conflict": conflict, "document": parse(&current.content),
+            "pending": current.pending, "conflict": conflict, "document": parse(&vault, &current.content),
         }));
     }
     context.out.result(if text.is_empty() { "there is none" } else { &text }, &json!(list));
@@ -223,16 +243,7 @@ async fn rm(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
     let keys = &vault.setup().keys;
     let record = keys.record_id(&place.record_type, &name_of(id));
     read::current(vault.replica(), keys, record)?.ok_or_else(|| missing(place, id))?;
-    let deletion = NewRecord {
-        record_type: place.record_type.clone(),
-        name: name_of(id),
-        schema: 1,
-        document: None,
-        blobs: Vec::new(),
-        policy: Policy::KeepBoth,
-        pin: Pinning::None,
-        expected: None,
-    };
+    let deletion = new_record(&vault, place, id, None, None)?;
     vault.put(vec![deletion]).await?;
     let sent = send_deletions(context, &mut account, &mut vault, &[record]).await?;
     context.out.result(&format!("deleted {id}"), &json!({ "id": id, "sent": sent }));
@@ -249,7 +260,8 @@ async fn history(context: &Context, place: &RecordPlace, id: &str) -> Result<()>
     }
     let mut opened: BTreeMap<Seq, Option<(u64, Value)>> = BTreeMap::new();
     let mut take = |version: &VersionRow, content: Option<Content>| {
-        opened.insert(version.seq, content.map(|content| (content.hlc.utc_ms / 1000, parse(&content))));
+        let shown = content.map(|content| (content.hlc.utc_ms / 1000, parse(&vault, &content)));
+        opened.insert(version.seq, shown);
         Ok(())
     };
     let withheld = vault.open_versions(&versions, &mut take).await?;
@@ -308,15 +320,11 @@ async fn restore(context: &Context, place: &RecordPlace, id: &str, revision: u64
     let opened = found.ok_or_else(|| {
         ClientError::Damaged(format!("revision {revision} of \"{id}\" does not open; see: lockstep check"))
     })?;
-    let record = NewRecord {
-        record_type: place.record_type.clone(),
-        name: name_of(id),
-        schema: opened.schema,
-        document: Some(opened.document.0),
-        blobs: opened.blobs,
-        policy: Policy::KeepBoth,
-        pin: Pinning::None,
-        expected: None,
+    let record = if vault.policies().of(&place.record_type).is_some() {
+        new_record(&vault, place, id, Some(parse(&vault, &opened)), Some(opened))?
+    } else {
+        let (document, blobs) = (Some(opened.document.0), opened.blobs);
+        NewRecord { schema: opened.schema, document, blobs, ..new_record(&vault, place, id, None, None)? }
     };
     vault.put(vec![record]).await?;
     let sent = send(context, &mut account, &mut vault).await?;

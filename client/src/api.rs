@@ -19,7 +19,7 @@ use lockstep_proto::api::auth::{
 };
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::Page;
-use lockstep_proto::cbor::{ByteArray, Wire};
+use lockstep_proto::cbor::{ByteArray, Wire, encode_large};
 use lockstep_proto::id::AccountId;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RANGE, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
@@ -194,7 +194,7 @@ impl Api {
     /// # Errors
     /// [`ClientError`].
     pub async fn post<B: Wire, A: Wire>(&self, path: &str, body: &B) -> Result<A> {
-        let response = self.send(Method::POST, path, Some(body.encode().into()), None, true).await?;
+        let response = self.send(Method::POST, path, Some(encode_large(body).into()), None, true).await?;
         self.decode(response).await
     }
 

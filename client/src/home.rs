@@ -216,7 +216,13 @@ impl Home {
         ] {
             self.remove(name)?;
         }
-        Ok(())
+        let objects = self.path.join("objects");
+        match std::fs::remove_dir_all(&objects) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(ClientError::io(objects, error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -143,7 +143,10 @@ impl Account {
             policies: Arc::default(),
             heals: false,
         };
-        Ok(Vault::new(setup, Arc::clone(self.keyring.device_log()), replica, Arc::clone(&self.api)))
+        let log = Arc::clone(self.keyring.device_log());
+        let mut vault = Vault::new(setup, log, replica, Arc::clone(&self.api));
+        vault.load_policies()?;
+        Ok(vault)
     }
 
     /// Names that their owner gave to devices later.

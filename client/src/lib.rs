@@ -1,6 +1,6 @@
 //! Lockstep's native client: the adapters round the engine. [`account`] is sign-up, sign-in and recovery,
 //! [`vault`] drives engines over the SQLite [`replica`] and HTTP [`api`], [`backup`] and [`restore`] are
-//! files as records. It never touches the terminal.
+//! files as records, [`documents`] are records that merge, [`conflicts`] what waits for somebody to decide. It never touches the terminal.
 
 pub mod account;
 pub mod api;
@@ -9,7 +9,9 @@ pub mod backup;
 pub mod blob;
 pub mod changes;
 pub mod check;
+pub mod conflicts;
 pub mod diff;
+pub mod documents;
 pub mod error;
 pub mod heal;
 pub mod history;
@@ -18,6 +20,7 @@ pub mod keyring;
 pub mod kit;
 mod late;
 pub mod notice;
+pub mod objects;
 pub mod past;
 pub mod replica;
 pub mod restore;

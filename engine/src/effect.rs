@@ -118,6 +118,8 @@ pub enum Input {
     Decide(RecordId, Choice),
     /// Pull, then push what is pending.
     Sync,
+    /// The same of a vault that was pulled before: a small change is sent without asking first what is new.
+    Send,
     /// Pull only: nothing is signed or sent.
     Pull,
     /// Pull, then push pending deletions only: the server takes nothing else now. What else is pending waits, and a

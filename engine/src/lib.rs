@@ -17,6 +17,7 @@ pub mod error;
 pub mod files;
 pub mod keyring;
 mod local;
+mod many;
 mod merge;
 mod old;
 mod pull;

@@ -27,6 +27,8 @@ struct Batch<'a> {
     replica: &'a dyn Replica,
     setup: &'a Setup,
     clock: Hlc,
+    /// Whether nothing waited before this batch.
+    none_waits: bool,
     /// Writes of one batch may follow each other on one record.
     last: BTreeMap<RecordId, (OperationId, Option<Origin>)>,
     operations: Vec<OperationId>,
@@ -36,7 +38,16 @@ struct Batch<'a> {
 impl<'a> Batch<'a> {
     fn new(replica: &'a dyn Replica, setup: &'a Setup) -> Result<Self> {
         let (operations, ops) = (Vec::new(), Vec::new());
-        Ok(Self { replica, setup, clock: replica.clock()?, last: BTreeMap::new(), operations, ops })
+        let none_waits = replica.pending(1)?.is_empty();
+        Ok(Self {
+            replica,
+            setup,
+            clock: replica.clock()?,
+            none_waits,
+            last: BTreeMap::new(),
+            operations,
+            ops,
+        })
     }
 
     fn done(mut self) -> (Vec<OperationId>, Vec<WriteOp>) {
@@ -184,6 +195,7 @@ impl Batch<'_> {
         let in_batch = self.last.get(&record).map(|(operation, _)| *operation);
         let pending = match in_batch {
             Some(operation) => Some(operation),
+            None if self.none_waits => None,
             None => self.replica.pending_of(record)?.last().map(|row| row.operation),
         };
         let row = self.replica.record(record)?;

@@ -34,6 +34,7 @@ mod life;
 mod lost;
 mod lost_pin;
 mod makeup;
+mod merging;
 mod past;
 mod postgres;
 mod program;

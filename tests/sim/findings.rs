@@ -333,3 +333,31 @@ fn a_document_whose_envelope_is_kept_back_in_a_pull_is_kept_beside() {
     });
     assert!(events.iter().any(|event| matches!(event, Event::ConflictCopy { .. })), "{events:?}");
 }
+
+/// An app's vault may be pulled by another engine over the same replica, when the keyring is brought up to date: then the
+/// first engine's device log is behind the head, and a commit that names it is refused.
+#[test]
+fn a_commit_never_names_an_older_device_log_than_the_head() {
+    let mut server = ModelServer::new(ROOMY);
+    let mut writer = Desk::new(1);
+    writer.put(vec![note("a", Some(b"one"))]);
+    writer.sync(&mut server);
+    let mut desk = Desk::new(0);
+    desk.sync(&mut server);
+    desk.engine = VaultEngine::new(FIXTURE.setup(0), FIXTURE.logs[0].clone());
+    desk.put(vec![note("b", Some(b"two"))]);
+    let events = desk.sync(&mut server);
+    assert!(events.iter().any(|event| matches!(event, Event::Pushed { .. })), "{events:?}");
+    // A server that shows no longer log is named, and nothing is signed.
+    desk.engine = VaultEngine::new(FIXTURE.setup(0), FIXTURE.logs[0].clone());
+    desk.put(vec![note("c", Some(b"three"))]);
+    let mut pushes = 0;
+    let events = desk.run(Input::Sync, &mut |request| match request {
+        Request::DeviceLog => Ok(Answer::DeviceLog(FIXTURE.logs[0].clone())),
+        other => {
+            pushes += usize::from(matches!(other, Request::Push(_)));
+            server.serve(other)
+        }
+    });
+    assert!(matches!(crate::bench::stopped(&events), EngineError::Server { .. }) && pushes == 0);
+}

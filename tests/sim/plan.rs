@@ -226,7 +226,8 @@ fn step(world: &mut World, dice: &mut Dice) {
         return world.pass(if dice.chance(300) { 0 } else { dice.below(1500) });
     }
     match dice.below(44) {
-        0..12 => world.input(index, Input::Sync),
+        0..7 => world.input(index, Input::Sync),
+        7..12 => world.input(index, Input::Send),
         12..16 => (0..world.devices.len()).for_each(|device| world.input(device, Input::Sync)),
         16..33 => {
             let record = record(world, dice, index);

@@ -145,6 +145,8 @@ pub(crate) struct World {
     pub(crate) has_repairs: bool,
     /// Whether lines of the trace are kept.
     pub(crate) is_loud: bool,
+    /// Whether devices seal the next commit while they wait for the answer to one.
+    pub(crate) seals_ahead: bool,
     /// Whether every clock stands where it began.
     pub(crate) has_frozen_clocks: bool,
     pub(crate) lines: Vec<String>,
@@ -177,6 +179,7 @@ impl World {
             lose_answers: 0,
             has_repairs: false,
             is_loud: true,
+            seals_ahead: seed.is_multiple_of(2),
             has_frozen_clocks: false,
             lines: Vec::new(),
             failure: None,
@@ -259,6 +262,12 @@ impl World {
                 self.demand(result);
                 self.devices[index].awaits = Some(id);
                 self.transmit(index, id, &request);
+                if self.seals_ahead && matches!(request, Request::Push(_)) {
+                    let device = &mut self.devices[index];
+                    let mut rng = device.nonces.next();
+                    let env = &mut Env { utc_ms: EPOCH_MS, rng: &mut rng };
+                    device.engine.seal_ahead(&device.replica, env);
+                }
                 self.crashes(index, Moment::After);
             }
         }

@@ -3,6 +3,7 @@
 use super::Progress;
 use super::write::settle;
 use crate::account::Account;
+use crate::documents::Body;
 use crate::error::{ClientError, Result};
 use crate::home::write_private;
 use crate::restore::{self, restore};
@@ -206,12 +207,16 @@ impl Job<'_> {
             }
         }
         let name = Some(safe(&content.name.0)).filter(|name| name.len() <= NAME_BYTES_MAX);
-        let is_json = serde_json::from_slice::<Value>(&content.document.0).is_ok();
-        let suffix = if is_json { "json" } else { "bin" };
+        // A document that merges is written as its fields, as an app sees them.
+        let (bytes, suffix) = match self.vault.body_of(content) {
+            Body::Fields(fields) => (serde_json::to_vec_pretty(&fields).unwrap_or_default(), "json"),
+            Body::Bytes(bytes) if serde_json::from_slice::<Value>(&bytes).is_ok() => (bytes, "json"),
+            Body::Bytes(bytes) => (bytes, "bin"),
+        };
         // A `%` that no two digits follow: no name of a record is written like this.
         let name = name.unwrap_or_else(|| format!("%{record}"));
         let file = format!("{top}/{group}/{name}.{suffix}");
-        write_private(&self.place.join(&file), &content.document.0, false)?;
+        write_private(&self.place.join(&file), &bytes, false)?;
         self.outcome.records += 1;
         Ok(file)
     }

@@ -94,6 +94,40 @@ impl VaultReplica {
         Ok(MergeEntry { entry, utc, operation, record, revision, decisions, pending: pending.0 })
     }
 
+    fn policies_place(&self) -> Vec<u8> {
+        [&b"policies"[..], self.vault.as_bytes()].concat()
+    }
+
+    /// Merge policies of the app that this home belongs to, encoded.
+    ///
+    /// # Errors
+    /// [`crate::ClientError`].
+    pub(crate) fn own_policies(&self) -> Result<Option<Vec<u8>>> {
+        let text = "SELECT policies FROM vault WHERE id = ?1";
+        let sealed: Option<Vec<u8>> =
+            self.db.connection().prepare_cached(text)?.query_row([self.key], |row| row.get(0))?;
+        let open = |sealed: Vec<u8>| {
+            let plain = self.db.keys().open_row(&self.policies_place(), &sealed);
+            plain.map(|plain| plain.to_vec()).map_err(|_| super::damaged("the app's merge policies"))
+        };
+        sealed.map(open).transpose()
+    }
+
+    /// Sets them.
+    ///
+    /// # Errors
+    /// [`crate::ClientError`].
+    pub(crate) fn set_own_policies(&self, policies: Option<&[u8]>) -> Result<()> {
+        if self.own_policies()?.as_deref() == policies {
+            return Ok(());
+        }
+        let place = self.policies_place();
+        let sealed = policies.map(|policies| self.db.keys().seal_row(&place, policies, &mut rng::system()));
+        let text = "UPDATE vault SET policies = ?2 WHERE id = ?1";
+        self.db.connection().prepare_cached(text)?.execute(params![self.key, sealed])?;
+        Ok(())
+    }
+
     /// Records that may wait for a decision, ascending, after one; at most `limit`. Those that were not looked at since
     /// the policies changed are among them.
     ///

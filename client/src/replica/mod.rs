@@ -17,7 +17,7 @@ use lockstep_proto::cbor::ByteArray;
 use lockstep_proto::id::{RecordId, VaultId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -26,6 +26,8 @@ use zeroize::Zeroizing;
 pub struct Db {
     connection: Connection,
     keys: LocalKeys,
+    writes: bool,
+    folder: PathBuf,
 }
 
 /// One vault's part of it; the engine reads through this.
@@ -70,12 +72,23 @@ impl Db {
             connection.pragma_update(None, "query_only", true)?;
         }
         connection.pragma_update(None, "cache_size", -16384)?;
-        Ok(Rc::new(Self { connection, keys }))
+        let folder = path.parent().unwrap_or(Path::new(".")).to_path_buf();
+        Ok(Rc::new(Self { connection, keys, writes, folder }))
     }
 
     /// Keys of what is sealed here.
     pub fn keys(&self) -> &LocalKeys {
         &self.keys
+    }
+
+    /// The folder that it lies in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether this process may write here.
+    pub const fn writes(&self) -> bool {
+        self.writes
     }
 
     pub(crate) fn connection(&self) -> &Connection {
@@ -212,7 +225,14 @@ impl Db {
         }
         transaction.execute("DELETE FROM vault WHERE id = ?1", [key])?;
         transaction.commit()?;
-        Ok(())
+        // Its objects are opened by nothing any more.
+        let objects = self.folder.join("objects").join(vault.to_string());
+        match std::fs::remove_dir_all(&objects) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(ClientError::io(objects, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Vaults that are held here.

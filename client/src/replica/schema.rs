@@ -19,6 +19,9 @@ const STEPS: &[&str] = &[
      CREATE INDEX shelved_waits ON shelved (vault, seq, id) WHERE state = 0",
     // What merging needs and leaves.
     include_str!("merge.sql"),
+    // Pending writes in their order, without sorting all of them; and those that follow another.
+    "CREATE INDEX pending_order ON pending (vault);
+     CREATE INDEX pending_follows ON pending (vault) WHERE base_operation IS NOT NULL",
 ];
 
 fn version(connection: &Connection) -> Result<usize> {
