@@ -74,7 +74,9 @@ pub(crate) fn settle(
             Brought::Here(opened) => Some(opened),
             Brought::Quarantined | Brought::Absent => None,
         };
-        Settling::new(setup, touched, committed.as_deref(), &done, ops, events).run(waiting)?;
+        let scene =
+            Scene { replica, setup, overlay: Some(overlay), touched, committed: committed.as_deref() };
+        Settling::new(scene, &done, ops, events).run(waiting)?;
     }
     Ok(())
 }
@@ -93,7 +95,8 @@ pub(crate) fn late(
     if is_settled {
         return Ok(());
     }
-    Settling::new(setup, touched, committed, &BTreeMap::new(), ops, events).run(waiting)
+    let scene = Scene { replica, setup, overlay: None, touched, committed };
+    Settling::new(scene, &BTreeMap::new(), ops, events).run(waiting)
 }
 
 /// Writes that follow some that are done stand on what these became.
@@ -116,12 +119,20 @@ pub(crate) fn confirmed(in_flight: &InFlight, ops: &mut Vec<WriteOp>) -> BTreeMa
     in_flight.sealed.iter().map(|sealed| (sealed.operation, sealed.revision)).collect()
 }
 
-/// One record of a round, and the writes of it that wait.
-struct Settling<'a> {
+/// One record of a round.
+struct Scene<'a> {
+    replica: &'a dyn Replica,
     setup: &'a Setup,
+    /// The round; none after it.
+    overlay: Option<&'a Overlay>,
     touched: &'a Touched,
     /// The newest version; none if it is not here or does not open.
     committed: Option<&'a Opened>,
+}
+
+/// One record of a round, and the writes of it that wait.
+struct Settling<'a> {
+    scene: Scene<'a>,
     /// Writes that are among the round's commits.
     done: &'a BTreeMap<OperationId, Revision>,
     /// Writes that were dropped.
@@ -134,19 +145,16 @@ struct Settling<'a> {
 
 impl<'a> Settling<'a> {
     fn new(
-        setup: &'a Setup,
-        touched: &'a Touched,
-        committed: Option<&'a Opened>,
+        scene: Scene<'a>,
         done: &'a BTreeMap<OperationId, Revision>,
         ops: &'a mut Vec<WriteOp>,
         events: &'a mut Vec<Event>,
     ) -> Self {
-        let (gone, equal) = (BTreeSet::new(), BTreeSet::new());
-        Self { setup, touched, committed, done, gone, equal, ops, events }
+        Self { scene, done, gone: BTreeSet::new(), equal: BTreeSet::new(), ops, events }
     }
 
     fn run(mut self, waiting: Vec<PendingRow>) -> Result<()> {
-        let revision = self.touched.row.revision;
+        let revision = self.scene.touched.row.revision;
         let mut rows = waiting.into_iter();
         while let Some(row) = rows.next() {
             let base = match row.base {
@@ -170,9 +178,9 @@ impl<'a> Settling<'a> {
                 Policy::AdoptCommitted => self.adopt(&row),
                 Policy::Merge => {
                     let content = decode(&row)?;
-                    let setup = self.setup;
+                    let setup = self.scene.setup;
                     if let Some(policy) = setup.policies.of(&content.record_type)
-                        && let Some(committed) = self.committed.map(Origin::of)
+                        && let Some(committed) = self.scene.committed.map(Origin::of)
                     {
                         return self.merge(policy, committed, std::iter::once(row).chain(rows));
                     }
@@ -198,12 +206,12 @@ impl<'a> Settling<'a> {
         committed: Origin,
         mut rows: impl Iterator<Item = PendingRow>,
     ) -> Result<()> {
-        let (revision, record) = (self.touched.row.revision, self.touched.row.record);
+        let (revision, record) = (self.scene.touched.row.revision, self.scene.touched.row.record);
         let (mut below, mut base) = (committed, Base::Revision(revision));
         while let Some(row) = rows.next() {
             let content = decode(&row)?;
             let joined = match row.policy {
-                Policy::Merge => join(self.setup, policy, &row, &content, &below, revision)?,
+                Policy::Merge => join(self.scene.setup, policy, &row, &content, &below, revision)?,
                 // Written when the type had no policy: it saw the write before it, but not what became of that.
                 _ => Joined::APART,
             };
@@ -226,7 +234,7 @@ impl<'a> Settling<'a> {
                 }
                 Became::Dropped => self.adopt(&row),
                 Became::Changed(content, kind) => {
-                    below = Origin::new(&content, kind, self.setup.device.id());
+                    below = Origin::new(&content, kind, self.scene.setup.device.id());
                     let content = content.encode();
                     let changed = PendingRow { kind, content, base, grew, ..row };
                     self.ops.push(WriteOp::ReplacePending(operation, changed));
@@ -240,14 +248,14 @@ impl<'a> Settling<'a> {
 
     fn rebase(&mut self, row: PendingRow) {
         let operation = row.operation;
-        let base = Base::Revision(self.touched.row.revision);
+        let base = Base::Revision(self.scene.touched.row.revision);
         self.ops.push(WriteOp::ReplacePending(operation, PendingRow { base, ..row }));
     }
 
     fn adopt(&mut self, row: &PendingRow) {
         self.gone.insert(row.operation);
         self.ops.push(WriteOp::DropPending(row.operation));
-        self.events.push(Event::Adopted { record: self.touched.row.record });
+        self.events.push(Event::Adopted { record: self.scene.touched.row.record });
     }
 
     /// Drops a write that is no clash, and otherwise makes a copy of it and of what is written upon it; whether it did
@@ -269,10 +277,10 @@ impl<'a> Settling<'a> {
         if row.kind == KIND_TOMBSTONE {
             return follows_dropped;
         }
-        if self.touched.row.kind == KIND_TOMBSTONE {
+        if self.scene.touched.row.kind == KIND_TOMBSTONE {
             return true;
         }
-        match (Content::decode(&row.content), self.committed) {
+        match (Content::decode(&row.content), self.scene.committed) {
             (Ok(own), Some(theirs)) => document_digest(&own) != document_digest(&theirs.content),
             _ => true,
         }
@@ -280,11 +288,16 @@ impl<'a> Settling<'a> {
 
     /// Turns the losing write, and what is written upon it, into a new record.
     fn make_copy(&mut self, row: &PendingRow, later: &mut dyn Iterator<Item = PendingRow>) -> Result<()> {
-        let copy = Copy::of(self.setup, row)?;
+        let mut copy = Copy::of(self.scene.setup, row, None)?;
+        let is_new = self.scene.overlay.is_some_and(|overlay| overlay.touched.contains_key(&copy.record));
+        if is_new || self.scene.replica.record(copy.record)?.is_some() {
+            // A copy of this device's data made the same one, or it lost against that one.
+            copy = Copy::of(self.scene.setup, row, Some(self.scene.touched.row.digest))?;
+        }
         let base = Base::Revision(Revision::new(0));
         let moved = PendingRow { base, grew: None, ..copy.renamed(row)? };
         self.ops.push(WriteOp::ReplacePending(row.operation, moved));
-        let record = self.touched.row.record;
+        let record = self.scene.touched.row.record;
         self.events.push(Event::ConflictCopy { record, copy: copy.record });
         for row in later {
             self.ops.push(WriteOp::ReplacePending(row.operation, copy.renamed(&row)?));
@@ -306,7 +319,8 @@ struct Copy {
 }
 
 impl Copy {
-    fn of(setup: &Setup, row: &PendingRow) -> Result<Self> {
+    /// A copy of a write; where its name is taken, named after the version that it lost against as well.
+    fn of(setup: &Setup, row: &PendingRow, lost_against: Option<Digest>) -> Result<Self> {
         let content = decode(row)?;
         let mut name = content.name.0.clone();
         if content.conflict_of().is_some() {
@@ -314,7 +328,13 @@ impl Copy {
             name.truncate(name.len().saturating_sub(17));
         }
         name.push(0);
-        name.extend_from_slice(row.operation.as_bytes());
+        match lost_against {
+            None => name.extend_from_slice(row.operation.as_bytes()),
+            Some(version) => {
+                let suffix = Digest::of_cbor(label::LOCAL_DOCUMENT, &(row.operation, version));
+                name.extend(suffix.as_bytes().iter().take(16));
+            }
+        }
         let record = setup.keys.record_id(&content.record_type, &name);
         Ok(Self { record, name, conflict_of: row.record })
     }
