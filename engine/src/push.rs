@@ -319,6 +319,10 @@ pub(crate) fn seal_ahead(
     env: &mut Env<'_>,
 ) -> Result<(Vec<PendingRow>, SealedWrites)> {
     let Some(last) = in_flight.sealed.last() else { return Ok(Default::default()) };
+    // A commit of deletions alone may have left earlier writes aside; what comes next is read when it is its turn.
+    if puts_nothing(in_flight)? {
+        return Ok(Default::default());
+    }
     let pending = replica.pending_after(last.operation, CHANGES_A_COMMIT)?;
     let records = in_flight.sealed.iter().map(|sealed| sealed.record).collect();
     let made = SealedWrites::new();
