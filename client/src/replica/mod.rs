@@ -71,7 +71,7 @@ impl Db {
             schema::check(&connection, path)?;
             connection.pragma_update(None, "query_only", true)?;
         }
-        connection.pragma_update(None, "cache_size", -16384)?;
+        connection.pragma_update(None, "cache_size", -32768)?;
         Ok(Rc::new(Self { connection, keys }))
     }
 
