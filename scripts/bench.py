@@ -174,6 +174,13 @@ def records(work, count=10_000):
     row("pull, verified and stored", pull, unit="/s")
 
 
+def sync(work):
+    """The client library against the server program, in one process that prints its own rows."""
+    done = subprocess.run([f"{PROGRAMS}/lockstep-bench"], env={**os.environ, "BENCH_DIR": os.environ.get("BENCH_DIR", work)})
+    if done.returncode != 0:
+        sys.exit("lockstep-bench failed")
+
+
 with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
     for name in WANTED:
-        {"reference": reference, "backup": backup, "records": records}[name](folder)
+        {"reference": reference, "backup": backup, "records": records, "sync": sync}[name](folder)

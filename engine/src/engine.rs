@@ -1,5 +1,6 @@
 //! The state machine of one vault: pull, then push, until nothing is pending.
 
+mod ahead;
 mod descent;
 mod fetch;
 
@@ -96,8 +97,6 @@ enum Then {
     WentBack,
 }
 
-/// Up to so many pending writes are sent before the server is asked for what is new.
-const PUSHED_FIRST_MAX: usize = 8;
 /// After so many lost races envelopes are staged before the commit is sent.
 const RACES_BEFORE_STAGING: u32 = 2;
 
@@ -211,7 +210,7 @@ impl VaultEngine {
                     self.looks = 0;
                     self.pull_only = matches!(input, Input::Pull);
                     self.deletions_only = matches!(input, Input::Deletions);
-                    if matches!(input, Input::Send) && may_push_first(replica)? {
+                    if matches!(input, Input::Send) && ahead::may_push_first(replica)? {
                         self.build(replica, env, out)?;
                     } else {
                         self.ask_commits(replica, out)?;
@@ -402,40 +401,6 @@ impl VaultEngine {
         Ok(())
     }
 
-    /// The request for commits that follows the write which is being carried out, if one does: an adapter may send it
-    /// before it has written, and give its answer when it is asked for.
-    pub fn asks_next(&self) -> Option<Request> {
-        let Phase::Writing { then: Then::Pulled { events, more: true }, .. } = &self.phase else {
-            return None;
-        };
-        events.iter().rev().find_map(|event| match event {
-            Event::Pulled { seq, .. } => Some(Request::Commits { after: Some(*seq) }),
-            _ => None,
-        })
-    }
-
-    /// Seals what the next commit will carry, while the adapter waits for the answer to a commit; does nothing at any other
-    /// time. Whether an adapter calls it changes when the work is done, and nothing else.
-    pub fn seal_ahead(&mut self, replica: &dyn Replica, env: &mut Env<'_>) {
-        let Phase::Waiting { doing: Doing::Push(in_flight), .. } = &self.phase else { return };
-        if self.deletions_only || !self.ahead.is_empty() {
-            return;
-        }
-        let Ok(Some(head)) = replica.head() else { return };
-        // What goes wrong here goes wrong again when the commit is built, and is told then.
-        let sealed = push::seal_ahead(replica, &self.setup, head.tip.epoch, in_flight, env);
-        if let Ok((rows, sealed)) = sealed {
-            self.ahead = rows;
-            self.made.extend(sealed);
-        }
-    }
-
-    fn forget_made(&mut self) {
-        self.made.clear();
-        self.staged.clear();
-        self.ahead.clear();
-    }
-
     fn build(&mut self, replica: &dyn Replica, env: &mut Env<'_>, out: &mut Vec<Effect>) -> Result<()> {
         self.build_from(replica, env, Vec::new(), out)
     }
@@ -507,15 +472,4 @@ impl VaultEngine {
         self.write(ops, Then::Confirmed { event }, out);
         Ok(())
     }
-}
-
-/// Whether a commit is sent at once: a small change is there a round trip earlier, and if the head moved on the answer
-/// brings the page that would have been asked for.
-fn may_push_first(replica: &dyn Replica) -> Result<bool> {
-    let waiting = replica.pending(PUSHED_FIRST_MAX.saturating_add(1))?;
-    Ok((1..=PUSHED_FIRST_MAX).contains(&waiting.len())
-        && replica.head()?.is_some()
-        && replica.in_flight()?.is_none()
-        && replica.expected()?.is_none()
-        && replica.absent(1)?.is_empty())
 }

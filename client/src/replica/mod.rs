@@ -68,12 +68,14 @@ impl Db {
             let _mode: String =
                 connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
             connection.pragma_update(None, "synchronous", "FULL")?;
+            // In pages: what many commits write to the same pages of an index goes to the file once.
+            connection.pragma_update(None, "wal_autocheckpoint", 8192)?;
             schema::migrate(&connection, path)?;
         } else {
             schema::check(&connection, path)?;
             connection.pragma_update(None, "query_only", true)?;
         }
-        connection.pragma_update(None, "cache_size", -16384)?;
+        connection.pragma_update(None, "cache_size", -32768)?;
         let folder = path.parent().unwrap_or(Path::new(".")).to_path_buf();
         Ok(Rc::new(Self { connection, keys, writes, folder }))
     }

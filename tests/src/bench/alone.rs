@@ -1,7 +1,7 @@
 //! One device that writes, another that reads.
 
 use super::Plan;
-use super::device::{Device, document, record, records};
+use super::device::{Device, document, record, records, wait};
 use super::figures::{row, waits};
 use super::server::Server;
 use std::collections::BTreeMap;
@@ -94,11 +94,11 @@ fn changes(
         let seq = seq.unwrap().unwrap().tip.seq;
         let mut listener = reader.account.listener(BTreeMap::from([(id, seq)]));
         // The first look tells of other vaults.
-        reader.block_on(listener.next()).unwrap();
+        wait(listener.next()).unwrap();
         shown.send((0, Instant::now(), Instant::now())).unwrap();
         let mut last = 0;
         while last < changes {
-            let told = reader.block_on(listener.next()).unwrap();
+            let told = wait(listener.next()).unwrap();
             let at_server = Instant::now();
             if told.iter().any(|(vault, _)| *vault == id) {
                 reader.pull();

@@ -28,6 +28,11 @@ fn runtime() -> &'static Runtime {
     RUNTIME.get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }
 
+/// Waits for something of a device's.
+pub(super) fn wait<T>(work: impl Future<Output = T>) -> T {
+    runtime().block_on(work)
+}
+
 fn place<'a>(origin: &'a str, name: &'a str) -> Place<'a> {
     Place { origin, name, device_name: "bench", ignored: Ignored::Some(&[]) }
 }
@@ -87,11 +92,6 @@ impl Device {
 
     pub(super) fn pull(&mut self) {
         runtime().block_on(self.vault.pull()).unwrap();
-    }
-
-    /// Runs something of this device's.
-    pub(super) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
-        runtime().block_on(work)
     }
 
     /// The document of a number, as it stands here.

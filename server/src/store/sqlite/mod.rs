@@ -88,7 +88,8 @@ impl SqliteStore {
             .pragma("cache_size", "-8192")
             // What was replaced or deleted, such as the wrap of an old passphrase, does not linger in free pages.
             .pragma("secure_delete", "ON")
-            .pragma("wal_autocheckpoint", "2000");
+            // In pages: what many commits write to the same pages of an index goes to the file once.
+            .pragma("wal_autocheckpoint", "8192");
         let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
         schema::migrator()
             .run(&mut connection)
