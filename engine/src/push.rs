@@ -316,6 +316,10 @@ pub(crate) fn seal_ahead(
     env: &mut Env<'_>,
 ) -> Result<(Vec<PendingRow>, SealedWrites)> {
     let Some(last) = in_flight.sealed.last() else { return Ok(Default::default()) };
+    if puts_nothing(in_flight)? {
+        // Deletions may have been sent before what waited longer: the next ones are not those behind them.
+        return Ok(Default::default());
+    }
     let pending = replica.pending_after(last.operation, CHANGES_A_COMMIT)?;
     let records = in_flight.sealed.iter().map(|sealed| sealed.record).collect();
     let made = SealedWrites::new();
