@@ -15,6 +15,7 @@
     clippy::cast_possible_wrap,
     clippy::cast_precision_loss,
     clippy::print_stdout,
+    clippy::struct_excessive_bools,
     missing_docs
 )]
 
