@@ -10,7 +10,7 @@ use lockstep_client_crypto::content::{BlobRef, Content};
 use lockstep_client_crypto::vault::VaultKeys;
 use lockstep_engine::document::Origin;
 use lockstep_engine::replica::{Pinning, Policy, Replica as _};
-use lockstep_engine::{NewRecord, read};
+use lockstep_engine::{Input, NewRecord, read};
 use lockstep_merge::{Fields, NOTES_KEY, Open, Policies, Stamp, TypePolicy, Value};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::KIND_DOCUMENT;
@@ -94,13 +94,30 @@ impl Document {
         }
     }
 
+    /// The version, for [`NewDocument::seen`].
+    pub fn seen(&self) -> Origin {
+        Origin {
+            schema: self.schema,
+            hlc: self.stamp.hlc,
+            device: self.stamp.device,
+            kind: KIND_DOCUMENT,
+            document: self.raw.clone().into(),
+            blobs: self.blobs.clone(),
+        }
+    }
+
     /// The same bytes as a new version of a record, whatever is there.
     pub(crate) fn as_it_is(&self, name: Vec<u8>) -> NewRecord {
+        self.with_bytes(name, self.raw.clone())
+    }
+
+    /// Other bytes as a new version of a record, whatever is there.
+    pub(crate) fn with_bytes(&self, name: Vec<u8>, bytes: Vec<u8>) -> NewRecord {
         NewRecord {
             record_type: self.record_type.clone(),
             name,
             schema: self.schema,
-            document: Some(self.raw.clone()),
+            document: Some(bytes),
             blobs: self.blobs.clone(),
             policy: Policy::KeepBoth,
             pin: Pinning::None,
@@ -160,6 +177,9 @@ pub struct NewDocument {
     pub fields: Option<Fields>,
     /// Objects that it needs.
     pub blobs: Vec<BlobRef>,
+    /// The version that the writer saw ([`Document::seen`]). If another one is here by now, both become one; without it the
+    /// write counts as one of what is here.
+    pub seen: Option<Origin>,
     /// Revision that the writer read, for compare-and-swap; none takes what is there now.
     pub expected: Option<Revision>,
 }
@@ -259,8 +279,13 @@ impl Vault {
     /// # Errors
     /// [`ClientError`]; then none is written.
     pub async fn put_documents(&mut self, documents: Vec<NewDocument>) -> Result<()> {
-        let records: Result<Vec<_>> = documents.into_iter().map(|new| self.new_record(new)).collect();
-        self.put(records?).await
+        let mut edits = Vec::new();
+        for mut new in documents {
+            let seen = new.seen.take();
+            edits.push((self.new_record(new)?, seen));
+        }
+        self.drive(Input::Edit(edits)).await?;
+        Ok(())
     }
 
     /// A document as it stands here, writes that wait included; none if it is not there or deleted.

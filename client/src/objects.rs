@@ -10,15 +10,15 @@
 
 use crate::api::Api;
 use crate::blob::{self, FRAMED_BYTES_MAX, Frames};
+use crate::documents::kept as decoded;
 use crate::error::{ClientError, Result};
 use crate::rng;
 use crate::vault::Vault;
 use lockstep_client_crypto::blob::{ObjectOpener, ObjectSealer, new_reference};
-use lockstep_client_crypto::content::{BlobRef, Content};
+use lockstep_client_crypto::content::BlobRef;
 use lockstep_engine::replica::Replica as _;
 use lockstep_proto::api::object::{BeginUpload, UploadState};
 use lockstep_proto::blob::{object_digest, part_digest};
-use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::id::{BlobId, VaultId};
 use lockstep_proto::limits;
 use std::collections::BTreeSet;
@@ -220,9 +220,13 @@ impl Vault {
         }
         let mut named = BTreeSet::new();
         for row in self.replica.pending(usize::MAX)? {
-            let content = Content::decode(&row.content)
-                .map_err(|error| ClientError::Damaged(format!("the local database is damaged: {error}")))?;
+            let content = decoded(&row.content)?;
             named.extend(content.blobs.iter().map(|reference| reference.blob));
+        }
+        // What was merged away may come back: an undo writes it again.
+        let mut kept = BTreeSet::new();
+        for entry in self.replica.merges()? {
+            kept.extend(decoded(&entry.pending)?.blobs.iter().map(|reference| reference.blob));
         }
         let (vault, api) = (self.setup.vault(), self.api());
         let mut frames = Frames::default();
@@ -231,7 +235,7 @@ impl Vault {
             let io = |error| ClientError::io(&path, error);
             if !named.contains(&blob) {
                 let age = path.metadata().and_then(|file| file.modified()).map(|time| time.elapsed());
-                if age.is_ok_and(|age| age.is_ok_and(|age| age > ORPHAN_AGE)) {
+                if !kept.contains(&blob) && age.is_ok_and(|age| age.is_ok_and(|age| age > ORPHAN_AGE)) {
                     std::fs::remove_file(&path).map_err(io)?;
                 }
                 continue;

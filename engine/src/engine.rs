@@ -172,7 +172,7 @@ impl VaultEngine {
     /// Takes one input and gives what is to be done. Errors end the sync, not the engine.
     pub fn step(&mut self, replica: &dyn Replica, env: &mut Env<'_>, input: Input) -> Vec<Effect> {
         let mut out = Vec::new();
-        let is_put = matches!(input, Input::Put(_) | Input::Decide(..) | Input::Abandon(_));
+        let is_put = matches!(input, Input::Put(_) | Input::Edit(_) | Input::Decide(..) | Input::Abandon(_));
         if let Err(error) = self.take(replica, env, input, &mut out) {
             if !is_put {
                 self.phase = Phase::Idle;
@@ -195,6 +195,11 @@ impl VaultEngine {
                 self.store(operations, ops, out);
                 Ok(())
             }
+            Input::Edit(edits) => {
+                let (operations, ops) = local::edit(replica, &self.setup, env, edits)?;
+                self.store(operations, ops, out);
+                Ok(())
+            }
             Input::Decide(record, choice) => {
                 let (operations, ops) = local::decide(replica, &self.setup, env, record, choice)?;
                 self.store(operations, ops, out);
@@ -206,7 +211,7 @@ impl VaultEngine {
                     self.looks = 0;
                     self.pull_only = matches!(input, Input::Pull);
                     self.deletions_only = matches!(input, Input::Deletions);
-                    if matches!(input, Input::Send) && self.may_push_first(replica)? {
+                    if matches!(input, Input::Send) && may_push_first(replica)? {
                         self.build(replica, env, out)?;
                     } else {
                         self.ask_commits(replica, out)?;
@@ -399,17 +404,6 @@ impl VaultEngine {
         Ok(())
     }
 
-    /// Whether a commit is sent at once: a small change is there a round trip earlier, and if the head moved on the answer
-    /// brings the page that would have been asked for.
-    fn may_push_first(&self, replica: &dyn Replica) -> Result<bool> {
-        let waiting = replica.pending(PUSHED_FIRST_MAX.saturating_add(1))?;
-        Ok((1..=PUSHED_FIRST_MAX).contains(&waiting.len())
-            && replica.head()?.is_some()
-            && replica.in_flight()?.is_none()
-            && replica.expected()?.is_none()
-            && replica.absent(1)?.is_empty())
-    }
-
     /// The request for commits that follows the write which is being carried out, if one does: an adapter may send it
     /// before it has written, and give its answer when it is asked for.
     pub fn asks_next(&self) -> Option<Request> {
@@ -481,10 +475,7 @@ impl VaultEngine {
         let built = if head.tip.needs_rotation(&*self.devices, last) {
             push::rotate(replica, &self.setup, &self.devices, &head, env)?
         } else {
-            let pending = match ahead.is_empty() {
-                true => push::pending(replica, self.deletions_only)?,
-                false => ahead,
-            };
+            let pending = if ahead.is_empty() { push::pending(replica, self.deletions_only)? } else { ahead };
             push::build(replica, &pending, &self.setup, &self.devices, &head, &self.made, env)?
         };
         match built {
@@ -518,4 +509,15 @@ impl VaultEngine {
         self.write(ops, Then::Confirmed { event }, out);
         Ok(())
     }
+}
+
+/// Whether a commit is sent at once: a small change is there a round trip earlier, and if the head moved on the answer
+/// brings the page that would have been asked for.
+fn may_push_first(replica: &dyn Replica) -> Result<bool> {
+    let waiting = replica.pending(PUSHED_FIRST_MAX.saturating_add(1))?;
+    Ok((1..=PUSHED_FIRST_MAX).contains(&waiting.len())
+        && replica.head()?.is_some()
+        && replica.in_flight()?.is_none()
+        && replica.expected()?.is_none()
+        && replica.absent(1)?.is_empty())
 }

@@ -11,6 +11,7 @@
 
 mod bound;
 pub mod document;
+mod edit;
 pub mod effect;
 pub mod engine;
 pub mod error;

@@ -8,7 +8,7 @@ use crate::error::EngineError;
 use crate::many;
 use crate::old;
 use crate::replica::{EnvelopeSource, Head, IndexInfo, RecordRow, Replica, Result, WriteOp};
-use crate::settle;
+use crate::settle::{self, Brought};
 use crate::skipped;
 use crate::verify::{Overlay, Step, Touched};
 use lockstep_client_crypto::content::{Content, Hlc};
@@ -223,16 +223,18 @@ impl Pull {
         ops
     }
 
-    /// A version that came in this round.
-    fn arrived(&self, replica: &dyn Replica, setup: &Setup, touched: &Touched) -> Result<Option<Opened>> {
+    /// What came of a record in this round.
+    fn arrived(&self, replica: &dyn Replica, setup: &Setup, touched: &Touched) -> Result<Brought> {
         let record = touched.row.record;
-        Ok(match self.here.get(&record) {
+        let opened = match self.here.get(&record) {
             Some((envelope, _)) => open(setup, touched, envelope),
             None if self.staged.contains(&record) => {
-                replica.staged(touched.row.seq, record)?.and_then(|envelope| open(setup, touched, &envelope))
+                let staged = replica.staged(touched.row.seq, record)?;
+                staged.and_then(|envelope| open(setup, touched, &envelope))
             }
-            None => None,
-        })
+            None => return Ok(Brought::Absent),
+        };
+        Ok(opened.map_or(Brought::Quarantined, |opened| Brought::Here(Box::new(opened))))
     }
 
     /// All that becomes visible with this round.
@@ -339,12 +341,25 @@ pub(crate) fn fill(
         }
         let touched = touched_of(replica, row)?;
         let opened = open(setup, &touched, &entry.envelope.0);
-        let index = opened.map(|opened| index_info(setup, &opened));
+        let index = opened.as_ref().map(|opened| index_info(setup, opened));
         if index.is_none() {
             events.push(Event::Quarantined { record: row.record, seq: row.seq });
         }
         let source = EnvelopeSource::Here(entry.envelope.0, index);
         ops.push(WriteOp::SetRecord(RecordRow { present: true, ..**row }, source));
+        settle::late(replica, setup, &touched, opened.as_ref(), &mut ops, &mut events)?;
+    }
+    Ok((ops, events))
+}
+
+/// Settles the writes of records whose newest version nobody has.
+pub(crate) fn without(replica: &dyn Replica, setup: &Setup) -> Result<(Vec<WriteOp>, Vec<Event>)> {
+    let (mut ops, mut events) = (Vec::new(), Vec::new());
+    let records: BTreeSet<RecordId> = replica.pending(usize::MAX)?.iter().map(|row| row.record).collect();
+    for record in records {
+        if let Some(row) = replica.record(record)?.filter(|row| !row.present) {
+            settle::late(replica, setup, &touched_of(replica, &row)?, None, &mut ops, &mut events)?;
+        }
     }
     Ok((ops, events))
 }

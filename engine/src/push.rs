@@ -19,7 +19,7 @@ use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::envelope::{self, KIND_DOCUMENT};
 use lockstep_proto::id::{BlobId, DeviceId, Epoch, OperationId, RecordId, Revision, Seq};
 use lockstep_proto::version::{SUITE, VERSION};
-use lockstep_proto::{Digest, label};
+use lockstep_proto::{Bytes, Digest, label};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Changes in one commit of ours; below the protocol's limit, so that a commit stays a small step.
@@ -116,6 +116,8 @@ pub(crate) struct Sealed {
     operation: SealedOperation,
     epoch: Epoch,
     device: DeviceId,
+    /// Of the write as it was sealed: merging may change it since.
+    content: Digest,
     digest: Digest,
     blobs: Vec<BlobId>,
     pub(crate) index: IndexInfo,
@@ -164,6 +166,7 @@ fn choose<'a>(
         let place = (row.record, revision, epoch, setup.device.id());
         let fits = |sealed: &&Sealed| {
             (sealed.operation.record, sealed.operation.revision, sealed.epoch, sealed.device) == place
+                && sealed.content == content_digest(row)
         };
         let made = made.get(&row.operation).filter(fits);
         let how = made.map_or_else(|| How::ToMake(Fresh::draw(env.rng)), How::Made);
@@ -356,7 +359,12 @@ fn seal(setup: &Setup, epoch: Epoch, chosen: &Chosen<'_>, fresh: &Fresh) -> Resu
         SealedOperation { operation: row.operation, record: row.record, revision: *revision, envelope };
     let (blobs, index) =
         (content.blob_ids(), crate::pull::index_of(setup, &content, row.kind, setup.device.id()));
-    Ok(Sealed { operation, epoch, device: setup.device.id(), digest, blobs, index })
+    let (device, content) = (setup.device.id(), content_digest(row));
+    Ok(Sealed { operation, epoch, device, content, digest, blobs, index })
+}
+
+fn content_digest(row: &PendingRow) -> Digest {
+    Digest::of_cbor(label::LOCAL_DOCUMENT, &(row.kind, Bytes::from(row.content.clone())))
 }
 
 fn change(row: &PendingRow, revision: Revision, envelope: Digest, blobs: Vec<BlobId>) -> Change {

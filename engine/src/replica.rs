@@ -89,7 +89,7 @@ pub enum Pinning {
 }
 
 /// A local write that the server has not got yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PendingRow {
     /// Random id.
     pub operation: OperationId,
@@ -108,6 +108,12 @@ pub struct PendingRow {
     /// The version that the writer saw, where the write is to be merged; none if there was none, or it is not known
     /// any more.
     pub grew: Option<Origin>,
+}
+
+impl std::fmt::Debug for PendingRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PendingRow({}, {}, {:?}, {:?})", self.operation, self.record, self.base, self.policy)
+    }
 }
 
 /// What an automatic merge decided, and what it decided about: enough to show it and to undo it.

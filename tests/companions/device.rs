@@ -104,7 +104,7 @@ impl Device {
 
     async fn write(&mut self, record_type: &str, id: &str, fields: Option<Fields>, blobs: Vec<BlobRef>) {
         let (record_type, name) = (record_type.to_owned(), id.as_bytes().to_vec());
-        let new = NewDocument { record_type, name, schema: None, fields, blobs, expected: None };
+        let new = NewDocument { record_type, name, schema: None, fields, blobs, seen: None, expected: None };
         self.vault.put_documents(vec![new]).await.unwrap();
     }
 

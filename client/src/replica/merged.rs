@@ -7,7 +7,7 @@ use crate::rng;
 use lockstep_engine::replica::{MergeRow, RecordRow};
 use lockstep_proto::cbor::{Bytes, Wire as _, decode_local, encode};
 use lockstep_proto::id::{OperationId, RecordId, Revision};
-use rusqlite::{OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use zeroize::Zeroizing;
 
 /// Merges that are remembered in a vault.
@@ -49,7 +49,7 @@ impl VaultReplica {
     }
 
     /// Remembers a merge, and forgets the oldest beyond a thousand.
-    pub(super) fn add_merge(&self, t: &Transaction<'_>, row: &MergeRow) -> Result<()> {
+    pub(super) fn add_merge(&self, t: &Connection, row: &MergeRow) -> Result<()> {
         let entry = rng::bytes();
         let fields: Fields = (
             row.operation,

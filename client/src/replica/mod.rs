@@ -1,12 +1,14 @@
 //! The replica: one SQLite file in the home. Envelopes lie as received; what the device adds (pending
 //! writes, index tags, stat cache) is sealed under a key of the device (ADR 0004).
 
+mod host;
 mod merged;
 mod read;
 mod schema;
 mod shelf;
 mod write;
 
+pub(crate) use host::StoreKey;
 pub use merged::MergeEntry;
 pub use shelf::Shelved;
 
@@ -95,6 +97,20 @@ impl Db {
         &self.connection
     }
 
+    /// Carries out writes durably, together; within another such call they become part of that.
+    ///
+    /// # Errors
+    /// Those of `write`, after which nothing of the outermost call was written; [`ClientError::Database`].
+    pub(crate) fn together<T>(&self, write: impl FnOnce() -> Result<T>) -> Result<T> {
+        if !self.connection.is_autocommit() {
+            return write();
+        }
+        let transaction = self.connection.unchecked_transaction()?;
+        let done = write()?;
+        transaction.commit()?;
+        Ok(done)
+    }
+
     /// A small value.
     ///
     /// # Errors
@@ -133,6 +149,16 @@ impl Db {
         let rows =
             statement.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, [u8; 64]>(1)?)))?;
         rows.map(|row| row.map(signed).map_err(ClientError::from)).collect()
+    }
+
+    /// Entries of the device log that are stored.
+    ///
+    /// # Errors
+    /// [`ClientError::Database`].
+    pub(crate) fn device_log_entries(&self) -> Result<u64> {
+        let mut statement = self.connection.prepare_cached("SELECT count(*) FROM device_log")?;
+        let count: i64 = statement.query_row([], |row| row.get(0))?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// Stores verified log entries from a position on, and the key header that belongs to them, together.
@@ -220,6 +246,9 @@ impl Db {
             "shelved_commit",
             "shelved",
             "merge",
+            "host_store",
+            "host_row",
+            "host_change",
         ] {
             transaction.execute(&format!("DELETE FROM {table} WHERE vault = ?1"), [key])?;
         }

@@ -22,6 +22,8 @@ const STEPS: &[&str] = &[
     // Pending writes in their order, without sorting all of them; and those that follow another.
     "CREATE INDEX pending_order ON pending (vault);
      CREATE INDEX pending_follows ON pending (vault) WHERE base_operation IS NOT NULL",
+    // Databases of apps whose rows are records.
+    include_str!("host.sql"),
 ];
 
 fn version(connection: &Connection) -> Result<usize> {

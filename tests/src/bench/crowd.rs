@@ -41,7 +41,9 @@ pub(super) fn vaults(plan: &Plan, folder: &Path, server: &Server, single: f64) {
             .collect();
         barrier.wait();
         let begin = Instant::now();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         totals.push(rate(clients * each, begin));
     }
     row(&format!("{clients} clients at once, {each} documents each"), &totals, "/s");
