@@ -339,6 +339,8 @@ impl VaultEngine {
         let answer = match answer {
             Ok(answer) => answer,
             Err(failure) => {
+                // What waits at the server may have expired: the next push brings its envelopes itself.
+                self.staged.clear();
                 out.push(Effect::Report(Event::Paused(failure)));
                 return Ok(());
             }

@@ -25,6 +25,7 @@ pub(crate) struct Desk {
     pub(crate) replica: MemReplica,
     pub(crate) engine: VaultEngine,
     rng: ChaCha20Rng,
+    seals_ahead: bool,
 }
 
 impl Desk {
@@ -36,7 +37,7 @@ impl Desk {
     /// A device over what it (or a copy of it) had before.
     pub(crate) fn over(device: usize, replica: MemReplica, life: u64) -> Self {
         let engine = VaultEngine::new(FIXTURE.setup(device), FIXTURE.log());
-        Self { replica, engine, rng: generator(life, device as u64) }
+        Self { replica, engine, rng: generator(life, device as u64), seals_ahead: false }
     }
 
     /// Gives an input and answers every request until nothing is left to do.
@@ -46,6 +47,18 @@ impl Desk {
         serve: &mut dyn FnMut(&Request) -> Result<Answer, Failure>,
     ) -> Vec<Event> {
         self.run_interrupted(input, serve, usize::MAX, Vec::new())
+    }
+
+    /// The same; while it waits for the answer to a commit it seals the next one.
+    pub(crate) fn run_sealing_ahead(
+        &mut self,
+        input: Input,
+        serve: &mut dyn FnMut(&Request) -> Result<Answer, Failure>,
+    ) -> Vec<Event> {
+        self.seals_ahead = true;
+        let events = self.run(input, serve);
+        self.seals_ahead = false;
+        events
     }
 
     /// The same; before the answer to one of the requests, counted from 1, the app writes.
@@ -72,6 +85,10 @@ impl Desk {
                         assert!(sends <= SENDS_AT_MOST, "the sync never ends");
                         if sends == interrupted {
                             inputs.extend(records.take().map(Input::Put));
+                        }
+                        if self.seals_ahead {
+                            let mut env = Env { utc_ms: 1_000_000, rng: &mut self.rng };
+                            self.engine.seal_ahead(&self.replica, &mut env);
                         }
                         inputs.push_back(Input::Answered(id, serve(&request)));
                     }

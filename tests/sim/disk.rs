@@ -100,9 +100,8 @@ impl World {
         let mut lost = Vec::new();
         let unsynced = self.devices[index].unsynced.len();
         if !self.hooks.is_durable {
-            lost = self.devices[index].unsynced.drain(..).collect();
-            lost.extend(self.devices[index].told.take().map(|(undo, added)| (0, undo, added)));
-            lost.rotate_right(1);
+            let told = self.devices[index].told.take().map(|(undo, added)| (0, undo, added));
+            lost = told.into_iter().chain(self.devices[index].unsynced.drain(..)).collect();
         } else if unsynced > 0 && self.strikes(Fault::Unsynced) {
             let kept = self.dice.index(unsynced);
             lost = self.devices[index].unsynced.drain(kept..).collect();

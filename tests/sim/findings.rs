@@ -361,3 +361,50 @@ fn a_commit_never_names_an_older_device_log_than_the_head() {
     });
     assert!(matches!(crate::bench::stopped(&events), EngineError::Server { .. }) && pushes == 0);
 }
+
+/// A commit of deletions only is sent before what waited longer. While it was on its way the next commit was made of what
+/// waits behind it, and a write went out before the one that it stands on.
+#[test]
+fn what_waits_longest_goes_first_behind_deletions_too() {
+    let mut server = ModelServer::new(ROOMY);
+    let mut desk = Desk::new(0);
+    desk.put(vec![note("a", Some(b"1")), note("b", Some(b"1"))]);
+    desk.sync(&mut server);
+    desk.put(vec![note("a", Some(b"2")), note("b", None)]);
+    desk.put(vec![note("a", Some(b"3"))]);
+    server.refuses_puts = true;
+    desk.run(Input::Deletions, &mut |request| match request {
+        Request::Push(_) => Err(Failure::Later("it never arrives".into())),
+        request => server.serve(request),
+    });
+    assert!(desk.replica.in_flight.is_some());
+    server.refuses_puts = false;
+    desk.run_sealing_ahead(Input::Sync, &mut |request| server.serve(request));
+    assert_eq!((desk.read("a"), desk.read("b")), (Some(b"3".to_vec()), None));
+}
+
+/// What was staged at the server can be gone when its commit comes: the next one brings its envelopes itself.
+#[test]
+fn staged_envelopes_that_are_gone_are_sent_again() {
+    let mut server = ModelServer::new(ROOMY);
+    let (mut desk, mut other) = (Desk::new(0), Desk::new(1));
+    other.sync(&mut server);
+    desk.sync(&mut server);
+    desk.put(vec![note("a", Some(b"1"))]);
+    let mut number = 0_u8;
+    let events = desk.run(Input::Sync, &mut |request| {
+        if let Request::Push(push) = request {
+            if push.envelopes.is_empty() {
+                server.staged.clear();
+            } else {
+                number += 1;
+                other.put(vec![note("b", Some(&[number]))]);
+                other.sync(&mut server);
+            }
+        }
+        server.serve(request)
+    });
+    assert!(matches!(events.last(), Some(Event::Paused(Failure::Refused(_)))), "{events:?}");
+    desk.sync(&mut server);
+    assert!(desk.replica.pending.is_empty());
+}

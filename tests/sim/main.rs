@@ -15,6 +15,7 @@
     clippy::cast_possible_wrap,
     clippy::cast_precision_loss,
     clippy::print_stdout,
+    clippy::struct_excessive_bools,
     missing_docs
 )]
 
@@ -243,8 +244,9 @@ fn the_same_seed_gives_the_same_trace() {
 fn no_order_comes_from_a_wall_clock() {
     let mut jumps = 0;
     for index in 0..40 {
-        // Where bits are flipped depends on how long a time is in an answer.
-        let without = vec![Fault::Tampered];
+        // Where bits are flipped depends on how long a time is in an answer; and where copies of one device meet, the
+        // second name of a conflict copy depends on the envelope that it lost against, which has a time in it.
+        let without = vec![Fault::Tampered, Fault::Cloned, Fault::Restored];
         let trial =
             Trial { has_shape: true, without, ..Trial::new(BASE_SEED + index, Hooks::HONEST).quiet() };
         let (one, two) = (trial.run(), Trial { has_frozen_clocks: true, ..trial.clone() }.run());

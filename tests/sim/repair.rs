@@ -64,6 +64,7 @@ pub(crate) fn publish(server: &mut ModelServer, good: &ModelServer, repair: &InF
     server.commits.push((repair.commit.clone(), repair.changes.clone(), hash));
     server.tip.seq = commit.seq;
     server.tip.hash = hash;
+    server.tip.device_log_index = commit.device_log_index;
 }
 
 pub(crate) fn went_back(events: &[Event]) -> bool {

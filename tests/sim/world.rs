@@ -232,10 +232,8 @@ impl World {
         let skew_ms = if self.has_frozen_clocks { -(self.now_ms as i64) } else { device.skew_ms };
         let utc_ms = (EPOCH_MS + self.now_ms).saturating_add_signed(skew_ms);
         let is_put = matches!(input, Input::Put(_));
-        let mut drawn = match hooks.draws_nonces && !is_put {
-            true => device.nonces.next(),
-            false => generator(0, index as u64),
-        };
+        let mut drawn =
+            if hooks.draws_nonces && !is_put { device.nonces.next() } else { generator(0, index as u64) };
         let rng = if is_put && hooks.draws_ids { &mut device.ids } else { &mut drawn };
         let effects = device.engine.step(&device.replica, &mut Env { utc_ms, rng }, input);
         let incarnation = device.incarnation;
