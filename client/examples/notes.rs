@@ -26,7 +26,7 @@ async fn follow(live: &Live) -> Result<()> {
         match event {
             Event::Changed(change) => drop(live.read(&change.vault_name, change.record).await?),
             Event::Lagged(_) | Event::Repaired { .. } => drop(live.list(VAULT, "note").await?),
-            _ => {}
+            Event::DeviceJoined { .. } => {}
         }
     }
     Ok(())
@@ -72,13 +72,12 @@ async fn take(host: &Host) -> Result<bool> {
     let page = host.changes(100).await?;
     let is_more = !page.changes.is_empty();
     for change in &page.changes {
-        let key = match &change.key {
-            Some(key) => key.clone(),
-            None => {
-                let key = HostKey::Number(next_id(&change.record_type));
-                host.assign(&change.record_type, &change.name, key.clone()).await?;
-                key
-            }
+        let key = if let Some(key) = &change.key {
+            key.clone()
+        } else {
+            let key = HostKey::Number(next_id(&change.record_type));
+            host.assign(&change.record_type, &change.name, key.clone()).await?;
+            key
         };
         write_row(&change.record_type, &key, change.document.as_ref());
     }

@@ -5,7 +5,7 @@ use crate::device::{VAULT, World, status, synced};
 use crate::host::{fields, host};
 use crate::program::poll;
 use lockstep_client::host::{Host, HostKey, HostWrite};
-use lockstep_client::live::State;
+use lockstep_client::live::{Settings, State};
 use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -50,6 +50,16 @@ impl Tables {
         transaction.commit().unwrap();
     }
 
+    /// A key that no other row gets, whatever happens to this one.
+    fn next_key(&self) -> i64 {
+        let transaction = self.0.unchecked_transaction().unwrap();
+        transaction.execute("INSERT INTO symptom (body) VALUES ('')", []).unwrap();
+        let key = transaction.last_insert_rowid();
+        transaction.execute("DELETE FROM symptom WHERE id = ?1", [key]).unwrap();
+        transaction.commit().unwrap();
+        key
+    }
+
     fn outbox(&self) -> Vec<HostWrite> {
         let mut statement =
             self.0.prepare("SELECT change, id, body FROM outbox ORDER BY id LIMIT 7").unwrap();
@@ -88,16 +98,12 @@ async fn turn(tables: &Tables, host: &Host) -> bool {
     let page = host.changes(5).await.unwrap();
     let is_over = count == 0 && page.changes.is_empty();
     for change in &page.changes {
-        let key = match &change.key {
-            Some(HostKey::Number(key)) => *key,
-            _ => {
-                let last: i64 = tables
-                    .0
-                    .query_row("SELECT coalesce(max(id), 0) FROM symptom", [], |row| row.get(0))
-                    .unwrap();
-                host.assign("symptom", &change.name, (last + 1).into()).await.unwrap();
-                last + 1
-            }
+        let key = if let Some(HostKey::Number(key)) = &change.key {
+            *key
+        } else {
+            let key = tables.next_key();
+            host.assign("symptom", &change.name, key.into()).await.unwrap();
+            key
         };
         let body = Value::Object(change.document.clone().unwrap()).to_string();
         let text = "INSERT INTO symptom (id, body) VALUES (?1, ?2)
@@ -114,7 +120,7 @@ fn child() {
     let Some(home) = std::env::var_os(HOME).map(PathBuf::from) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
-        let live = lockstep_client::live::Live::start(&home, false, Default::default()).await.unwrap();
+        let live = lockstep_client::live::Live::start(&home, false, Settings::default()).await.unwrap();
         let (tables, host) = (Tables::open(&home), host(&live));
         loop {
             let made = tables.made();
@@ -174,10 +180,10 @@ async fn an_app_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     for body in tables.bodies() {
         *counts.entry(body.to_string()).or_default() += 1;
     }
-    assert_eq!(counts.len() as i64, ROWS + theirs, "{counts:?}");
+    assert_eq!(i64::try_from(counts.len()).unwrap(), ROWS + theirs, "{counts:?}");
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
     b.sync_now().await.unwrap();
     let records = b.list(VAULT, "symptom").await.unwrap();
-    assert_eq!(records.len() as i64, ROWS + theirs);
+    assert_eq!(i64::try_from(records.len()).unwrap(), ROWS + theirs);
     assert!(records.iter().all(|record| record.revision.value() == 1), "{records:?}");
 }

@@ -2,7 +2,7 @@
 
 use crate::device::{VAULT, World, get, put, says, start, status, synced};
 use lockstep_client::ClientError;
-use lockstep_client::live::State;
+use lockstep_client::live::{Settings, State};
 use std::time::Duration;
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn a_home_is_free_once_it_is_closed() {
     let world = World::new();
     let home = world.signup("a").await;
     let live = start(&home).await;
-    let second = lockstep_client::live::Live::start(&home, false, Default::default()).await;
+    let second = lockstep_client::live::Live::start(&home, false, Settings::default()).await;
     assert!(matches!(second, Err(ClientError::Locked(_))), "{second:?}");
     let other = live.clone();
     live.close().await;

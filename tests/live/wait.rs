@@ -47,8 +47,9 @@ async fn a_vault_that_is_refused_keeps_no_other_from_it() {
     let (home_a, home_b) = (world.signup("a").await, world.login("b").await);
     let (a, b) = (synced(&home_a).await, synced(&home_b).await);
     a.create_vault("other").await.unwrap();
-    status(&a, "the vault", |status| status.vaults.len() == 2).await;
-    let id = a.status().borrow().vaults.iter().find(|vault| vault.name == "other").unwrap().vault;
+    let is_other = |vault: &&lockstep_client::live::VaultStatus| vault.name == "other";
+    let made = status(&a, "the vault", |status| status.vaults.iter().any(|vault| is_other(&vault))).await;
+    let id = made.vaults.iter().find(is_other).unwrap().vault;
     b.sync_now().await.unwrap();
     between.refuse(&format!("/v1/vaults/{id}/commits"), 3600);
     a.put("other", vec![document(NOTE, b"m", b"1".to_vec())]).await.unwrap();
@@ -61,8 +62,7 @@ async fn a_vault_that_is_refused_keeps_no_other_from_it() {
         put(&a, "n", &format!("{n}")).await;
         says(&b, "n", &format!("{n}")).await;
     }
-    let still = a.status().borrow().clone();
-    assert!(of_other(&still) && still.pending == 1, "{still:?}");
+    status(&a, "that only this one waits", |status| of_other(status) && status.pending == 1).await;
     between.let_through();
     a.sync_now().await.unwrap();
     let done = status(&a, "everything sent", |status| status.pending == 0).await;

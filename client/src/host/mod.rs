@@ -217,7 +217,8 @@ impl Host {
     }
 
     /// Gives a row that is new here its key, before it is written under it: if it comes again after a crash, it comes with
-    /// this key. A key names one row.
+    /// this key. The key has to be one that the store gives to no other row from then on, also if it crashes before the
+    /// row is written: taken from its own sequence, or from a range of its own.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if another row has the key.

@@ -28,6 +28,8 @@ use tokio::time::Instant;
 const STATISTICS: &str = "live-statistics";
 /// How often the progress of a turn is looked at.
 const PROGRESS: Duration = Duration::from_millis(100);
+/// So often in a row a server has to show another history before a person is asked.
+const DOUBTS: u32 = 3;
 /// The longest sleep; whatever is due later is looked at again then.
 const SLEEP_MAX: Millis = 3_600_000;
 
@@ -54,6 +56,8 @@ pub(crate) struct Worker {
     troubles: BTreeMap<Lane, Trouble>,
     vaults: Vec<VaultStatus>,
     away_utc: Option<u64>,
+    /// How often the server showed another history, one time after the other.
+    doubts: u32,
     statistics: Statistics,
     /// Whether the account was synced in this run.
     is_synced: bool,
@@ -99,6 +103,7 @@ impl Worker {
             troubles: BTreeMap::new(),
             vaults: Vec::new(),
             away_utc: None,
+            doubts: 0,
             statistics: Statistics::default(),
             is_synced: false,
             sync: None,
@@ -205,8 +210,26 @@ impl Worker {
         if matches!(job, Job::Lane(Lane::Account, _) | Job::Create(_)) {
             self.take(Input::Vaults(ids));
         }
-        self.over(&job, ended.result, ended.end);
+        let end = self.doubt(&ended.result, ended.end);
+        self.over(&job, ended.result, end);
         self.compare_told();
+    }
+
+    /// While another device heals the server it may look for a moment as if it showed another history. Nothing of that is
+    /// taken over, and it is looked at again before a person is asked.
+    fn doubt(&mut self, result: &Result<()>, end: End) -> End {
+        match result {
+            Err(ClientError::Fork(_) | ClientError::Rollback(_)) if end == (End::Person { of_all: true }) => {
+                self.doubts = self.doubts.saturating_add(1);
+                let is_sure = self.doubts >= DOUBTS;
+                if is_sure { end } else { End::Later { asked: None, is_away: false } }
+            }
+            Ok(()) => {
+                self.doubts = 0;
+                end
+            }
+            Err(_) => end,
+        }
     }
 
     fn over(&mut self, job: &Job, result: Result<()>, end: End) {
