@@ -32,6 +32,7 @@ mod plan;
 mod planted;
 mod repair;
 mod replica;
+mod select;
 mod server;
 mod tamper;
 mod world;

@@ -4,6 +4,7 @@
 mod merged;
 mod read;
 mod schema;
+mod select;
 mod shelf;
 mod write;
 

@@ -19,6 +19,8 @@ const STEPS: &[&str] = &[
      CREATE INDEX shelved_waits ON shelved (vault, seq, id) WHERE state = 0",
     // What merging needs and leaves.
     include_str!("merge.sql"),
+    // What of a vault is held here.
+    include_str!("select.sql"),
 ];
 
 fn version(connection: &Connection) -> Result<usize> {
