@@ -332,8 +332,25 @@ pub(crate) enum VaultCommand {
         /// Its name; encrypted.
         name: String,
     },
-    /// List vaults.
+    /// List vaults, and what this device holds of them.
     List,
+    /// Say what this device holds of a vault: what is new, some types of records, or all of it.
+    ///
+    /// Everything is verified all the same. What is not held stays at the server and on other devices; it is listed as not
+    /// held, and fetched when it is read. Files and snapshots, and what waits to be sent or decided, are always held.
+    Keep {
+        /// Its name.
+        name: String,
+        /// Records that were written in the last N days.
+        #[arg(long, value_name = "N")]
+        days: Option<u64>,
+        /// Records of this type. May be repeated. With --days: those of this type that are new.
+        #[arg(long = "type", value_name = "T")]
+        types: Vec<String>,
+        /// Everything.
+        #[arg(long, conflicts_with_all = ["days", "types"], required_unless_present_any = ["days", "types"])]
+        all: bool,
+    },
     /// Delete a vault and everything in it, on all devices and at the server. There is no way back.
     Delete {
         /// Its name.

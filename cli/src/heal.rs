@@ -229,6 +229,16 @@ fn report(context: &Context, healed: &Healed, log_is_whole: bool, found: usize, 
     if healed.withheld.len() > WITHHELD_NAMED_MAX {
         let _ = write!(text, "\nwithheld: {} versions in all", healed.withheld.len());
     }
+    for (seq, record) in healed.not_held.iter().take(WITHHELD_NAMED_MAX) {
+        let _ = write!(
+            text,
+            "\nnot given back: what commit {seq} wrote to record {record}; this device does not hold it, by what it \
+             is to keep (see: lockstep vault list). A device that holds it can write it again"
+        );
+    }
+    if healed.not_held.len() > WITHHELD_NAMED_MAX {
+        let _ = write!(text, "\nnot given back: {} versions in all", healed.not_held.len());
+    }
     for object in left {
         let _ = write!(
             text,
@@ -242,7 +252,7 @@ fn report(context: &Context, healed: &Healed, log_is_whole: bool, found: usize, 
         &text,
         &json!({
             "commits": healed.commits, "repairs": healed.repairs, "carried": healed.carried, "kept": healed.kept,
-            "snapshots_left": healed.snapshots_left, "withheld": healed.withheld.len(), "uploaded": found - left.len(), "missing": names,
+            "snapshots_left": healed.snapshots_left, "withheld": healed.withheld.len(), "not_held": healed.not_held.len(), "uploaded": found - left.len(), "missing": names,
         }),
     );
 }

@@ -64,10 +64,17 @@ pub(crate) async fn vault_list(context: &Context) -> Result<()> {
     }
     let vaults = account.vaults()?;
     let unknown = if account.writes() { account.unknown_vaults().await? } else { Vec::new() };
-    let mut text: String = vaults.iter().fold(String::new(), |mut text, entry| {
-        let _ = writeln!(text, "{}  {}", entry.vault, crate::output::shown(entry.name.as_bytes()));
-        text
-    });
+    let (mut text, mut list) = (String::new(), Vec::new());
+    for entry in &vaults {
+        let keep = account.selection_of(entry.vault)?;
+        let held = keep.as_ref().map(|_| format!("  (here: {})", crate::select::words(keep.as_ref())));
+        let name = crate::output::shown(entry.name.as_bytes());
+        let _ = writeln!(text, "{}  {name}{}", entry.vault, held.unwrap_or_default());
+        list.push(json!({
+            "vault": entry.vault.to_string(), "name": entry.name, "known": true,
+            "keep": crate::select::value(keep.as_ref()),
+        }));
+    }
     for id in &unknown {
         let _ = writeln!(
             text,
@@ -75,12 +82,9 @@ pub(crate) async fn vault_list(context: &Context) -> Result<()> {
         );
     }
     let text = if text.is_empty() { "there is no vault yet".into() } else { text };
-    let known = vaults
-        .iter()
-        .map(|entry| json!({ "vault": entry.vault.to_string(), "name": entry.name, "known": true }));
     let unknown =
         unknown.iter().map(|id| json!({ "vault": id.to_string(), "name": id.to_string(), "known": false }));
-    let list: Vec<_> = known.chain(unknown).collect();
+    list.extend(unknown);
     context.out.result(&text, &json!(list));
     Ok(())
 }
@@ -193,6 +197,7 @@ pub(crate) async fn check(context: &Context, only: Option<&str>, read_data: bool
         report.records += part.records;
         report.objects += part.objects;
         report.bytes += part.bytes;
+        report.not_held += part.not_held;
         report.problems.extend(part.problems.into_iter().map(|problem| format!("vault {name}: {problem}")));
     };
     for (name, vault) in &vaults {
@@ -216,6 +221,9 @@ pub(crate) async fn check(context: &Context, only: Option<&str>, read_data: bool
             String::new()
         }
     );
+    if report.not_held > 0 {
+        let _ = write!(text, "; {} of them are not held here, and were looked at there", report.not_held);
+    }
     for problem in &report.problems {
         let _ = write!(text, "\nPROBLEM: {problem}");
     }
@@ -231,7 +239,7 @@ pub(crate) async fn check(context: &Context, only: Option<&str>, read_data: bool
         &text,
         &json!({
             "commits": report.commits, "records": report.records, "objects": report.objects,
-            "bytes": report.bytes, "problems": report.problems,
+            "bytes": report.bytes, "not_held": report.not_held, "problems": report.problems,
         }),
     );
     Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })

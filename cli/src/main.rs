@@ -11,6 +11,7 @@ mod output;
 mod owner;
 mod past;
 mod record;
+mod select;
 mod session;
 mod watch;
 
@@ -136,6 +137,9 @@ async fn run(context: &Context, command: Command) -> Result<ExitCode> {
             owner::vault_delete(context, &name, &unlock, yes).await?;
         }
         Command::Vault(VaultCommand::Create { name }) => look::vault_create(context, &name).await?,
+        Command::Vault(VaultCommand::Keep { name, days, types, all: _ }) => {
+            select::keep(context, &name, days, types).await?;
+        }
         Command::Vault(VaultCommand::List) => look::vault_list(context).await?,
         Command::Backup(args) => return backup::backup(context, args).await,
         Command::Snapshots { vault } => backup::snapshots(context, &vault).await?,

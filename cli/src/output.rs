@@ -31,7 +31,10 @@ pub(crate) const INTERRUPTED: u8 = 130;
 pub(crate) fn status_of(error: &ClientError) -> u8 {
     match error {
         ClientError::Usage(_) | ClientError::NoAccount(_) => 2,
-        ClientError::Unreachable { .. } | ClientError::Busy(_) | ClientError::KeysBehind(_) => 4,
+        ClientError::Unreachable { .. }
+        | ClientError::Busy(_)
+        | ClientError::KeysBehind(_)
+        | ClientError::NotHeld(_) => 4,
         ClientError::WrongPassphrase
         | ClientError::WrongRecoveryKey
         | ClientError::SignedOut

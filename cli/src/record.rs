@@ -4,6 +4,7 @@ use crate::Context;
 use crate::args::{RecordCommand, RecordPlace};
 use crate::backup::{bring_up_to_date, open_to_read};
 use crate::output::{shown, time};
+use crate::select;
 use lockstep_client::account::Account;
 use lockstep_client::documents::{Body, NewDocument, fields_from_json, json_of};
 use lockstep_client::error::Result;
@@ -11,7 +12,7 @@ use lockstep_client::vault::Vault;
 use lockstep_client::{ClientError, past, rng};
 use lockstep_client_crypto::content::Content;
 use lockstep_engine::replica::{Policy, Replica as _, VersionRow};
-use lockstep_engine::{NewRecord, read};
+use lockstep_engine::{EngineError, NewRecord, read};
 use lockstep_proto::envelope::KIND_TOMBSTONE;
 use lockstep_proto::id::{RecordId, Revision, Seq};
 use serde_json::{Value, json};
@@ -27,6 +28,7 @@ pub(crate) async fn run(context: &Context, command: RecordCommand) -> Result<()>
         RecordCommand::Put { place, id } => put(context, &place, id).await,
         RecordCommand::Get { place, id } => get(context, &place, &id).await,
         RecordCommand::List { place } => list(context, &place).await,
+        RecordCommand::Fetch { place, id } => select::fetch(context, &place, id.as_deref()).await,
         RecordCommand::Rm { place, id } => rm(context, &place, &id).await,
         RecordCommand::History { place, id } => history(context, &place, &id).await,
         RecordCommand::Restore { place, id, revision } => restore(context, &place, &id, revision).await,
@@ -120,10 +122,19 @@ async fn put(context: &Context, place: &RecordPlace, id: Option<String>) -> Resu
     let (mut account, mut vault) = open(context, &place.vault, true).await?;
     let id = id.unwrap_or_else(|| rng::hex(&rng::bytes::<16>()));
     let record = new_record(&vault, place, &id, Some(document))?;
-    vault.put(vec![record]).await?;
+    write(context, &mut vault, record).await?;
     let sent = send(context, &mut account, &mut vault).await?;
     context.out.result(&id, &json!({ "id": id, "sent": sent }));
     if sent { pin(&mut account).await } else { Ok(()) }
+}
+
+/// Writes a record here. To merge with what is there, it has to be known: it is fetched if it is not held.
+async fn write(context: &Context, vault: &mut Vault, record: NewRecord) -> Result<()> {
+    if record.policy == Policy::Merge && !context.is_away.load(Ordering::Relaxed) {
+        let place = vault.setup().keys.record_id(&record.record_type, &record.name);
+        vault.fetch(&[place]).await?;
+    }
+    vault.put(vec![record]).await
 }
 
 /// A record of JSON, by its type's merge policy if it has one.
@@ -190,11 +201,12 @@ fn not_held(trouble: Option<ClientError>, place: &RecordPlace, id: &str) -> Clie
 }
 
 async fn get(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
-    let (_account, vault, trouble) = open_to_read(context, &place.vault).await?;
-    let keys = &vault.setup().keys;
-    let record = keys.record_id(&place.record_type, &name_of(id));
-    let Some(current) = read::current(vault.replica(), keys, record)? else {
-        return Err(not_held(trouble, place, id));
+    let (_account, mut vault, trouble) = open_to_read(context, &place.vault).await?;
+    let record = vault.setup().keys.record_id(&place.record_type, &name_of(id));
+    let current = match select::current(context, &mut vault, record, trouble.as_ref()).await {
+        Ok(Some(current)) => current,
+        Ok(None) => return Err(not_held(trouble, place, id)),
+        Err(error) => return Err(select::explain(error, trouble)),
     };
     let document = parse(&vault, &current.content);
     context.out.result(&document.to_string(), &document);
@@ -229,6 +241,7 @@ async fn list(context: &Context, place: &RecordPlace) -> Result<()> {
         }));
     }
     context.out.result(if text.is_empty() { "there is none" } else { &text }, &json!(list));
+    select::tell_not_held(context, &vault, &place.record_type)?;
     told(trouble)
 }
 
@@ -237,9 +250,13 @@ async fn rm(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
     let (mut account, mut vault) = open(context, &place.vault, false).await?;
     let keys = &vault.setup().keys;
     let record = keys.record_id(&place.record_type, &name_of(id));
-    read::current(vault.replica(), keys, record)?.ok_or_else(|| missing(place, id))?;
+    match read::current(vault.replica(), keys, record) {
+        // It is there; what it says is not needed.
+        Err(EngineError::NotHeld { .. }) => {}
+        other => drop(other?.ok_or_else(|| missing(place, id))?),
+    }
     let deletion = new_record(&vault, place, id, None)?;
-    vault.put(vec![deletion]).await?;
+    write(context, &mut vault, deletion).await?;
     let sent = send_deletions(context, &mut account, &mut vault, &[record]).await?;
     context.out.result(&format!("deleted {id}"), &json!({ "id": id, "sent": sent }));
     Ok(())
@@ -339,7 +356,7 @@ async fn restore(context: &Context, place: &RecordPlace, id: &str, revision: u64
             }
         }
     };
-    vault.put(vec![record]).await?;
+    write(context, &mut vault, record).await?;
     let sent = send(context, &mut account, &mut vault).await?;
     let text = format!("wrote revision {revision} of {id} as its newest version");
     context.out.result(&text, &json!({ "id": id, "revision": revision.value(), "sent": sent }));

@@ -5,6 +5,7 @@ use crate::error::{ClientError, Result};
 use crate::late;
 use crate::vault::Vault;
 use lockstep_client_crypto::content::BlobRef;
+use lockstep_engine::EngineError;
 use lockstep_engine::files::FILE_TYPE;
 use lockstep_engine::read;
 use lockstep_engine::replica::{RecordRow, Replica as _};
@@ -31,6 +32,8 @@ pub struct Report {
     pub objects: u64,
     /// Bytes of contents read.
     pub bytes: u64,
+    /// Records whose envelopes are not held here, by the device's selection: the server's were compared.
+    pub not_held: u64,
     /// What is wrong.
     pub problems: Vec<String>,
 }
@@ -43,10 +46,9 @@ pub async fn check(vault: &Vault, read_data: bool, progress: &mut dyn FnMut(&Rep
     let mut report = Report::default();
     let expected = check_chain(vault, &mut report)?;
     progress(&report);
-    let blobs = check_records(vault, &expected, &mut report)?;
+    let mut blobs = check_records(vault, &expected, &mut report)?;
     check_server_chain(vault, &mut report).await?;
-    check_server(vault, &expected, &mut report, progress).await?;
-    let mut blobs = blobs;
+    check_server(vault, &expected, &mut blobs, &mut report, progress).await?;
     for snapshot in vault.snapshots()? {
         match vault.files_of(&snapshot).await {
             Ok(found) => {
@@ -171,6 +173,10 @@ fn check_record(
     report: &mut Report,
 ) -> Result<()> {
     report.records += 1;
+    if !row.present && vault.replica().is_evicted(row.record)? {
+        report.not_held += 1;
+        return Ok(());
+    }
     let opened = match read::open(vault.replica(), &vault.setup().keys, row) {
         Ok(opened) => opened,
         Err(error) => {
@@ -182,14 +188,14 @@ fn check_record(
         blobs.extend(content.blobs.into_iter().map(|blob| (row.record, blob)));
         return Ok(());
     }
-    let author = vault.replica().commit(row.seq)?.and_then(|(signed, _)| author(&signed.bytes.0));
-    report.problems.push(format!(
-        "record {} of commit {}{}: its envelope does not open",
-        row.record,
-        row.seq,
-        author.map_or_else(String::new, |device| format!(" by device {device}"))
-    ));
+    report.problems.push(does_not_open(vault, row.record, row.seq)?);
     Ok(())
+}
+
+fn does_not_open(vault: &Vault, record: RecordId, seq: Seq) -> Result<String> {
+    let author = vault.replica().commit(seq)?.and_then(|(signed, _)| author(&signed.bytes.0));
+    let author = author.map_or_else(String::new, |device| format!(" by device {device}"));
+    Ok(format!("record {record} of commit {seq}{author}: its envelope does not open"))
 }
 
 fn author(commit: &[u8]) -> Option<lockstep_proto::DeviceId> {
@@ -237,6 +243,7 @@ async fn check_server_chain(vault: &Vault, report: &mut Report) -> Result<()> {
 async fn check_server(
     vault: &Vault,
     expected: &Live,
+    blobs: &mut Vec<(RecordId, BlobRef)>,
     report: &mut Report,
     progress: &mut dyn FnMut(&Report),
 ) -> Result<()> {
@@ -262,7 +269,9 @@ async fn check_server(
                 return Err(ClientError::Server("entries do not ascend".into()));
             }
             place = Some(here);
-            check_entry(expected, entry, &mut unseen, report);
+            if check_entry(expected, entry, &mut unseen, report) {
+                check_not_held(vault, entry, blobs, report)?;
+            }
         }
         progress(report);
         if !page.more {
@@ -279,11 +288,15 @@ async fn check_server(
     Ok(())
 }
 
-fn check_entry(expected: &Live, entry: &Entry, unseen: &mut BTreeSet<RecordId>, report: &mut Report) {
+/// Whether it is the one that its commit announced.
+fn check_entry(expected: &Live, entry: &Entry, unseen: &mut BTreeSet<RecordId>, report: &mut Report) -> bool {
     let record = entry.record;
     let digest = envelope::digest(&entry.envelope.0);
     match expected.get(&record) {
-        None => report.problems.push(format!("the server shows record {record}, which no commit wrote")),
+        None => {
+            report.problems.push(format!("the server shows record {record}, which no commit wrote"));
+            false
+        }
         Some((revision, expected_digest, seq, kind)) => {
             if !unseen.remove(&record) {
                 report.problems.push(format!("the server shows record {record} twice"));
@@ -291,9 +304,31 @@ fn check_entry(expected: &Live, entry: &Entry, unseen: &mut BTreeSet<RecordId>, 
                 != (entry.revision, digest, entry.seq, entry.kind)
             {
                 report.problems.push(format!("record {record} of commit {seq} is damaged at the server"));
+            } else {
+                return true;
             }
+            false
         }
     }
+}
+
+/// What is not held here is looked at as the server shows it: it opens, and names the objects that it needs.
+fn check_not_held(
+    vault: &Vault,
+    entry: &Entry,
+    blobs: &mut Vec<(RecordId, BlobRef)>,
+    report: &mut Report,
+) -> Result<()> {
+    let (seq, record) = (entry.seq, entry.record);
+    if !vault.replica().is_evicted(record)? {
+        return Ok(());
+    }
+    let Some(version) = vault.replica().version(seq, record)? else { return Ok(()) };
+    match read::open_version(vault.replica(), vault.setup(), &version, &entry.envelope.0)? {
+        Some(content) => blobs.extend(content.blobs.into_iter().map(|blob| (record, blob))),
+        None => report.problems.push(does_not_open(vault, record, seq)?),
+    }
+    Ok(())
 }
 
 async fn check_object(vault: &Vault, record: RecordId, blob: &BlobRef, report: &mut Report) -> Result<()> {
@@ -320,7 +355,10 @@ async fn check_object(vault: &Vault, record: RecordId, blob: &BlobRef, report: &
 
 /// What a person calls a record: for a file its path, otherwise its type and name.
 fn name_of(vault: &Vault, record: RecordId) -> Result<String> {
-    let current = read::current(vault.replica(), &vault.setup().keys, record)?;
+    let current = match read::current(vault.replica(), &vault.setup().keys, record) {
+        Err(EngineError::NotHeld { .. }) => None,
+        other => other?,
+    };
     Ok(current.map_or_else(
         || format!("record {record}"),
         |current| {

@@ -305,8 +305,7 @@ impl Vault {
                 (opened.content, opened.header.device, false)
             }
             (None, Some(row)) if row.kind == KIND_DOCUMENT => {
-                let vault = self.setup.vault();
-                return Err(lockstep_engine::EngineError::Incomplete { vault, seq: row.seq, record }.into());
+                return Err(read::absence(&self.replica, self.setup.vault(), &row)?.into());
             }
             _ => return Ok(None),
         };

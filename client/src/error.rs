@@ -79,6 +79,9 @@ pub enum ClientError {
     /// The server withholds something.
     #[error("{0}. Nothing of it was taken over")]
     Incomplete(String),
+    /// Something that this device does not hold, by its own choice, and that has to be fetched.
+    #[error("{0}; to fetch it, run the same command while the server can be reached")]
+    NotHeld(String),
     /// A device was revoked and keys changed meanwhile.
     #[error("{0}: a device of the account was revoked meanwhile; run the same command again")]
     KeysBehind(String),
@@ -173,6 +176,7 @@ impl From<EngineError> for ClientError {
             }
             EngineError::Fault { .. } => Self::Fault(text),
             EngineError::Incomplete { .. } => Self::Incomplete(text),
+            EngineError::NotHeld { .. } => Self::NotHeld(text),
             EngineError::Cloned { .. } => Self::Cloned(text),
             EngineError::KeyMissing { .. } | EngineError::NeedsRotation { .. } => Self::KeysBehind(text),
             EngineError::Misuse { what } => Self::Usage(what.to_owned()),

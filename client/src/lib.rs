@@ -27,6 +27,7 @@ pub mod past;
 pub mod replica;
 pub mod restore;
 pub mod rng;
+pub mod select;
 pub mod snapshot;
 pub mod vault;
 

@@ -183,7 +183,7 @@ impl Vault {
             let mut wanted = chunk.to_vec();
             while !wanted.is_empty() {
                 let before = wanted.len();
-                let more = self.fetch(&mut wanted, each).await?;
+                let more = self.ask(&mut wanted, each).await?;
                 if !more || wanted.len() == before {
                     break;
                 }
@@ -194,7 +194,7 @@ impl Vault {
     }
 
     /// One request; leaves what did not come, and says whether more may come.
-    async fn fetch(
+    async fn ask(
         &self,
         wanted: &mut Vec<&VersionRow>,
         each: &mut dyn FnMut(&VersionRow, Option<Content>) -> Result<()>,

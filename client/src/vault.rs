@@ -127,6 +127,10 @@ impl Vault {
                 self.drive(Input::Deletions).await?;
                 Err(error)
             }
+            Ok(events) => {
+                self.evict()?;
+                Ok(events)
+            }
             other => other,
         }
     }
@@ -220,7 +224,13 @@ impl Vault {
                     }
                     Effect::Report(Event::Stopped(error)) => return Err(error.into()),
                     Effect::Report(Event::Paused(failure)) => return Err(paused(failure)),
-                    Effect::Report(event) => events.push(event),
+                    Effect::Report(event) => {
+                        // Never more than one round's envelopes of what is not to be held.
+                        if matches!(event, Event::Pulled { .. }) {
+                            self.evict()?;
+                        }
+                        events.push(event);
+                    }
                 }
             }
         }

@@ -64,6 +64,18 @@ pub enum EngineError {
         /// The record.
         record: RecordId,
     },
+    /// A record that this device does not hold, by its selection. Nobody is to blame: it can be fetched.
+    #[error(
+        "record {record} of vault {vault} (commit {seq}) is not held on this device: its selection leaves it out"
+    )]
+    NotHeld {
+        /// Vault.
+        vault: VaultId,
+        /// Commit that wrote it.
+        seq: Seq,
+        /// The record.
+        record: RecordId,
+    },
     /// The server's answer is not valid; nothing is held against any device.
     #[error("the server's answer is not valid: {what}")]
     Server {

@@ -27,6 +27,7 @@ pub mod read;
 pub mod repair;
 pub mod replica;
 mod seek;
+pub mod select;
 mod settle;
 pub mod skipped;
 mod verify;

@@ -212,8 +212,7 @@ impl Batch<'_> {
         }
         let Some(row) = self.replica.record(record)? else { return Ok(None) };
         if !row.present {
-            let vault = self.setup.vault();
-            return Err(EngineError::Incomplete { vault, seq: row.seq, record });
+            return Err(read::absence(self.replica, self.setup.vault(), &row)?);
         }
         Ok(read::open_row(self.replica, &self.setup.keys, &row)?.as_ref().map(Origin::of))
     }

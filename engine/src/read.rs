@@ -7,7 +7,7 @@ use lockstep_client_crypto::content::Content;
 use lockstep_client_crypto::vault::{Opened, VaultKeys};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::KIND_DOCUMENT;
-use lockstep_proto::id::{RecordId, Revision, Seq};
+use lockstep_proto::id::{RecordId, Revision, Seq, VaultId};
 
 /// A record as it stands here.
 #[derive(Debug, Clone)]
@@ -23,7 +23,8 @@ pub struct Current {
 /// The record of a type and name, pending writes included; none if it is not there or deleted.
 ///
 /// # Errors
-/// [`EngineError::Replica`] if what is held does not open.
+/// [`EngineError::NotHeld`] if it was let go of, [`EngineError::Incomplete`] if it is missing, [`EngineError::Replica`] if
+/// what is held is damaged.
 pub fn current(replica: &dyn Replica, keys: &VaultKeys, record: RecordId) -> Result<Option<Current>> {
     let row = replica.record(record)?;
     let revision = row.map_or(Revision::new(0), |row| row.revision);
@@ -35,15 +36,25 @@ pub fn current(replica: &dyn Replica, keys: &VaultKeys, record: RecordId) -> Res
         return Ok(Some(Current { content, revision, pending: true }));
     }
     match row {
-        Some(row) if row.kind == KIND_DOCUMENT && !row.present => {
-            Err(EngineError::Incomplete { vault: keys.vault(), seq: row.seq, record })
-        }
+        Some(row) if row.kind == KIND_DOCUMENT && !row.present => Err(absence(replica, keys.vault(), &row)?),
         Some(row) if row.kind == KIND_DOCUMENT => {
             let content = open(replica, keys, &row)?;
             Ok(content.map(|content| Current { content, revision, pending: false }))
         }
         _ => Ok(None),
     }
+}
+
+/// Why an envelope is not here: it was let go of, or the server withholds it.
+///
+/// # Errors
+/// The replica's.
+pub fn absence(replica: &dyn Replica, vault: VaultId, row: &RecordRow) -> Result<EngineError> {
+    let (seq, record) = (row.seq, row.record);
+    if replica.is_evicted(record)? {
+        return Ok(EngineError::NotHeld { vault, seq, record });
+    }
+    Ok(EngineError::Incomplete { vault, seq, record })
 }
 
 /// Opens the newest envelope of a row; none if it is quarantined or not here.

@@ -213,6 +213,13 @@ pub enum WriteOp {
     AddVersion(VersionRow),
     /// A record's newest version.
     SetRecord(RecordRow, EnvelopeSource),
+    /// Lets go of a record's envelope, on purpose: it is known and not held, until it is recalled or a new version comes.
+    Evict(RecordId),
+    /// It is wanted again: it counts as absent from now on.
+    Recall(RecordId),
+    /// A record was looked at and stays held: as long as what is held begins no later than this (seconds since 1970), or
+    /// whatever its age.
+    Hold(RecordId, Option<u64>),
     /// An envelope that came before its commit became visible.
     StageEnvelope {
         /// Commit that put it.
@@ -267,7 +274,9 @@ pub trait Replica {
     fn version(&self, seq: Seq, record: RecordId) -> Result<Option<VersionRow>>;
     /// Newest versions ascending by record, after a place, at most `limit`.
     fn records_after(&self, after: Option<RecordId>, limit: usize) -> Result<Vec<RecordRow>>;
-    /// Records whose envelope is not here, at most `limit`.
+    /// Whether a record's envelope was let go of on purpose.
+    fn is_evicted(&self, record: RecordId) -> Result<bool>;
+    /// Records whose envelope is not here and should be, at most `limit`: those that were evicted are left out.
     fn absent(&self, limit: usize) -> Result<Vec<RecordRow>>;
     /// Pending writes in order, at most `limit`.
     fn pending(&self, limit: usize) -> Result<Vec<PendingRow>>;

@@ -48,6 +48,7 @@ mod rollback;
 #[path = "../hostile/rows.rs"]
 mod rows;
 mod safety;
+mod select;
 mod server;
 mod sessions;
 mod skipped;

@@ -26,6 +26,8 @@ pub(crate) struct Desk {
     pub(crate) engine: VaultEngine,
     rng: ChaCha20Rng,
     seals_ahead: bool,
+    /// Its clock.
+    pub(crate) utc_ms: u64,
 }
 
 impl Desk {
@@ -37,7 +39,7 @@ impl Desk {
     /// A device over what it (or a copy of it) had before.
     pub(crate) fn over(device: usize, replica: MemReplica, life: u64) -> Self {
         let engine = VaultEngine::new(FIXTURE.setup(device), FIXTURE.log());
-        Self { replica, engine, rng: generator(life, device as u64), seals_ahead: false }
+        Self { replica, engine, rng: generator(life, device as u64), seals_ahead: false, utc_ms: 1_000_000 }
     }
 
     /// Gives an input and answers every request until nothing is left to do.
@@ -72,7 +74,7 @@ impl Desk {
         let mut inputs = VecDeque::from([input]);
         let (mut events, mut sends, mut records) = (Vec::new(), 0, Some(records));
         while let Some(input) = inputs.pop_front() {
-            let mut env = Env { utc_ms: 1_000_000, rng: &mut self.rng };
+            let mut env = Env { utc_ms: self.utc_ms, rng: &mut self.rng };
             for effect in self.engine.step(&self.replica, &mut env, input) {
                 match effect {
                     Effect::Report(event) => events.push(event),

@@ -39,6 +39,7 @@ mod plan;
 mod planted;
 mod repair;
 mod replica;
+mod select;
 mod server;
 mod shrink;
 mod tamper;

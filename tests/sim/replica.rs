@@ -37,6 +37,8 @@ pub(crate) struct MemReplica {
     pub(crate) given_up: BTreeSet<(Seq, Digest)>,
     /// A repair that was followed and has to come.
     pub(crate) expected: Option<(Seq, Digest)>,
+    /// Records whose envelope was let go of.
+    pub(crate) evicted: BTreeSet<RecordId>,
     /// What merges decided.
     pub(crate) merges: Vec<MergeRow>,
 }
@@ -56,6 +58,7 @@ impl Default for MemReplica {
             abandoned: BTreeSet::new(),
             given_up: BTreeSet::new(),
             expected: None,
+            evicted: BTreeSet::new(),
             merges: Vec::new(),
         }
     }
@@ -116,6 +119,17 @@ impl MemReplica {
                 }
             }
             WriteOp::SetRecord(row, source) => self.set_record(row, source)?,
+            WriteOp::Evict(record) => self.evict(*record)?,
+            WriteOp::Recall(record) => {
+                if !self.evicted.remove(record) {
+                    return Err("a record is recalled that is not evicted".into());
+                }
+            }
+            WriteOp::Hold(record, _) => {
+                if !self.records.get(record).is_some_and(|held| held.row.present) {
+                    return Err("a record is to be held that is not here".into());
+                }
+            }
             WriteOp::StageEnvelope { seq, record, envelope, index } => {
                 self.staged.insert((*seq, *record), (envelope.clone(), index.clone()));
             }
@@ -156,6 +170,18 @@ impl MemReplica {
             return Err("a record's row contradicts its envelope or versions".into());
         }
         self.records.insert(row.record, Held { row: *row, envelope, index });
+        self.evicted.remove(&row.record);
+        Ok(())
+    }
+
+    fn evict(&mut self, record: RecordId) -> std::result::Result<(), String> {
+        if self.pending.iter().any(|row| row.record == record) {
+            return Err("a record is evicted that is still to be sent".into());
+        }
+        let held = self.records.get_mut(&record).ok_or("a record is evicted that is not there")?;
+        held.row.present = false;
+        held.envelope = None;
+        self.evicted.insert(record);
         Ok(())
     }
 
@@ -176,6 +202,8 @@ impl MemReplica {
                 self.records.insert(record, Held { row, envelope: None, index });
             }
         }
+        // A version that counts again is older still: it stays evicted.
+        self.evicted.retain(|record| self.records.contains_key(record));
         if !on_chain {
             let later = self.commits.iter().filter(|(seq, _)| **seq > to);
             self.given_up.extend(later.map(|(seq, (hash, ..))| (*seq, *hash)));
@@ -235,8 +263,13 @@ impl Replica for MemReplica {
         Ok(later.take(limit).collect())
     }
 
+    fn is_evicted(&self, record: RecordId) -> Result<bool> {
+        Ok(self.evicted.contains(&record))
+    }
+
     fn absent(&self, limit: usize) -> Result<Vec<RecordRow>> {
-        let absent = self.records.values().filter(|held| !held.row.present).map(|held| held.row);
+        let is_wanted = |row: &RecordRow| !row.present && !self.evicted.contains(&row.record);
+        let absent = self.records.values().map(|held| held.row).filter(is_wanted);
         Ok(absent.take(limit).collect())
     }
 

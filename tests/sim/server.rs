@@ -197,7 +197,7 @@ impl ModelServer {
         if self.refuses_puts && changes.0.iter().any(|change| matches!(change, Change::Put { .. })) {
             return Err(refused(QUOTA.into()));
         }
-        let named = changes.0.iter().flat_map(|change| change.blobs());
+        let named = changes.0.iter().flat_map(lockstep_proto::commit::Change::blobs);
         let missing: Vec<BlobId> = named.filter(|blob| self.missing.contains(*blob)).copied().collect();
         if !missing.is_empty() {
             return Err(Failure::MissingObjects(missing));

@@ -36,6 +36,14 @@ pub(crate) enum RecordCommand {
         #[command(flatten)]
         place: RecordPlace,
     },
+    /// Fetch records of a type that this device does not hold, so that they can be read without the server.
+    Fetch {
+        #[command(flatten)]
+        place: RecordPlace,
+        /// Only this one, by its id within the type.
+        #[arg(long)]
+        id: Option<String>,
+    },
     /// Delete a record.
     Rm {
         #[command(flatten)]

@@ -202,6 +202,8 @@ impl<'a> Fill<'a> {
 
     async fn record(&mut self, content: Content, progress: &mut dyn FnMut(u64)) -> Result<()> {
         let shown = called(&content.record_type, &content.name.0);
+        let place = self.target.setup.keys.record_id(&content.record_type, &content.name.0);
+        self.target.fetch(&[place]).await?;
         let known = self.current(&content.record_type, &content.name.0)?;
         let same = known.as_ref().is_some_and(|known| {
             known.blobs.len() == content.blobs.len()
@@ -210,7 +212,6 @@ impl<'a> Fill<'a> {
         if same && content.blobs.is_empty() {
             return Ok(());
         }
-        let place = self.target.setup.keys.record_id(&content.record_type, &content.name.0);
         let mut blobs = Vec::new();
         for (reference, at) in content.blobs.iter().zip(0_usize..) {
             let before = known.as_ref().and_then(|known| known.blobs.get(at));

@@ -12,11 +12,11 @@ use crate::vault::Vault;
 use lockstep_client_crypto::content::Content;
 use lockstep_engine::files::{FILE_TYPE, SNAPSHOT_TYPE, SOURCE_TYPE};
 use lockstep_engine::read;
-use lockstep_engine::replica::Replica as _;
+use lockstep_engine::replica::{RecordRow, Replica as _, VersionRow};
 use lockstep_proto::envelope::KIND_DOCUMENT;
 use lockstep_proto::id::RecordId;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ pub async fn write(
         make_folder(&place)?;
         let mut job = Job { name, vault, place, stop, outcome: &mut outcome };
         let snapshots = job.snapshots().await?;
-        let records = job.records()?;
+        let records = job.records().await?;
         list.push(json!({
             "vault": vault.setup.vault().to_string(), "name": name, "folder": called,
             "snapshots": snapshots, "records": records,
@@ -156,19 +156,24 @@ impl Job<'_> {
         Ok(name)
     }
 
-    fn records(&mut self) -> Result<Vec<Value>> {
+    async fn records(&mut self) -> Result<Vec<Value>> {
         let top = self.records_folder()?;
         let (mut list, mut made, mut after) = (Vec::new(), BTreeSet::new(), None);
         loop {
             let page = self.vault.replica.records_after(after, 1000)?;
             let Some(last) = page.last() else { return Ok(list) };
             after = Some(last.record);
+            let mut fetched = self.not_held(&page).await?;
             for row in page.iter().filter(|row| row.kind == KIND_DOCUMENT) {
                 if self.stop.load(Ordering::Relaxed) {
                     return Err(ClientError::Interrupted);
                 }
                 let keys = &self.vault.setup.keys;
-                let content = if row.present { read::open(&self.vault.replica, keys, row)? } else { None };
+                let content = if row.present {
+                    read::open(&self.vault.replica, keys, row)?
+                } else {
+                    fetched.remove(&row.record)
+                };
                 let Some(content) = content else {
                     let why = if row.present { "does not open" } else { "is missing" };
                     let text =
@@ -191,6 +196,24 @@ impl Job<'_> {
                 }
             }
         }
+    }
+
+    /// Contents of what this device does not hold, from the server.
+    async fn not_held(&self, page: &[RecordRow]) -> Result<BTreeMap<RecordId, Content>> {
+        let replica = &self.vault.replica;
+        let mut versions = Vec::new();
+        for row in page.iter().filter(|row| row.kind == KIND_DOCUMENT && !row.present) {
+            if replica.is_evicted(row.record)? {
+                versions.extend(replica.version(row.seq, row.record)?);
+            }
+        }
+        let mut found = BTreeMap::new();
+        let mut take = |version: &VersionRow, content: Option<Content>| {
+            found.extend(content.map(|content| (version.record, content)));
+            Ok(())
+        };
+        self.vault.open_versions(&versions, &mut take).await?;
+        Ok(found)
     }
 
     fn record(

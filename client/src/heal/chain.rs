@@ -8,7 +8,7 @@ use lockstep_engine::replica::Replica as _;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{CreateVault, PushCommit, Pushed, StageEnvelopes, StagedEnvelopes};
 use lockstep_proto::cbor::Bytes;
-use lockstep_proto::id::{Seq, VaultId};
+use lockstep_proto::id::{RecordId, Seq, VaultId};
 
 /// Envelopes beyond this are staged before their commit is sent.
 const INLINE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -25,31 +25,43 @@ impl Account {
 
     /// Posts the commits after one that the server has, with the envelopes that are held here. Whoever else holds
     /// more can post the same again.
-    pub(super) async fn give_back(&mut self, id: VaultId, after: Seq) -> Result<u64> {
+    pub(super) async fn give_back(
+        &mut self,
+        id: VaultId,
+        after: Seq,
+        not_held: &mut Vec<(Seq, RecordId)>,
+    ) -> Result<u64> {
         let Some(replica) = self.db.vault(id, None)? else { return Ok(0) };
         let Some(head) = replica.head()? else { return Ok(0) };
         let mut given = 0_u64;
         let mut seq = after.next();
         while seq <= head.tip.seq {
-            self.give_commit_back(&replica, seq).await?;
+            self.give_commit_back(&replica, seq, not_held).await?;
             given += 1;
             seq = seq.next();
         }
         Ok(given)
     }
 
-    async fn give_commit_back(&self, replica: &VaultReplica, seq: Seq) -> Result<()> {
+    async fn give_commit_back(
+        &self,
+        replica: &VaultReplica,
+        seq: Seq,
+        not_held: &mut Vec<(Seq, RecordId)>,
+    ) -> Result<()> {
         let id = replica.vault();
         let missing = || ClientError::Damaged(format!("commit {seq} of vault {id} is missing here"));
         let (commit, changes) = replica.commit(seq)?.ok_or_else(missing)?;
         let mut envelopes: Vec<Bytes> = Vec::new();
         for change in &changes_of(&changes)?.0 {
             let Some((record, _, digest)) = change.version() else { continue };
-            let held = replica
-                .record(record)?
-                .is_some_and(|row| row.seq == seq && row.digest == digest && row.present);
-            if held && let Some(envelope) = replica.envelope(record)? {
+            let row = replica.record(record)?.filter(|row| row.seq == seq && row.digest == digest);
+            if row.is_some_and(|row| row.present)
+                && let Some(envelope) = replica.envelope(record)?
+            {
                 envelopes.push(envelope.into());
+            } else if row.is_some() && replica.is_evicted(record)? {
+                not_held.push((seq, record));
             }
         }
         let bytes: usize = envelopes.iter().map(|envelope| envelope.0.len()).sum();

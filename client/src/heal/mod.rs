@@ -106,6 +106,9 @@ pub struct Healed {
     pub kept: u64,
     /// Versions that devices wrote and that the server does not give out as they were signed: commit and record.
     pub withheld: Vec<(Seq, RecordId)>,
+    /// Newest versions that this device does not hold, by its selection, so that the server did not get them from it:
+    /// commit and record.
+    pub not_held: Vec<(Seq, RecordId)>,
     /// Snapshots that could not be carried over whole; a new backup takes their place.
     pub snapshots_left: u64,
 }
@@ -273,7 +276,7 @@ impl Account {
                 VaultState::Behind(seq) => *seq,
                 _ => continue,
             };
-            healed.commits += self.give_back(found.vault, after).await?;
+            healed.commits += self.give_back(found.vault, after, &mut healed.not_held).await?;
         }
         Ok(())
     }

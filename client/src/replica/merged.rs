@@ -167,7 +167,7 @@ impl VaultReplica {
     /// # Errors
     /// [`crate::ClientError`].
     pub fn forget_open(&self) -> Result<()> {
-        let text = "UPDATE record SET conflict = NULL WHERE vault = ?1 AND conflict = 0 AND kind = 1";
+        let text = "UPDATE record SET conflict = NULL WHERE vault = ?1 AND conflict = 0 AND kind = 1 AND evicted = 0";
         self.db.connection().prepare_cached(text)?.execute([self.key])?;
         Ok(())
     }

@@ -5,6 +5,7 @@ mod host;
 mod merged;
 mod read;
 mod schema;
+mod select;
 mod shelf;
 mod write;
 

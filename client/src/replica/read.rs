@@ -33,9 +33,9 @@ pub(super) fn sql(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-const RECORD_COLUMNS: &str = "record, revision, digest, seq, kind, present";
+pub(super) const RECORD_COLUMNS: &str = "record, revision, digest, seq, kind, present";
 
-fn record_row(row: &Row<'_>) -> rusqlite::Result<RecordRow> {
+pub(super) fn record_row(row: &Row<'_>) -> rusqlite::Result<RecordRow> {
     Ok(RecordRow {
         record: RecordId::from_bytes(row.get(0)?),
         revision: Revision::new(number(row.get(1)?)),
@@ -204,7 +204,7 @@ impl VaultReplica {
         Ok(self.records(condition, params![self.key, &tag[..], &group[..]])?)
     }
 
-    /// Newest and number of pending writes, and number of records whose envelope is not here: with the head they say
+    /// Newest and number of pending writes, and number of records whose envelope is not here and should be: with the head they say
     /// whether anything changed.
     ///
     /// # Errors
@@ -213,7 +213,7 @@ impl VaultReplica {
         let mut statement = self.db.connection().prepare_cached(
             "SELECT (SELECT coalesce(max(id), 0) FROM pending WHERE vault = ?1),
                     (SELECT count(*) FROM pending WHERE vault = ?1),
-                    (SELECT count(*) FROM record WHERE vault = ?1 AND present = 0)",
+                    (SELECT count(*) FROM record WHERE vault = ?1 AND present = 0 AND evicted = 0)",
         )?;
         Ok(statement.query_row([self.key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
     }
@@ -339,7 +339,14 @@ impl Replica for VaultReplica {
 
     fn absent(&self, limit: usize) -> Result<Vec<RecordRow>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.records("vault = ?1 AND present = 0 ORDER BY seq, record LIMIT ?2", params![self.key, limit])
+        let condition = "vault = ?1 AND present = 0 AND evicted = 0 ORDER BY seq, record LIMIT ?2";
+        self.records(condition, params![self.key, limit])
+    }
+
+    fn is_evicted(&self, record: RecordId) -> Result<bool> {
+        let text = "SELECT 1 FROM record WHERE vault = ?1 AND record = ?2 AND evicted = 1";
+        let mut statement = self.db.connection().prepare_cached(text).map_err(failed)?;
+        statement.exists(params![self.key, record.as_bytes()]).map_err(failed)
     }
 
     fn pending(&self, limit: usize) -> Result<Vec<PendingRow>> {

@@ -24,6 +24,8 @@ const STEPS: &[&str] = &[
      CREATE INDEX pending_follows ON pending (vault) WHERE base_operation IS NOT NULL",
     // Databases of apps whose rows are records.
     include_str!("host.sql"),
+    // What of a vault is held here.
+    include_str!("select.sql"),
 ];
 
 fn version(connection: &Connection) -> Result<usize> {

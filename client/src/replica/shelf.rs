@@ -45,14 +45,15 @@ impl VaultReplica {
         // What was carried over once, counted again since, and is given up again waits again.
         t.prepare_cached(
             "INSERT INTO shelved
-                 (vault, seq, record, revision, kind, digest, commit_hash, envelope, state)
-             SELECT v.vault, v.seq, v.record, v.revision, v.kind, v.digest, c.hash, r.envelope, ?3
+                 (vault, seq, record, revision, kind, digest, commit_hash, envelope, evicted, state)
+             SELECT v.vault, v.seq, v.record, v.revision, v.kind, v.digest, c.hash, r.envelope,
+                    coalesce(r.evicted, 0), ?3
              FROM version v
              LEFT JOIN commit_row c ON c.vault = v.vault AND c.seq = v.seq
              LEFT JOIN record r ON r.vault = v.vault AND r.record = v.record AND r.seq = v.seq
              WHERE v.vault = ?1 AND v.seq > ?2 ORDER BY v.seq, v.record
              ON CONFLICT (vault, seq, record, digest) DO UPDATE SET state = min(state, excluded.state),
-                 envelope = coalesce(envelope, excluded.envelope)",
+                 envelope = coalesce(envelope, excluded.envelope), evicted = excluded.evicted",
         )?
         .execute(params![self.key, to, i64::from(!carries)])?;
         self.put_records_back(t, to)?;
@@ -200,6 +201,15 @@ impl VaultReplica {
     pub fn has_waiting(&self) -> Result<bool> {
         let text = "SELECT 1 FROM shelved WHERE vault = ?1 AND state = 0";
         Ok(self.db.connection().prepare_cached(text)?.exists([self.key])?)
+    }
+
+    /// Whether a version that no longer counts was the newest of its record, and this device did not hold it.
+    ///
+    /// # Errors
+    /// [`crate::ClientError`].
+    pub(crate) fn was_not_held(&self, id: i64) -> Result<bool> {
+        let text = "SELECT 1 FROM shelved WHERE vault = ?1 AND id = ?2 AND evicted = 1 AND envelope IS NULL";
+        Ok(self.db.connection().prepare_cached(text)?.exists(params![self.key, id])?)
     }
 
     /// Envelope of a version that no longer counts, if it is here.

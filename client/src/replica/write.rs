@@ -2,6 +2,7 @@
 
 use super::VaultReplica;
 use super::read::{encode_in_flight, encode_place, encode_tip, grew_place, pending_place, sql};
+use super::select::{DUE, EVICT, HOLD, RECALL};
 use crate::error::Result;
 use lockstep_engine::replica::{
     Base, EnvelopeSource, IndexInfo, PendingRow, Pinning, Policy, RecordRow, WriteOp,
@@ -68,6 +69,11 @@ impl VaultReplica {
                 ],
             ),
             WriteOp::SetRecord(row, source) => self.set_record(t, row, source),
+            WriteOp::Evict(record) => run(EVICT, params![self.key, record.as_bytes()]),
+            WriteOp::Recall(record) => run(RECALL, params![self.key, record.as_bytes()]),
+            WriteOp::Hold(record, utc) => {
+                run(HOLD, params![self.key, record.as_bytes(), utc.map(|utc| sql(utc.saturating_add(1)))])
+            }
             WriteOp::StageEnvelope { seq, record, envelope, index } => {
                 let (tag, group, conflict) = self.tags(index.as_ref());
                 run(
@@ -114,14 +120,14 @@ impl VaultReplica {
             digest = excluded.digest, seq = excluded.seq, kind = excluded.kind, present = excluded.present,
             tag = coalesce(excluded.tag, tag), group_tag = coalesce(excluded.group_tag, group_tag),
             quarantined = excluded.quarantined, conflict = excluded.conflict,
-            envelope = excluded.envelope";
-        const COLUMNS: &str = "(vault, record, revision, digest, seq, kind, present, tag, group_tag, quarantined, conflict, envelope)";
+            envelope = excluded.envelope, due = excluded.due, evicted = 0";
+        const COLUMNS: &str = "(vault, record, revision, digest, seq, kind, present, tag, group_tag, quarantined, conflict, envelope, due)";
         let seq = sql(row.seq.value());
         let revision = sql(row.revision.value());
         if matches!(source, EnvelopeSource::Staged) {
             let text = format!(
                 "INSERT INTO record {COLUMNS}
-                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, 1, tag, group_tag, tag IS NULL, coalesce(conflict, 0), envelope
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, 1, tag, group_tag, tag IS NULL, coalesce(conflict, 0), envelope, {DUE}
                  FROM staged
                  WHERE vault = ?1 AND record = ?2 AND seq = ?5 {UPSERT}"
             );
@@ -137,7 +143,7 @@ impl VaultReplica {
             _ => (None, (None, None, None)),
         };
         let text = format!(
-            "INSERT INTO record {COLUMNS} VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) {UPSERT}"
+            "INSERT INTO record {COLUMNS} VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, {DUE}) {UPSERT}"
         );
         let values = params![
             self.key,
