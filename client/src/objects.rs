@@ -68,8 +68,25 @@ impl Vault {
         self.objects_folder(state).join(blob.to_string())
     }
 
+    /// Makes the folder of a state, durably, with all that is above it in the home.
+    fn make_folder(&self, state: State) -> Result<()> {
+        let folder = self.objects_folder(state);
+        if folder.is_dir() {
+            return Ok(());
+        }
+        let io = |error| ClientError::io(&folder, error);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io)?;
+        for above in folder.ancestors().skip(1) {
+            File::open(above).and_then(|folder| folder.sync_all()).map_err(io)?;
+            if above == self.replica.db().folder() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Seals contents into the home; they are durable when this returns. The reference is for
-    /// [`crate::documents::NewDocument::blobs`]; the document names the object by its id, as 16 bytes or as text. The
+    /// [`crate::documents::NewDocument::blobs`], within a day: what no write has named by then is removed. The document names the object by its id, as 16 bytes or as text. The
     /// contents are read twice.
     ///
     /// # Errors
@@ -86,12 +103,7 @@ impl Vault {
             Ok(())
         })?;
         let reference = new_reference(size, hasher.finish(), &mut rng::system());
-        let folder = self.objects_folder(State::Waiting);
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(|error| ClientError::io(&folder, error))?;
+        self.make_folder(State::Waiting)?;
         let path = self.object_path(State::Waiting, reference.blob);
         let part = path.with_extension("part");
         let written = self.seal_into(&part, &reference, contents, &mut buffer);
@@ -261,25 +273,23 @@ impl Vault {
 
     /// The server has these now.
     fn hold(&self, blobs: &[BlobId]) -> Result<()> {
-        let folder = self.objects_folder(State::Held);
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(|error| ClientError::io(&folder, error))?;
+        self.make_folder(State::Held)?;
         for blob in blobs {
             rename(&self.object_path(State::Waiting, *blob), &self.object_path(State::Held, *blob))?;
         }
         Ok(())
     }
 
-    /// The server has not got these after all; whether all of them are here to be sent again.
+    /// The server has not got these after all. Whether all of them are here, and at least one of them was thought to be
+    /// there, so that sending again helps.
     pub(crate) fn wait_again(&self, blobs: &[BlobId]) -> Result<bool> {
-        let is_here = |blob: &BlobId| self.object_path(State::Held, *blob).exists();
-        if blobs.is_empty() || !blobs.iter().all(is_here) {
+        let is_at = |state, blob: &BlobId| self.object_path(state, *blob).exists();
+        let are_here = blobs.iter().all(|blob| is_at(State::Held, blob) || is_at(State::Waiting, blob));
+        let held: Vec<&BlobId> = blobs.iter().filter(|blob| is_at(State::Held, blob)).collect();
+        if !are_here || held.is_empty() {
             return Ok(false);
         }
-        for blob in blobs {
+        for blob in held {
             rename(&self.object_path(State::Held, *blob), &self.object_path(State::Waiting, *blob))?;
         }
         Ok(true)

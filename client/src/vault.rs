@@ -11,7 +11,7 @@ use lockstep_proto::api::vault::{Entries, GetEnvelopes, Page, Pushed, StageEnvel
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::id::{BlobId, Epoch, RecordId, Seq, VaultId};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Fetches and verifies what the device log has grown by.
@@ -136,17 +136,21 @@ impl Vault {
     }
 
     async fn push_with_objects(&mut self, input: Input) -> Result<Vec<Event>> {
-        self.send_objects().await?;
-        match self.drive(input).await {
-            Err(ClientError::Refused { code: Some(Code::MissingObject), names, .. })
-                if self
-                    .wait_again(&names.iter().filter_map(|name| name.parse().ok()).collect::<Vec<_>>())? =>
-            {
-                // The server lost, or never kept, what it had taken: it is here still.
-                self.send_objects().await?;
-                self.drive(Input::Sync).await
+        let mut input = input;
+        let mut again = BTreeSet::new();
+        loop {
+            self.send_objects().await?;
+            let error = match self.drive(input).await {
+                Err(error) if error.code() == Some(Code::MissingObject) => error,
+                other => return other,
+            };
+            let ClientError::Refused { names, .. } = &error else { return Err(error) };
+            let blobs: Vec<BlobId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+            // The server lost, or never kept, what it had taken: once more, if it is here still.
+            if !blobs.iter().all(|blob| again.insert(*blob)) || !self.wait_again(&blobs)? {
+                return Err(error);
             }
-            other => other,
+            input = Input::Sync;
         }
     }
 
