@@ -60,13 +60,18 @@ impl Context {
     pub(crate) fn synced(&self, account: &Account) -> Result<()> {
         account.keep_session()?;
         for device in account.new_devices()? {
-            let (name, id) = (output::shown(device.name.as_bytes()), output::short(&device.id));
-            self.out.note(&format!(
-                "a new device joined this account: {name} ({id}); if it is not yours, run: lockstep device revoke \
-                 {id}, and then: lockstep passphrase change"
-            ));
+            self.tell_device(&device.name, &device.id);
         }
         Ok(())
+    }
+
+    /// Tells of a device that joined.
+    pub(crate) fn tell_device(&self, name: &str, id: &str) {
+        let (name, id) = (output::shown(name.as_bytes()), output::short(id));
+        self.out.note(&format!(
+            "a new device joined this account: {name} ({id}); if it is not yours, run: lockstep device revoke {id}, \
+             and then: lockstep passphrase change"
+        ));
     }
 }
 
@@ -148,7 +153,7 @@ async fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Conflicts(command) => conflicts::run(context, command).await?,
         Command::Session(command) => session::run(context, command).await?,
         Command::Status => look::status(context).await?,
-        Command::Watch { vault } => watch::watch(context, &vault).await?,
+        Command::Watch { vault } => return watch::watch(context, &vault).await,
         Command::Check { vault, read_data } => {
             return look::check(context, vault.as_deref(), read_data).await;
         }

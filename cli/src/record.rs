@@ -6,7 +6,7 @@ use crate::backup::{bring_up_to_date, open_to_read};
 use crate::output::{shown, time};
 use crate::select;
 use lockstep_client::account::Account;
-use lockstep_client::documents::{NewDocument, fields_from_json, json_of};
+use lockstep_client::documents::{Body, NewDocument, fields_from_json, json_of};
 use lockstep_client::error::Result;
 use lockstep_client::vault::Vault;
 use lockstep_client::{ClientError, past, rng};
@@ -121,7 +121,7 @@ async fn put(context: &Context, place: &RecordPlace, id: Option<String>) -> Resu
         .map_err(|error| ClientError::Usage(format!("standard input is not JSON: {error}")))?;
     let (mut account, mut vault) = open(context, &place.vault, true).await?;
     let id = id.unwrap_or_else(|| rng::hex(&rng::bytes::<16>()));
-    let record = new_record(&vault, place, &id, Some(document), None)?;
+    let record = new_record(&vault, place, &id, Some(document))?;
     write(context, &mut vault, record).await?;
     let sent = send(context, &mut account, &mut vault).await?;
     context.out.result(&id, &json!({ "id": id, "sent": sent }));
@@ -137,14 +137,8 @@ async fn write(context: &Context, vault: &mut Vault, record: NewRecord) -> Resul
     vault.put(vec![record]).await
 }
 
-/// A record of JSON, by its type's merge policy if it has one; with the objects of an older version.
-fn new_record(
-    vault: &Vault,
-    place: &RecordPlace,
-    id: &str,
-    document: Option<Value>,
-    like: Option<Content>,
-) -> Result<NewRecord> {
+/// A record of JSON, by its type's merge policy if it has one.
+fn new_record(vault: &Vault, place: &RecordPlace, id: &str, document: Option<Value>) -> Result<NewRecord> {
     let merges = vault.policies().of(&place.record_type).is_some();
     let (fields, text) = match document {
         Some(document) if merges => (Some(fields_from_json(document)?), None),
@@ -154,9 +148,10 @@ fn new_record(
     let new = vault.new_record(NewDocument {
         record_type: place.record_type.clone(),
         name: name_of(id),
-        schema: like.as_ref().map(|like| like.schema),
+        schema: None,
         fields,
-        blobs: like.map(|like| like.blobs).unwrap_or_default(),
+        blobs: Vec::new(),
+        seen: None,
         expected: None,
     })?;
     Ok(if text.is_some() { NewRecord { document: text, ..new } } else { new })
@@ -260,7 +255,7 @@ async fn rm(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
         Err(EngineError::NotHeld { .. }) => {}
         other => drop(other?.ok_or_else(|| missing(place, id))?),
     }
-    let deletion = new_record(&vault, place, id, None, None)?;
+    let deletion = new_record(&vault, place, id, None)?;
     write(context, &mut vault, deletion).await?;
     let sent = send_deletions(context, &mut account, &mut vault, &[record]).await?;
     context.out.result(&format!("deleted {id}"), &json!({ "id": id, "sent": sent }));
@@ -337,11 +332,29 @@ async fn restore(context: &Context, place: &RecordPlace, id: &str, revision: u64
     let opened = found.ok_or_else(|| {
         ClientError::Damaged(format!("revision {revision} of \"{id}\" does not open; see: lockstep check"))
     })?;
-    let record = if vault.policies().of(&place.record_type).is_some() {
-        new_record(&vault, place, id, Some(parse(&vault, &opened)), Some(opened))?
-    } else {
-        let (document, blobs) = (Some(opened.document.0), opened.blobs);
-        NewRecord { schema: opened.schema, document, blobs, ..new_record(&vault, place, id, None, None)? }
+    let record = match vault.body_of(&opened) {
+        Body::Fields(fields) if vault.policies().of(&place.record_type).is_some() => {
+            vault.new_record(NewDocument {
+                record_type: place.record_type.clone(),
+                name: name_of(id),
+                schema: Some(opened.schema),
+                fields: Some(fields),
+                blobs: opened.blobs,
+                seen: None,
+                expected: None,
+            })?
+        }
+        _ => {
+            let (document, blobs) = (Some(opened.document.0), opened.blobs);
+            let policy = Policy::KeepBoth;
+            NewRecord {
+                schema: opened.schema,
+                document,
+                blobs,
+                policy,
+                ..new_record(&vault, place, id, None)?
+            }
+        }
     };
     write(context, &mut vault, record).await?;
     let sent = send(context, &mut account, &mut vault).await?;

@@ -42,6 +42,17 @@ pub struct SealAs {
     pub epoch: Epoch,
 }
 
+/// What one nonce is derived from, beside the contents: 32 random bytes, for one envelope.
+#[derive(Debug)]
+pub struct Fresh([u8; 32]);
+
+impl Fresh {
+    /// Draws it.
+    pub fn draw(rng: &mut dyn CryptoRng) -> Self {
+        Self(random_bytes(rng))
+    }
+}
+
 /// An opened envelope.
 #[derive(Debug, Clone)]
 pub struct Opened {
@@ -118,6 +129,21 @@ impl VaultKeys {
         device: &DeviceKeys,
         rng: &mut dyn CryptoRng,
     ) -> Result<Vec<u8>, CryptoError> {
+        self.seal_with(seal_as, content, device, &Fresh::draw(rng))
+    }
+
+    /// The same with randomness that was drawn before: so that many are sealed at once, and yet the generator is asked
+    /// in order.
+    ///
+    /// # Errors
+    /// As [`Self::seal`].
+    pub fn seal_with(
+        &self,
+        seal_as: SealAs,
+        content: &Content,
+        device: &DeviceKeys,
+        fresh: &Fresh,
+    ) -> Result<Vec<u8>, CryptoError> {
         content.check()?;
         let key = self
             .epochs
@@ -136,7 +162,7 @@ impl VaultKeys {
             blobs: blob_list_digest(&content.blob_ids()),
             nonce: ByteArray([0; 24]),
         };
-        header.nonce = nonce(device, &header, &plaintext, rng);
+        header.nonce = nonce(device, &header, &plaintext, fresh);
         let header_bytes = header.encode();
         let (commitment, ciphertext) =
             seal::seal(key, label::ENVELOPE_HEADER, &header_bytes, &header.nonce.0, &plaintext);
@@ -183,9 +209,8 @@ fn nonce(
     device: &DeviceKeys,
     header: &EnvelopeHeader,
     plaintext: &[u8],
-    rng: &mut dyn CryptoRng,
+    Fresh(fresh): &Fresh,
 ) -> ByteArray<24> {
-    let fresh: [u8; 32] = random_bytes(rng);
     let fields = (
         header.version,
         header.suite,
@@ -197,7 +222,7 @@ fn nonce(
         header.device,
         header.blobs,
     );
-    let prefix = encode(&(label::ENVELOPE_NONCE.as_str(), ByteArray(fresh), fields));
+    let prefix = encode(&(label::ENVELOPE_NONCE.as_str(), ByteArray(*fresh), fields));
     wiped::<SHALLOW, _>(|| {
         let mut hasher = blake3::Hasher::new_keyed(device.nonce_key().expose());
         hasher.update(&prefix).update(plaintext);

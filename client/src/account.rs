@@ -22,6 +22,7 @@ use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::local::LocalKeys;
 use lockstep_client_crypto::vault::VaultKeys;
 use lockstep_engine::engine::{NextKey, Setup};
+use lockstep_merge::Policies;
 use lockstep_proto::api::account::Devices;
 use lockstep_proto::api::vault::VaultLog;
 use lockstep_proto::device_log::DeviceLog;
@@ -49,6 +50,8 @@ pub struct Account {
     /// Devices whose head pins are not believed: they are about to be revoked.
     pub(crate) ignored: BTreeSet<DeviceId>,
     pub(crate) register: crate::keyring::Cache,
+    /// Merge policies of the app that runs, for all its vaults; none: those that stand in each vault.
+    pub(crate) policies: Option<Arc<Policies>>,
 }
 
 /// A device of the account, for people.
@@ -85,6 +88,31 @@ impl Account {
         api.set_token(home.session()?);
         api.set_signer(account, Arc::clone(&device));
         let db = Db::open(&home.replica_path(), LocalKeys::new(device.index_key()), home.writes())?;
+        Self::over(home, file, account, api, db, device)
+    }
+
+    /// The same account over the same database, as it is stored now: for reading and for local writes while another
+    /// one is at work with the server.
+    pub(crate) fn beside(&self) -> Result<Self> {
+        let (home, file) = (self.home.share()?, self.file.clone());
+        let (api, db, device) = (Arc::clone(&self.api), Rc::clone(&self.db), Arc::clone(&self.device));
+        let beside = Self::over(home, file, self.id(), api, db, device)?;
+        Ok(Self { policies: self.policies.clone(), ..beside })
+    }
+
+    /// Merges documents of all vaults by these policies from now on, whatever stands in the vaults.
+    pub fn use_policies(&mut self, policies: Arc<Policies>) {
+        self.policies = Some(policies);
+    }
+
+    fn over(
+        home: Home,
+        file: AccountFile,
+        account: AccountId,
+        api: Arc<Api>,
+        db: Rc<Db>,
+        device: Arc<DeviceKeys>,
+    ) -> Result<Self> {
         let damaged =
             |what: &dyn std::fmt::Display| ClientError::Damaged(format!("the home is damaged: {what}"));
         let (header, log) = stored_log(&db, account)?;
@@ -107,6 +135,7 @@ impl Account {
             keyring,
             ignored: BTreeSet::new(),
             register: crate::keyring::Cache::default(),
+            policies: None,
         })
     }
 

@@ -19,17 +19,21 @@ use lockstep_proto::api::auth::{
 };
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::Page;
-use lockstep_proto::cbor::{ByteArray, Wire};
+use lockstep_proto::cbor::{ByteArray, Wire, encode_large};
 use lockstep_proto::id::AccountId;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RANGE, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 use url::Url;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const TRIES_MAX: u32 = 4;
-const WAIT_SECONDS_MAX: u64 = 10;
+/// A request waits for so long by itself.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// No wait that is asked for is believed to be longer.
+const ASKED_SECONDS_MAX: u64 = 24 * 3600;
 const PROBLEM_BYTES_MAX: usize = 256 * 1024;
 
 /// A server, and who talks to it.
@@ -41,6 +45,8 @@ pub struct Api {
     origin: String,
     token: Mutex<Option<String>>,
     signer: Mutex<Option<(AccountId, Arc<DeviceKeys>)>>,
+    /// Until when the server last asked to be left alone.
+    asked: Mutex<Option<Instant>>,
 }
 
 /// Answers requests without any server: an archive that is read.
@@ -126,6 +132,7 @@ impl Api {
             origin,
             token: Mutex::new(None),
             signer: Mutex::new(None),
+            asked: Mutex::new(None),
         }))
     }
 
@@ -142,6 +149,18 @@ impl Api {
     /// The token in use.
     pub fn token(&self) -> Option<String> {
         self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How much longer the server asked to be left alone (`Retry-After`, RFC 9110 section 10.2.3), in its last answer that
+    /// asked for it.
+    pub fn asked_to_wait(&self) -> Option<Duration> {
+        let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.map(|until| until.saturating_duration_since(Instant::now())).filter(|wait| !wait.is_zero())
+    }
+
+    fn note_asked(&self, wait: Duration) {
+        let until = Instant::now().checked_add(wait);
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
     /// Lets the device sign in by itself when a session ends.
@@ -194,7 +213,7 @@ impl Api {
     /// # Errors
     /// [`ClientError`].
     pub async fn post<B: Wire, A: Wire>(&self, path: &str, body: &B) -> Result<A> {
-        let response = self.send(Method::POST, path, Some(body.encode().into()), None, true).await?;
+        let response = self.send(Method::POST, path, Some(encode_large(body).into()), None, true).await?;
         self.decode(response).await
     }
 
@@ -307,8 +326,14 @@ impl Api {
                     let wait = retry_after(&response);
                     let status = response.status();
                     let error = self.problem(response).await;
+                    if let Some(wait) = wait {
+                        self.note_asked(wait);
+                    }
                     match wait {
-                        Some(wait) if status == StatusCode::SERVICE_UNAVAILABLE => (error, wait),
+                        // Who is asked to wait for longer says so to its caller, and does not try again before.
+                        Some(wait) if status == StatusCode::SERVICE_UNAVAILABLE && wait <= WAIT_MAX => {
+                            (error, wait)
+                        }
                         _ => return Err(error),
                     }
                 }
@@ -403,7 +428,7 @@ fn printable(text: &str) -> String {
 
 fn retry_after(response: &Response) -> Option<Duration> {
     let seconds: u64 = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
-    Some(Duration::from_secs(seconds.clamp(1, WAIT_SECONDS_MAX)))
+    Some(Duration::from_secs(seconds.clamp(1, ASKED_SECONDS_MAX)))
 }
 
 fn jittered(wait: Duration) -> Duration {

@@ -278,6 +278,11 @@ impl Vault {
         let written = match fields {
             // What the policy does not know is passed on as it is.
             None => copy.as_it_is(name),
+            Some(fields) if policy.is_none() && matches!(copy.body, Body::Bytes(_)) => {
+                // The app writes JSON text and goes on reading that.
+                let text = serde_json::to_vec(&fields);
+                copy.with_bytes(name, text.map_err(|error| ClientError::Usage(error.to_string()))?)
+            }
             Some(_) if original_schema.is_some_and(|schema| policy.is_some() && !knows(schema)) => {
                 return Err(ClientError::Usage(
                     "the record was written by a newer version of the app: update this one, or keep it"
@@ -287,9 +292,10 @@ impl Vault {
             Some(fields) => self.new_record(NewDocument {
                 record_type: copy.record_type.clone(),
                 name,
-                schema: None,
+                schema: Some(original_schema.unwrap_or(0).max(copy.schema)),
                 fields: Some(fields),
                 blobs: copy.blobs.clone(),
+                seen: None,
                 expected: None,
             })?,
         };
@@ -320,8 +326,9 @@ impl Vault {
     pub async fn undo_merge(&mut self, entry: &MergeEntry, to: Side) -> Result<()> {
         let was = kept(&entry.pending)?;
         let refused = |error: lockstep_merge::UndoError| ClientError::Usage(error.to_string());
-        let mut now: Option<Fields> = match self.document(entry.record)?.map(|document| document.body) {
-            Some(Body::Fields(fields)) => Some(fields),
+        let current = self.document(entry.record)?;
+        let mut now: Option<Fields> = match current.as_ref().map(|document| &document.body) {
+            Some(Body::Fields(fields)) => Some(fields.clone()),
             Some(Body::Bytes(_)) => return Err(refused(lockstep_merge::UndoError::ChangedSince)),
             None => None,
         };
@@ -332,12 +339,30 @@ impl Vault {
         for decision in clashes {
             now = decision.undo(now.as_ref(), to).map_err(refused)?;
         }
+        let schema = current.as_ref().map_or(was.schema, |document| document.schema);
+        let mut blobs = current.map(|document| document.blobs).unwrap_or_default();
+        let bytes = now.clone().and_then(|fields| lockstep_merge::encode(fields).ok()).unwrap_or_default();
+        for blob in was.blobs {
+            let is_listed = blobs.iter().any(|known| known.blob == blob.blob);
+            if is_listed || !lockstep_merge::names_object(&bytes, blob.blob) {
+                continue;
+            }
+            // The server may have forgotten what no commit named.
+            if !self.holds(blob.blob) {
+                return Err(ClientError::NotFound(format!(
+                    "object {} of the version before the merge is not on this device any more",
+                    blob.blob
+                )));
+            }
+            blobs.push(blob);
+        }
         let new = NewDocument {
             record_type: was.record_type,
             name: was.name.0,
-            schema: None,
+            schema: Some(schema),
             fields: now,
-            blobs: was.blobs,
+            blobs,
+            seen: None,
             expected: None,
         };
         self.put_documents(vec![new]).await

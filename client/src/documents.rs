@@ -10,7 +10,7 @@ use lockstep_client_crypto::content::{BlobRef, Content};
 use lockstep_client_crypto::vault::VaultKeys;
 use lockstep_engine::document::Origin;
 use lockstep_engine::replica::{Pinning, Policy, Replica as _};
-use lockstep_engine::{NewRecord, read};
+use lockstep_engine::{Input, NewRecord, read};
 use lockstep_merge::{Fields, NOTES_KEY, Open, Policies, Stamp, TypePolicy, Value};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::KIND_DOCUMENT;
@@ -94,13 +94,30 @@ impl Document {
         }
     }
 
+    /// The version, for [`NewDocument::seen`].
+    pub fn seen(&self) -> Origin {
+        Origin {
+            schema: self.schema,
+            hlc: self.stamp.hlc,
+            device: self.stamp.device,
+            kind: KIND_DOCUMENT,
+            document: self.raw.clone().into(),
+            blobs: self.blobs.clone(),
+        }
+    }
+
     /// The same bytes as a new version of a record, whatever is there.
     pub(crate) fn as_it_is(&self, name: Vec<u8>) -> NewRecord {
+        self.with_bytes(name, self.raw.clone())
+    }
+
+    /// Other bytes as a new version of a record, whatever is there.
+    pub(crate) fn with_bytes(&self, name: Vec<u8>, bytes: Vec<u8>) -> NewRecord {
         NewRecord {
             record_type: self.record_type.clone(),
             name,
             schema: self.schema,
-            document: Some(self.raw.clone()),
+            document: Some(bytes),
             blobs: self.blobs.clone(),
             policy: Policy::KeepBoth,
             pin: Pinning::None,
@@ -160,6 +177,9 @@ pub struct NewDocument {
     pub fields: Option<Fields>,
     /// Objects that it needs.
     pub blobs: Vec<BlobRef>,
+    /// The version that the writer saw ([`Document::seen`]). If another one is here by now, both become one; without it the
+    /// write counts as one of what is here.
+    pub seen: Option<Origin>,
     /// Revision that the writer read, for compare-and-swap; none takes what is there now.
     pub expected: Option<Revision>,
 }
@@ -178,13 +198,14 @@ fn stored_policies(replica: &VaultReplica, keys: &VaultKeys) -> Option<Policies>
 }
 
 impl Vault {
-    /// Merges by these policies from now on, whatever stands in the vault: those of the app that runs.
+    /// Merges by these policies from now on, whatever stands in the vault: those of the app that this home belongs to.
+    /// They hold for every program that opens this home, until others are given; none goes back to those of the vault.
     ///
     /// # Errors
     /// [`ClientError::Database`].
-    pub fn use_policies(&mut self, policies: Arc<Policies>) -> Result<()> {
-        self.own_policies = true;
-        self.take_policies(policies)
+    pub fn use_policies(&mut self, policies: Option<&Policies>) -> Result<()> {
+        self.replica.set_own_policies(policies.map(Policies::to_cbor).as_deref())?;
+        self.load_policies()
     }
 
     /// The policies by which documents are merged here.
@@ -211,12 +232,13 @@ impl Vault {
         self.load_policies()
     }
 
-    /// Takes the policies that stand in the vault, unless the app has its own.
+    /// Takes the app's policies, or else those that stand in the vault. Those that can not be read are none.
     pub(crate) fn load_policies(&mut self) -> Result<()> {
-        if self.own_policies {
-            return Ok(());
-        }
-        let stored = stored_policies(&self.replica, &self.setup.keys).unwrap_or_default();
+        let stored = match self.replica.own_policies()? {
+            Some(own) => Policies::from_cbor(&own).ok(),
+            None => stored_policies(&self.replica, &self.setup.keys),
+        };
+        let stored = stored.unwrap_or_default();
         if stored == *self.setup.policies { Ok(()) } else { self.take_policies(Arc::new(stored)) }
     }
 
@@ -257,8 +279,13 @@ impl Vault {
     /// # Errors
     /// [`ClientError`]; then none is written.
     pub async fn put_documents(&mut self, documents: Vec<NewDocument>) -> Result<()> {
-        let records: Result<Vec<_>> = documents.into_iter().map(|new| self.new_record(new)).collect();
-        self.put(records?).await
+        let mut edits = Vec::new();
+        for mut new in documents {
+            let seen = new.seen.take();
+            edits.push((self.new_record(new)?, seen));
+        }
+        self.drive(Input::Edit(edits)).await?;
+        Ok(())
     }
 
     /// A document as it stands here, writes that wait included; none if it is not there or deleted.

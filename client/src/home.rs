@@ -60,6 +60,16 @@ impl Home {
         Self { path: path.to_path_buf(), lock: None }
     }
 
+    /// The same home once more; it is free when both are gone.
+    ///
+    /// # Errors
+    /// [`ClientError::Io`].
+    pub fn share(&self) -> Result<Self> {
+        let lock = self.lock.as_ref().map(File::try_clone).transpose();
+        let lock = lock.map_err(|error| ClientError::io(self.path.join("lock"), error))?;
+        Ok(Self { path: self.path.clone(), lock })
+    }
+
     /// Whether this process may write.
     pub fn writes(&self) -> bool {
         self.lock.is_some()
@@ -216,7 +226,13 @@ impl Home {
         ] {
             self.remove(name)?;
         }
-        Ok(())
+        let objects = self.path.join("objects");
+        match std::fs::remove_dir_all(&objects) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(ClientError::io(objects, error))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

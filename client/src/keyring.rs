@@ -145,7 +145,10 @@ impl Account {
         };
         let log = Arc::clone(self.keyring.device_log());
         let mut vault = Vault::new(setup, log, replica, Arc::clone(&self.api));
-        vault.load_policies()?;
+        match self.policies.as_ref().filter(|_| self.writes()) {
+            Some(policies) => vault.use_policies(Some(policies))?,
+            None => vault.load_policies()?,
+        }
         Ok(vault)
     }
 

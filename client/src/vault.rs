@@ -9,7 +9,7 @@ use lockstep_engine::{Answer, Effect, Env, Event, Failure, Input, NewRecord, Req
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{Entries, GetEnvelopes, Page, Pushed, StageEnvelopes, StagedEnvelopes};
 use lockstep_proto::device_log::DeviceLog;
-use lockstep_proto::id::{BlobId, Epoch, RecordId, Seq};
+use lockstep_proto::id::{BlobId, Epoch, RecordId, Seq, VaultId};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,8 +36,6 @@ pub struct Vault {
     devices: DeviceLogSource,
     /// Whether envelopes that nobody has are left absent.
     gaps: bool,
-    /// Whether the app that runs brought merge policies of its own.
-    pub(crate) own_policies: bool,
 }
 
 /// Set when another copy of this home was met: nothing is written any more until it has a new identity.
@@ -47,24 +45,13 @@ impl Vault {
     pub(crate) fn new(setup: Setup, log: Arc<DeviceLog>, replica: VaultReplica, api: Arc<Api>) -> Self {
         let devices = DeviceLogSource { api: Arc::clone(&api), db: std::rc::Rc::clone(replica.db()) };
         let engine = VaultEngine::new(setup.clone(), log);
-        Self {
-            engine,
-            replica,
-            setup,
-            checked: RefCell::default(),
-            api,
-            devices,
-            gaps: false,
-            own_policies: false,
-        }
+        Self { engine, replica, setup, checked: RefCell::default(), api, devices, gaps: false }
     }
 
     /// The same vault; from now on its commits may name objects that the server lost.
     pub(crate) fn healing(self) -> Self {
         let log = Arc::clone(self.engine.devices());
-        let own_policies = self.own_policies;
-        let healing = Self::new(Setup { heals: true, ..self.setup }, log, self.replica, self.api);
-        Self { own_policies, ..healing }
+        Self::new(Setup { heals: true, ..self.setup }, log, self.replica, self.api)
     }
 
     /// From now on takes commits under epochs up to this one although their keys are not here.
@@ -116,12 +103,26 @@ impl Vault {
         Ok(())
     }
 
-    /// Pulls, then pushes everything that is pending. Beyond the account's quota, deletions are pushed all the same.
+    /// Sends the objects of pending writes, pulls, then pushes everything that is pending. Beyond the account's quota,
+    /// deletions are pushed all the same.
     ///
     /// # Errors
     /// [`ClientError`]; pending writes are kept.
     pub async fn sync(&mut self) -> Result<Vec<Event>> {
-        match self.drive(Input::Sync).await {
+        self.push(Input::Sync).await
+    }
+
+    /// The same of a vault that was pulled before: a small change is sent without asking first what is new; the answer
+    /// tells if the head moved on.
+    ///
+    /// # Errors
+    /// [`ClientError`]; pending writes are kept.
+    pub async fn send(&mut self) -> Result<Vec<Event>> {
+        self.push(Input::Send).await
+    }
+
+    async fn push(&mut self, input: Input) -> Result<Vec<Event>> {
+        match self.push_with_objects(input).await {
             Err(error @ ClientError::QuotaExceeded(_)) => {
                 self.drive(Input::Deletions).await?;
                 Err(error)
@@ -129,6 +130,21 @@ impl Vault {
             Ok(events) => {
                 self.evict()?;
                 Ok(events)
+            }
+            other => other,
+        }
+    }
+
+    async fn push_with_objects(&mut self, input: Input) -> Result<Vec<Event>> {
+        self.send_objects().await?;
+        match self.drive(input).await {
+            Err(ClientError::Refused { code: Some(Code::MissingObject), names, .. })
+                if self
+                    .wait_again(&names.iter().filter_map(|name| name.parse().ok()).collect::<Vec<_>>())? =>
+            {
+                // The server lost, or never kept, what it had taken: it is here still.
+                self.send_objects().await?;
+                self.drive(Input::Sync).await
             }
             other => other,
         }
@@ -165,7 +181,7 @@ impl Vault {
         if self.replica.db().meta(CLONED)?.is_some() {
             return Err(ClientError::Cloned("noticed before".into()));
         }
-        let is_sync = matches!(input, Input::Sync | Input::Pull);
+        let is_sync = matches!(input, Input::Sync | Input::Send | Input::Pull);
         let done = self.drive_to_the_end(input).await;
         if is_sync && done.is_ok() {
             // Another device may have changed them.
@@ -184,17 +200,26 @@ impl Vault {
     async fn drive_to_the_end(&mut self, input: Input) -> Result<Vec<Event>> {
         let mut events = Vec::new();
         let mut inputs = VecDeque::from([input]);
+        let mut early: Option<Early> = None;
         while let Some(input) = inputs.pop_front() {
             let mut generator = rng::system();
             let mut env = Env { utc_ms: rng::now_ms(), rng: &mut generator };
-            for effect in self.engine.step(&self.replica, &mut env, input) {
+            // What a step reads is of one moment, and locked once.
+            let reading = self.replica.db().connection().unchecked_transaction()?;
+            let effects = self.engine.step(&self.replica, &mut env, input);
+            drop(reading);
+            for effect in effects {
                 match effect {
                     Effect::Write(id, ops) => {
+                        early = self.engine.asks_next().and_then(|request| self.send_early(request));
                         self.replica.apply(&ops)?;
                         inputs.push_back(Input::Written(id));
                     }
                     Effect::Send(id, request) => {
-                        let answer = self.carry_out(request).await?;
+                        let answer = match early.take().filter(|early| early.request == request) {
+                            Some(early) => early.answer().await?,
+                            None => self.carry_out_and_seal_ahead(request).await?,
+                        };
                         inputs.push_back(Input::Answered(id, answer));
                     }
                     Effect::Report(Event::Stopped(error)) => return Err(error.into()),
@@ -212,52 +237,113 @@ impl Vault {
         Ok(events)
     }
 
-    /// Sends a request. Errors that end the whole run are errors; what the engine decides about is an answer.
-    async fn carry_out(&self, request: Request) -> Result<std::result::Result<Answer, Failure>> {
-        let base = format!("/v1/vaults/{}", self.setup.vault());
-        let answer = match request {
-            Request::Commits { after } => {
-                let query = after.map_or_else(String::new, |after| format!("?after={after}"));
-                let page: Page = self.api.get(&format!("{base}/commits{query}")).await?;
-                Answer::Page(page)
-            }
-            Request::State { after, upto, from } => {
-                let page: Entries = self.api.get(&state_path(&base, after, upto, from)).await?;
-                Answer::Entries(page.entries, page.more)
-            }
-            Request::Envelopes { places } => {
-                let page: Entries =
-                    self.api.post(&format!("{base}/envelopes/get"), &GetEnvelopes(places)).await?;
-                Answer::Entries(page.entries, page.more)
-            }
-            Request::Stage { envelopes } => {
-                let _staged: StagedEnvelopes =
-                    self.api.post(&format!("{base}/envelopes"), &StageEnvelopes(envelopes)).await?;
-                Answer::Staged
-            }
-            Request::Push(push) => {
-                let pushed: Result<Pushed> = self.api.post(&format!("{base}/commits"), &push).await;
-                match pushed {
-                    Ok(_) => Answer::Pushed,
-                    Err(ClientError::HeadMoved(page)) => Answer::HeadMoved(*page),
-                    Err(error) if error.code() == Some(Code::LogMoved) => {
-                        return Err(ClientError::KeysBehind(format!(
-                            "vault {} goes on under another key",
-                            self.setup.vault()
-                        )));
-                    }
-                    Err(error) if error.code() == Some(Code::MissingObject) => {
-                        let ClientError::Refused { names, .. } = &error else { return Err(error) };
-                        let blobs = names.iter().filter_map(|name| name.parse().ok()).collect();
-                        return Ok(Err(Failure::MissingObjects(blobs)));
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-            Request::DeviceLog => Answer::DeviceLog(self.devices.refresh(self.engine.devices()).await?),
-        };
-        Ok(Ok(answer))
+    /// Sends the request for the next commits while the last ones are still being written.
+    fn send_early(&self, request: Request) -> Option<Early> {
+        let Request::Commits { after } = request else { return None };
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        let (api, vault) = (Arc::clone(&self.api), self.setup.vault());
+        Some(Early { request, task: runtime.spawn(async move { commits(&api, vault, after).await }) })
     }
+
+    /// Sends a request; while a commit is on its way, the next one is sealed.
+    async fn carry_out_and_seal_ahead(
+        &mut self,
+        request: Request,
+    ) -> Result<std::result::Result<Answer, Failure>> {
+        let is_commit = matches!(request, Request::Push(_));
+        let log = Arc::clone(self.engine.devices());
+        let sending = carry_out(&self.api, &self.devices, &log, self.setup.vault(), request);
+        if !is_commit {
+            return sending.await;
+        }
+        let (engine, replica) = (&mut self.engine, &self.replica);
+        let sealing = async {
+            // The request leaves first.
+            tokio::task::yield_now().await;
+            let reading = replica.db().connection().unchecked_transaction()?;
+            let mut generator = rng::system();
+            engine.seal_ahead(replica, &mut Env { utc_ms: rng::now_ms(), rng: &mut generator });
+            drop(reading);
+            Ok::<(), ClientError>(())
+        };
+        let (answer, sealed) = tokio::join!(sending, sealing);
+        sealed?;
+        answer
+    }
+}
+
+/// A request for commits that was sent before it was its turn.
+struct Early {
+    request: Request,
+    task: tokio::task::JoinHandle<Result<Page>>,
+}
+
+impl Early {
+    async fn answer(mut self) -> Result<std::result::Result<Answer, Failure>> {
+        match (&mut self.task).await {
+            Ok(page) => Ok(Ok(Answer::Page(page?))),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(ClientError::Busy("the program is stopping".into())),
+            },
+        }
+    }
+}
+
+impl Drop for Early {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn commits(api: &Api, vault: VaultId, after: Option<Seq>) -> Result<Page> {
+    let query = after.map_or_else(String::new, |after| format!("?after={after}"));
+    api.get(&format!("/v1/vaults/{vault}/commits{query}")).await
+}
+
+/// Sends a request. Errors that end the whole run are errors; what the engine decides about is an answer.
+async fn carry_out(
+    api: &Api,
+    devices: &DeviceLogSource,
+    log: &DeviceLog,
+    vault: VaultId,
+    request: Request,
+) -> Result<std::result::Result<Answer, Failure>> {
+    let base = format!("/v1/vaults/{vault}");
+    let answer = match request {
+        Request::Commits { after } => Answer::Page(commits(api, vault, after).await?),
+        Request::State { after, upto, from } => {
+            let page: Entries = api.get(&state_path(&base, after, upto, from)).await?;
+            Answer::Entries(page.entries, page.more)
+        }
+        Request::Envelopes { places } => {
+            let page: Entries = api.post(&format!("{base}/envelopes/get"), &GetEnvelopes(places)).await?;
+            Answer::Entries(page.entries, page.more)
+        }
+        Request::Stage { envelopes } => {
+            let _staged: StagedEnvelopes =
+                api.post(&format!("{base}/envelopes"), &StageEnvelopes(envelopes)).await?;
+            Answer::Staged
+        }
+        Request::Push(push) => {
+            let pushed: Result<Pushed> = api.post(&format!("{base}/commits"), &push).await;
+            match pushed {
+                Ok(_) => Answer::Pushed,
+                Err(ClientError::HeadMoved(page)) => Answer::HeadMoved(*page),
+                Err(error) if error.code() == Some(Code::LogMoved) => {
+                    return Err(ClientError::KeysBehind(format!("vault {vault} goes on under another key")));
+                }
+                Err(error) if error.code() == Some(Code::MissingObject) => {
+                    let ClientError::Refused { names, .. } = &error else { return Err(error) };
+                    let blobs = names.iter().filter_map(|name| name.parse().ok()).collect();
+                    return Ok(Err(Failure::MissingObjects(blobs)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Request::DeviceLog => Answer::DeviceLog(devices.refresh(log).await?),
+    };
+    Ok(Ok(answer))
 }
 
 fn state_path(base: &str, after: Option<Seq>, upto: Seq, from: Option<(Seq, RecordId)>) -> String {

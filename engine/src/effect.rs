@@ -1,5 +1,6 @@
 //! What goes into the engine and what comes out.
 
+use crate::document::Origin;
 use crate::error::EngineError;
 use crate::replica::{Pinning, Policy, WriteOp};
 use lockstep_client_crypto::CryptoRng;
@@ -114,10 +115,15 @@ pub enum Failure {
 pub enum Input {
     /// Local writes, durable together.
     Put(Vec<NewRecord>),
+    /// Edits of documents, each of the version that its writer saw, which may be older than what is here by now: then
+    /// both become one. None takes what is here.
+    Edit(Vec<(NewRecord, Option<Origin>)>),
     /// Decides what waits in a record's document; written like any edit.
     Decide(RecordId, Choice),
     /// Pull, then push what is pending.
     Sync,
+    /// The same of a vault that was pulled before: a small change is sent without asking first what is new.
+    Send,
     /// Pull only: nothing is signed or sent.
     Pull,
     /// Pull, then push pending deletions only: the server takes nothing else now. What else is pending waits, and a

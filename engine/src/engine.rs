@@ -7,18 +7,19 @@ use crate::bound::{Ahead, Looked};
 use crate::effect::{Answer, Effect, Env, Event, Failure, Input, Request};
 use crate::error::EngineError;
 use crate::pull::Pull;
+use crate::push::SealedWrites;
 use crate::repair::Search;
-use crate::replica::{InFlight, RecordRow, Replica, Result, WriteOp};
+use crate::replica::{InFlight, PendingRow, RecordRow, Replica, Result, WriteOp};
 use crate::seek::Seek;
 use crate::{local, push};
 use lockstep_client_crypto::device::DeviceKeys;
 use lockstep_client_crypto::vault::VaultKeys;
 use lockstep_merge::Policies;
-use lockstep_proto::Signed;
 use lockstep_proto::api::vault::Page;
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::id::{AccountId, Epoch, OperationId, Seq, VaultId};
-use std::collections::BTreeMap;
+use lockstep_proto::{Digest, Signed, envelope};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What an engine knows of its vault from the start.
@@ -75,6 +76,7 @@ enum Doing {
     Ahead(Box<Ahead>),
     Return(Box<Search>, EngineError),
     Devices(Box<Page>),
+    Behind,
     State(Box<Pull>),
     Missing(Box<Pull>),
     Fill(Vec<RecordRow>),
@@ -94,6 +96,8 @@ enum Then {
     WentBack,
 }
 
+/// Up to so many pending writes are sent before the server is asked for what is new.
+const PUSHED_FIRST_MAX: usize = 8;
 /// After so many lost races envelopes are staged before the commit is sent.
 const RACES_BEFORE_STAGING: u32 = 2;
 
@@ -105,7 +109,13 @@ pub struct VaultEngine {
     phase: Phase,
     next_id: u64,
     stores: BTreeMap<u64, Vec<OperationId>>,
-    reusable: BTreeMap<OperationId, crate::replica::SealedOperation>,
+    /// Envelopes of the commit in flight, if it was built here; those of one that lost a race, and those made ahead, are
+    /// used again where they still fit.
+    made: SealedWrites,
+    /// Digests of envelopes that wait at the server for their commit: after another lost race they are not sent again.
+    staged: BTreeSet<Digest>,
+    /// Pending writes that were read while a commit was on its way: the next commit begins with them.
+    ahead: Vec<PendingRow>,
     /// What was looked at ahead.
     looked: Looked,
     /// Looks ahead since the last round that was taken.
@@ -126,7 +136,9 @@ impl VaultEngine {
             phase: Phase::Idle,
             next_id: 1,
             stores: BTreeMap::new(),
-            reusable: BTreeMap::new(),
+            made: SealedWrites::new(),
+            staged: BTreeSet::new(),
+            ahead: Vec::new(),
             looked: Looked::default(),
             looks: 0,
             races: 0,
@@ -160,7 +172,7 @@ impl VaultEngine {
     /// Takes one input and gives what is to be done. Errors end the sync, not the engine.
     pub fn step(&mut self, replica: &dyn Replica, env: &mut Env<'_>, input: Input) -> Vec<Effect> {
         let mut out = Vec::new();
-        let is_put = matches!(input, Input::Put(_) | Input::Decide(..) | Input::Abandon(_));
+        let is_put = matches!(input, Input::Put(_) | Input::Edit(_) | Input::Decide(..) | Input::Abandon(_));
         if let Err(error) = self.take(replica, env, input, &mut out) {
             if !is_put {
                 self.phase = Phase::Idle;
@@ -183,18 +195,27 @@ impl VaultEngine {
                 self.store(operations, ops, out);
                 Ok(())
             }
+            Input::Edit(edits) => {
+                let (operations, ops) = local::edit(replica, &self.setup, env, edits)?;
+                self.store(operations, ops, out);
+                Ok(())
+            }
             Input::Decide(record, choice) => {
                 let (operations, ops) = local::decide(replica, &self.setup, env, record, choice)?;
                 self.store(operations, ops, out);
                 Ok(())
             }
-            Input::Sync | Input::Pull | Input::Deletions => {
+            Input::Sync | Input::Send | Input::Pull | Input::Deletions => {
                 if !self.is_busy() {
                     self.races = 0;
                     self.looks = 0;
                     self.pull_only = matches!(input, Input::Pull);
                     self.deletions_only = matches!(input, Input::Deletions);
-                    self.ask_commits(replica, out)?;
+                    if matches!(input, Input::Send) && may_push_first(replica)? {
+                        self.build(replica, env, out)?;
+                    } else {
+                        self.ask_commits(replica, out)?;
+                    }
                 }
                 Ok(())
             }
@@ -208,6 +229,7 @@ impl VaultEngine {
                 Ok(())
             }
             Input::Abandon(blobs) => {
+                self.ahead.clear();
                 let ops = push::abandon(replica, &blobs)?;
                 self.store(Vec::new(), ops, out);
                 Ok(())
@@ -283,13 +305,17 @@ impl VaultEngine {
             Then::Ahead => self.ask_commits(replica, out)?,
             Then::WentBack => {
                 out.push(Effect::Report(Event::WentBack));
-                self.reusable.clear();
+                self.forget_made();
                 self.ask_commits(replica, out)?;
             }
             Then::Confirmed { event } => {
                 out.push(Effect::Report(event));
                 self.races = 0;
-                self.build(replica, env, out)?;
+                self.staged.clear();
+                // Only its own confirmation came between: it touches no other write than those that it carried, and those
+                // that follow them on their records, which are not among these.
+                let ahead = std::mem::take(&mut self.ahead);
+                self.build_from(replica, env, ahead, out)?;
             }
         }
         Ok(())
@@ -326,17 +352,12 @@ impl VaultEngine {
                 self.go_on_returning(replica, search, page, fault, out)
             }
             (Doing::Devices(page), Answer::DeviceLog(log)) => {
-                let known = self.devices.next_index();
-                let goes_on = log.account() == self.devices.account()
-                    && log.next_index() > known
-                    && known.checked_sub(1).and_then(|index| log.hash_at(index)) == Some(self.devices.head());
-                if !goes_on {
-                    return Err(EngineError::server(
-                        "a commit names a device-log entry that the server does not show",
-                    ));
-                }
-                self.devices = log;
+                self.take_log(log)?;
                 self.page(replica, env, *page, out)
+            }
+            (Doing::Behind, Answer::DeviceLog(log)) => {
+                self.take_log(log)?;
+                self.build(replica, env, out)
             }
             (Doing::State(pull), Answer::Entries(entries, more)) => {
                 self.state_page(replica, pull, entries, more, out)
@@ -344,16 +365,16 @@ impl VaultEngine {
             (Doing::Missing(pull), Answer::Entries(entries, _)) => self.missing(replica, pull, entries, out),
             (Doing::Fill(rows), Answer::Entries(entries, _)) => self.fill(replica, env, &rows, entries, out),
             (Doing::Stage(in_flight), Answer::Staged) => {
+                self.staged =
+                    in_flight.sealed.iter().map(|sealed| envelope::digest(&sealed.envelope)).collect();
                 let push = push::body(&self.setup, &in_flight, false);
                 self.send(Request::Push(push), Doing::Push(in_flight), out);
                 Ok(())
             }
             (Doing::Push(in_flight), Answer::Pushed) => self.confirm(replica, &in_flight, out),
-            (Doing::Push(in_flight), Answer::HeadMoved(page)) => {
+            (Doing::Push(_), Answer::HeadMoved(page)) => {
                 self.races = self.races.saturating_add(1);
-                for sealed in in_flight.sealed {
-                    self.reusable.insert(sealed.operation, sealed);
-                }
+                self.ahead.clear();
                 let seq = replica.head()?.map_or(Seq::new(0), |head| head.tip.seq);
                 if page.commits.is_empty() && page.head_seq >= seq {
                     // Its chain ends where this device's does, and yet its head is another.
@@ -366,8 +387,74 @@ impl VaultEngine {
         }
     }
 
+    /// Takes a longer device log over.
+    fn take_log(&mut self, log: Arc<DeviceLog>) -> Result<()> {
+        let known = self.devices.next_index();
+        let goes_on = log.account() == self.devices.account()
+            && log.next_index() > known
+            && known.checked_sub(1).and_then(|index| log.hash_at(index)) == Some(self.devices.head());
+        if !goes_on {
+            return Err(EngineError::server(
+                "a commit names a device-log entry that the server does not show",
+            ));
+        }
+        self.devices = log;
+        Ok(())
+    }
+
+    /// The request for commits that follows the write which is being carried out, if one does: an adapter may send it
+    /// before it has written, and give its answer when it is asked for.
+    pub fn asks_next(&self) -> Option<Request> {
+        let Phase::Writing { then: Then::Pulled { events, more: true }, .. } = &self.phase else {
+            return None;
+        };
+        events.iter().rev().find_map(|event| match event {
+            Event::Pulled { seq, .. } => Some(Request::Commits { after: Some(*seq) }),
+            _ => None,
+        })
+    }
+
+    /// Seals what the next commit will carry, while the adapter waits for the answer to a commit; does nothing at any other
+    /// time. Whether an adapter calls it changes when the work is done, and nothing else.
+    pub fn seal_ahead(&mut self, replica: &dyn Replica, env: &mut Env<'_>) {
+        let Phase::Waiting { doing: Doing::Push(in_flight), .. } = &self.phase else { return };
+        if self.deletions_only || !self.ahead.is_empty() {
+            return;
+        }
+        let Ok(Some(head)) = replica.head() else { return };
+        // What goes wrong here goes wrong again when the commit is built, and is told then.
+        let sealed = push::seal_ahead(replica, &self.setup, head.tip.epoch, in_flight, env);
+        if let Ok((rows, sealed)) = sealed {
+            self.ahead = rows;
+            self.made.extend(sealed);
+        }
+    }
+
+    fn forget_made(&mut self) {
+        self.made.clear();
+        self.staged.clear();
+        self.ahead.clear();
+    }
+
     fn build(&mut self, replica: &dyn Replica, env: &mut Env<'_>, out: &mut Vec<Effect>) -> Result<()> {
+        self.build_from(replica, env, Vec::new(), out)
+    }
+
+    /// `ahead`: pending writes that are known to be the next ones.
+    fn build_from(
+        &mut self,
+        replica: &dyn Replica,
+        env: &mut Env<'_>,
+        ahead: Vec<PendingRow>,
+        out: &mut Vec<Effect>,
+    ) -> Result<()> {
+        self.ahead.clear();
         let head = replica.head()?.ok_or(EngineError::Misuse { what: "the vault has no head yet" })?;
+        if !self.pull_only && head.tip.device_log_index >= self.devices.next_index() {
+            // Another engine over this replica went on with a longer log.
+            self.send(Request::DeviceLog, Doing::Behind, out);
+            return Ok(());
+        }
         if self.pull_only {
             out.push(Effect::Report(Event::Idle));
             return Ok(());
@@ -386,15 +473,16 @@ impl VaultEngine {
         let built = if head.tip.needs_rotation(&*self.devices, last) {
             push::rotate(replica, &self.setup, &self.devices, &head, env)?
         } else {
-            let pending = push::pending(replica, self.deletions_only)?;
-            push::build(replica, &pending, &self.setup, &self.devices, &head, &self.reusable, env)?
+            let pending = if ahead.is_empty() { push::pending(replica, self.deletions_only)? } else { ahead };
+            push::build(replica, &pending, &self.setup, &self.devices, &head, &self.made, env)?
         };
         match built {
             None => {
-                self.reusable.clear();
+                self.forget_made();
                 out.push(Effect::Report(Event::Idle));
             }
-            Some(in_flight) => {
+            Some(push::Built { in_flight, sealed }) => {
+                self.made = sealed;
                 let ops = vec![WriteOp::SetInFlight(in_flight.clone())];
                 self.write(ops, Then::Send(Box::new(in_flight)), out);
             }
@@ -403,18 +491,31 @@ impl VaultEngine {
     }
 
     fn send_commit(&mut self, in_flight: Box<InFlight>, out: &mut Vec<Effect>) {
-        if self.races >= RACES_BEFORE_STAGING {
+        let digests = || in_flight.sealed.iter().map(|sealed| envelope::digest(&sealed.envelope));
+        let are_staged = !self.staged.is_empty() && digests().all(|digest| self.staged.contains(&digest));
+        if self.races >= RACES_BEFORE_STAGING && !are_staged {
             let envelopes = in_flight.sealed.iter().map(|sealed| sealed.envelope.clone().into()).collect();
             self.send(Request::Stage { envelopes }, Doing::Stage(in_flight), out);
         } else {
-            let push = push::body(&self.setup, &in_flight, true);
+            let push = push::body(&self.setup, &in_flight, !are_staged);
             self.send(Request::Push(push), Doing::Push(in_flight), out);
         }
     }
 
     fn confirm(&mut self, replica: &dyn Replica, in_flight: &InFlight, out: &mut Vec<Effect>) -> Result<()> {
-        let (ops, event) = push::confirm(replica, &self.setup, &self.devices, in_flight)?;
+        let (ops, event) = push::confirm(replica, &self.setup, &self.devices, in_flight, &self.made)?;
         self.write(ops, Then::Confirmed { event }, out);
         Ok(())
     }
+}
+
+/// Whether a commit is sent at once: a small change is there a round trip earlier, and if the head moved on the answer
+/// brings the page that would have been asked for.
+fn may_push_first(replica: &dyn Replica) -> Result<bool> {
+    let waiting = replica.pending(PUSHED_FIRST_MAX.saturating_add(1))?;
+    Ok((1..=PUSHED_FIRST_MAX).contains(&waiting.len())
+        && replica.head()?.is_some()
+        && replica.in_flight()?.is_none()
+        && replica.expected()?.is_none()
+        && replica.absent(1)?.is_empty())
 }

@@ -11,12 +11,14 @@
 
 mod bound;
 pub mod document;
+mod edit;
 pub mod effect;
 pub mod engine;
 pub mod error;
 pub mod files;
 pub mod keyring;
 mod local;
+mod many;
 mod merge;
 mod old;
 mod pull;

@@ -1,6 +1,7 @@
 //! Local writes: durable here before anything is sent.
 
 use crate::document::Origin;
+use crate::edit::{self, Change, Written};
 use crate::effect::{Env, NewRecord};
 use crate::engine::Setup;
 use crate::error::EngineError;
@@ -8,9 +9,9 @@ use crate::read;
 use crate::replica::{Base, PendingRow, Pinning, Policy, Replica, Result, WriteOp};
 use lockstep_client_crypto::content::{Content, Hlc};
 use lockstep_client_crypto::secret::random_bytes;
-use lockstep_merge::{Choice, DocumentError, Stamp, TypePolicy};
+use lockstep_merge::{Choice, Stamp, TypePolicy};
 use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::envelope::{KIND_DOCUMENT, KIND_TOMBSTONE, padded_size};
+use lockstep_proto::envelope::{KIND_DOCUMENT, padded_size};
 use lockstep_proto::id::{OperationId, RecordId, Revision};
 use lockstep_proto::limits;
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ struct Batch<'a> {
     replica: &'a dyn Replica,
     setup: &'a Setup,
     clock: Hlc,
+    /// Whether nothing waited before this batch.
+    none_waits: bool,
     /// Writes of one batch may follow each other on one record.
     last: BTreeMap<RecordId, (OperationId, Option<Origin>)>,
     operations: Vec<OperationId>,
@@ -36,7 +39,16 @@ struct Batch<'a> {
 impl<'a> Batch<'a> {
     fn new(replica: &'a dyn Replica, setup: &'a Setup) -> Result<Self> {
         let (operations, ops) = (Vec::new(), Vec::new());
-        Ok(Self { replica, setup, clock: replica.clock()?, last: BTreeMap::new(), operations, ops })
+        let none_waits = replica.pending(1)?.is_empty();
+        Ok(Self {
+            replica,
+            setup,
+            clock: replica.clock()?,
+            none_waits,
+            last: BTreeMap::new(),
+            operations,
+            ops,
+        })
     }
 
     fn done(mut self) -> (Vec<OperationId>, Vec<WriteOp>) {
@@ -62,7 +74,25 @@ pub(crate) fn put(
         {
             return Err(EngineError::Misuse { what: "a commit that is not there can not be unpinned" });
         }
-        batch.add(env, new, None)?;
+        batch.add(env, new, Change::Fields)?;
+    }
+    Ok(batch.done())
+}
+
+/// The same for edits of documents by somebody who saw an older version of them than is here by now.
+pub(crate) fn edit(
+    replica: &dyn Replica,
+    setup: &Setup,
+    env: &mut Env<'_>,
+    edits: Vec<(NewRecord, Option<Origin>)>,
+) -> Result<(Vec<OperationId>, Vec<WriteOp>)> {
+    let mut batch = Batch::new(replica, setup)?;
+    for (new, seen) in edits {
+        if new.name.len() > limits::APP_NAME_BYTES_MAX {
+            return Err(EngineError::Misuse { what: "the record's name is longer than 4,112 bytes" });
+        }
+        let change = seen.map_or(Change::Fields, |seen| Change::Seen(Box::new(seen)));
+        batch.add(env, new, change)?;
     }
     Ok(batch.done())
 }
@@ -94,37 +124,44 @@ pub(crate) fn decide(
         pin: Pinning::None,
         expected: None,
     };
-    batch.add(env, new, Some(choice))?;
+    batch.add(env, new, Change::Decision(choice))?;
     Ok(batch.done())
 }
 
 impl Batch<'_> {
-    fn add(&mut self, env: &mut Env<'_>, new: NewRecord, choice: Option<Choice>) -> Result<()> {
+    fn add(&mut self, env: &mut Env<'_>, new: NewRecord, change: Change) -> Result<()> {
         let record = self.setup.keys.record_id(&new.record_type, &new.name);
         let Some(base) = self.base(record, &new)? else { return Ok(()) };
         self.clock = self.clock.tick(env.utc_ms);
         let operation = OperationId::from_bytes(random_bytes(env.rng));
-        let kind = if new.document.is_some() { KIND_DOCUMENT } else { KIND_TOMBSTONE };
-        let (document, grew) = match new.policy {
+        // Deciding a field of a conflict copy does not decide the copy.
+        let is_decision = matches!(change, Change::Decision(_));
+        let conflict_of = if is_decision { self.conflict_of(record)? } else { Vec::new() };
+        let (new_policy, pin) = (new.policy, new.pin);
+        let (record_type, name) = (new.record_type.clone(), new.name.clone());
+        let (written, grew) = match new.policy {
             Policy::Merge => {
                 let policy = self.policy_of(&new)?;
                 let before = self.before(record)?;
                 let stamp = Stamp { hlc: self.clock, device: self.setup.device.id() };
-                (write(policy, before.as_ref(), new.document, choice, stamp)?, before)
+                let written = edit::write(policy, before.as_ref(), new, change, stamp)?;
+                (written, before)
             }
-            _ => (new.document.unwrap_or_default(), None),
+            _ => (Some(Written::plain(new)), None),
         };
+        // Everything in it was said by what is here already.
+        let Some(Written { schema, kind, document, blobs }) = written else { return Ok(()) };
         let content = Content {
-            record_type: new.record_type,
-            name: new.name.into(),
-            schema: new.schema,
+            record_type,
+            name: name.into(),
+            schema,
             codec: 0,
             hlc: self.clock,
             operation,
             base_revision: Revision::new(0),
-            conflict_of: Vec::new().into(),
+            conflict_of: conflict_of.into(),
             document: document.into(),
-            blobs: new.blobs,
+            blobs,
             manifest: (),
         };
         content
@@ -135,7 +172,7 @@ impl Batch<'_> {
             return Err(EngineError::Misuse { what: "the record is larger than 1 MiB when sealed" });
         }
         let origin =
-            (new.policy == Policy::Merge).then(|| Origin::new(&content, kind, self.setup.device.id()));
+            (new_policy == Policy::Merge).then(|| Origin::new(&content, kind, self.setup.device.id()));
         self.last.insert(record, (operation, origin));
         self.operations.push(operation);
         self.ops.push(WriteOp::AddPending(PendingRow {
@@ -144,8 +181,8 @@ impl Batch<'_> {
             kind,
             content: encoded,
             base,
-            policy: new.policy,
-            pin: new.pin,
+            policy: new_policy,
+            pin,
             grew,
         }));
         Ok(())
@@ -164,8 +201,10 @@ impl Batch<'_> {
 
     /// The version that a write grows from: what this device shows of the record, deletions included.
     fn before(&self, record: RecordId) -> Result<Option<Origin>> {
-        if let Some((_, Some(origin))) = self.last.get(&record) {
-            return Ok(Some(origin.clone()));
+        match self.last.get(&record) {
+            Some((_, Some(origin))) => return Ok(Some(origin.clone())),
+            Some((operation, None)) => return self.in_batch(*operation),
+            None => {}
         }
         if let Some(row) = self.replica.pending_of(record)?.pop() {
             let content = Content::decode(&row.content).map_err(EngineError::replica)?;
@@ -178,11 +217,29 @@ impl Batch<'_> {
         Ok(read::open_row(self.replica, &self.setup.keys, &row)?.as_ref().map(Origin::of))
     }
 
+    /// A write of this batch that is not merged.
+    fn in_batch(&self, operation: OperationId) -> Result<Option<Origin>> {
+        let row = self.ops.iter().rev().find_map(|op| match op {
+            WriteOp::AddPending(row) if row.operation == operation => Some(row),
+            _ => None,
+        });
+        let Some(row) = row else { return Ok(None) };
+        let content = Content::decode(&row.content).map_err(EngineError::replica)?;
+        Ok(Some(Origin::new(&content, row.kind, self.setup.device.id())))
+    }
+
+    /// The record that a conflict copy was split from.
+    fn conflict_of(&self, record: RecordId) -> Result<Vec<u8>> {
+        let current = read::current(self.replica, &self.setup.keys, record)?;
+        Ok(current.map(|current| current.content.conflict_of.0).unwrap_or_default())
+    }
+
     /// What the write is based on; none if there is nothing to delete.
     fn base(&self, record: RecordId, new: &NewRecord) -> Result<Option<Base>> {
         let in_batch = self.last.get(&record).map(|(operation, _)| *operation);
         let pending = match in_batch {
             Some(operation) => Some(operation),
+            None if self.none_waits => None,
             None => self.replica.pending_of(record)?.last().map(|row| row.operation),
         };
         let row = self.replica.record(record)?;
@@ -197,37 +254,6 @@ impl Batch<'_> {
         }
         let is_there = row.is_some_and(|row| row.kind == KIND_DOCUMENT);
         Ok((new.document.is_some() || is_there).then_some(Base::Revision(revision)))
-    }
-}
-
-/// The document with the notes of who wrote what. What was there before and can not be read is replaced whole.
-fn write(
-    policy: &TypePolicy,
-    before: Option<&Origin>,
-    document: Option<Vec<u8>>,
-    choice: Option<Choice>,
-    stamp: Stamp,
-) -> Result<Vec<u8>> {
-    let Some(document) = document else { return Ok(Vec::new()) };
-    let refused = |error: DocumentError| EngineError::Document { what: error.to_string() };
-    if let Some(choice) = choice {
-        let before = before.ok_or_else(|| refused(DocumentError::NothingOpen))?;
-        return before
-            .with(|version| lockstep_merge::resolve(policy, version, choice, stamp))
-            .map_err(refused);
-    }
-    let fields = lockstep_merge::decode(&document).map_err(refused)?;
-    let Some(before) = before.filter(|before| !before.is_deletion()) else {
-        return lockstep_merge::encode(fields).map_err(refused);
-    };
-    match before.with(|version| lockstep_merge::write(policy, Some(version), fields.clone(), stamp)) {
-        Ok(written) => Ok(written),
-        Err(error) => match before.view(policy) {
-            Err(DocumentError::Codec(_) | DocumentError::Notes(_)) => {
-                lockstep_merge::encode(fields).map_err(refused)
-            }
-            _ => Err(refused(error)),
-        },
     }
 }
 

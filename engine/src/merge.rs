@@ -5,7 +5,7 @@ use crate::engine::Setup;
 use crate::local::fits;
 use crate::replica::{MergeRow, PendingRow, Result};
 use lockstep_client_crypto::content::Content;
-use lockstep_merge::{Merged, Outcome, SameAs, TypePolicy, merge};
+use lockstep_merge::{Decision, Merged, Outcome, Record, SameAs, TypePolicy, merge};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::{KIND_DOCUMENT, KIND_TOMBSTONE};
 use lockstep_proto::id::Revision;
@@ -66,14 +66,30 @@ pub(crate) fn join(
             Became::Changed(Box::new(content), kind)
         }
     };
+    let open = !merged.open.is_empty();
     let entry = (!merged.record.decisions.is_empty()).then(|| MergeRow {
         operation: row.operation,
         record: row.record,
         revision,
-        decisions: merged.record.encode(),
+        decisions: encode_record(merged.record),
         pending: row.content.clone(),
     });
-    Ok(Joined { became, entry, open: !merged.open.is_empty() })
+    Ok(Joined { became, entry, open })
+}
+
+/// What was decided, as far as an entry holds it: the clashes alone, or, where even they are too many, none. The pending
+/// version is in the entry in any case.
+fn encode_record(mut record: Record) -> Vec<u8> {
+    let mut encoded = record.encode();
+    if encoded.len() > Record::BYTES_MAX {
+        record.decisions.retain(Decision::is_clash);
+        encoded = record.encode();
+    }
+    if encoded.len() > Record::BYTES_MAX {
+        record.decisions.clear();
+        encoded = record.encode();
+    }
+    encoded
 }
 
 /// The write's content with what it was merged to: its operation and its clock stay.

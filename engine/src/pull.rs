@@ -5,13 +5,15 @@ use crate::document;
 use crate::effect::Event;
 use crate::engine::Setup;
 use crate::error::EngineError;
+use crate::many;
 use crate::old;
 use crate::replica::{EnvelopeSource, Head, IndexInfo, RecordRow, Replica, Result, WriteOp};
-use crate::settle;
+use crate::settle::{self, Brought};
 use crate::skipped;
 use crate::verify::{Overlay, Step, Touched};
 use lockstep_client_crypto::content::{Content, Hlc};
 use lockstep_client_crypto::vault::Opened;
+use lockstep_proto::Digest;
 use lockstep_proto::api::vault::{CommitEntry, Entry, Page};
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::chain::Tip;
@@ -19,7 +21,7 @@ use lockstep_proto::clock::HLC_AHEAD_MS_MAX;
 use lockstep_proto::commit::{Change, Changes, Commit, KIND_CHANGE};
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::envelope::{self, KIND_DOCUMENT, blob_list_digest};
-use lockstep_proto::id::{RecordId, Seq};
+use lockstep_proto::id::{DeviceId, RecordId, Seq};
 use lockstep_proto::limits;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -174,7 +176,9 @@ impl Pull {
     /// Takes entries, which ascend; refuses what no verified commit announced.
     pub(crate) fn take(&mut self, replica: &dyn Replica, setup: &Setup, entries: Vec<Entry>) -> Result<()> {
         let upto = self.upto();
-        for entry in entries {
+        let touched = &self.overlay.touched;
+        let read = many::map(&entries, |entry| Read::of(setup, touched.get(&entry.record), entry));
+        for (entry, Read { digest, opened, index }) in entries.into_iter().zip(read) {
             if entry.seq > upto && upto < self.head_seq {
                 // Of a commit that this round did not take.
                 continue;
@@ -182,7 +186,6 @@ impl Pull {
             let Some(touched) = self.overlay.touched.get(&entry.record) else {
                 return Err(EngineError::server(format!("no commit of these wrote record {}", entry.record)));
             };
-            let digest = envelope::digest(&entry.envelope.0);
             if (touched.row.seq, touched.row.digest) != (entry.seq, digest) {
                 let fresh = &self.overlay.versions;
                 return Err(old::refusal(replica, setup.vault(), fresh, &touched.row, digest));
@@ -195,13 +198,9 @@ impl Pull {
             if self.here.contains_key(&entry.record) || self.staged.contains(&entry.record) {
                 return Err(EngineError::server(format!("record {} comes twice", entry.record)));
             }
-            let opened = open(setup, touched, &entry.envelope.0);
-            let index = opened.as_ref().map(|opened| index_info(setup, opened));
             match &opened {
                 None => self.events.push(Event::Quarantined { record: entry.record, seq: entry.seq }),
-                Some(Opened { content: Content { hlc, .. }, .. })
-                    if hlc.utc_ms <= self.utc_ms.saturating_add(HLC_AHEAD_MS_MAX) =>
-                {
+                Some(hlc) if hlc.utc_ms <= self.utc_ms.saturating_add(HLC_AHEAD_MS_MAX) => {
                     self.latest = self.latest.max(*hlc);
                 }
                 Some(_) => {}
@@ -224,16 +223,18 @@ impl Pull {
         ops
     }
 
-    /// A version that came in this round.
-    fn arrived(&self, replica: &dyn Replica, setup: &Setup, touched: &Touched) -> Result<Option<Opened>> {
+    /// What came of a record in this round.
+    fn arrived(&self, replica: &dyn Replica, setup: &Setup, touched: &Touched) -> Result<Brought> {
         let record = touched.row.record;
-        Ok(match self.here.get(&record) {
+        let opened = match self.here.get(&record) {
             Some((envelope, _)) => open(setup, touched, envelope),
             None if self.staged.contains(&record) => {
-                replica.staged(touched.row.seq, record)?.and_then(|envelope| open(setup, touched, &envelope))
+                let staged = replica.staged(touched.row.seq, record)?;
+                staged.and_then(|envelope| open(setup, touched, &envelope))
             }
-            None => None,
-        })
+            None => return Ok(Brought::Absent),
+        };
+        Ok(opened.map_or(Brought::Quarantined, |opened| Brought::Here(Box::new(opened))))
     }
 
     /// All that becomes visible with this round.
@@ -276,11 +277,32 @@ impl Pull {
     }
 }
 
+/// What is read of an entry, apart from whether it belongs here.
+struct Read {
+    digest: Digest,
+    /// The clock in it; none if it is not what was announced, or does not open.
+    opened: Option<Hlc>,
+    index: Option<IndexInfo>,
+}
+
+impl Read {
+    fn of(setup: &Setup, touched: Option<&Touched>, entry: &Entry) -> Self {
+        let digest = envelope::digest(&entry.envelope.0);
+        let touched = touched.filter(|touched| touched.row.digest == digest);
+        let opened = touched.and_then(|touched| open(setup, touched, &entry.envelope.0));
+        let index = opened.as_ref().map(|opened| index_info(setup, opened));
+        Self { digest, opened: opened.map(|opened| opened.content.hlc), index }
+    }
+}
+
 /// What the index says of a version.
 pub(crate) fn index_info(setup: &Setup, opened: &Opened) -> IndexInfo {
-    let content = &opened.content;
-    let conflict =
-        opened.header.kind == KIND_DOCUMENT && document::is_conflict(setup, content, opened.header.device);
+    index_of(setup, &opened.content, opened.header.kind, opened.header.device)
+}
+
+/// The same of a content of this kind by this device.
+pub(crate) fn index_of(setup: &Setup, content: &Content, kind: u8, device: DeviceId) -> IndexInfo {
+    let conflict = kind == KIND_DOCUMENT && document::is_conflict(setup, content, device);
     let group = if content.record_type == crate::files::FILE_TYPE {
         content.name.0.iter().copied().take(16).collect()
     } else {
@@ -319,12 +341,25 @@ pub(crate) fn fill(
         }
         let touched = touched_of(replica, row)?;
         let opened = open(setup, &touched, &entry.envelope.0);
-        let index = opened.map(|opened| index_info(setup, &opened));
+        let index = opened.as_ref().map(|opened| index_info(setup, opened));
         if index.is_none() {
             events.push(Event::Quarantined { record: row.record, seq: row.seq });
         }
         let source = EnvelopeSource::Here(entry.envelope.0, index);
         ops.push(WriteOp::SetRecord(RecordRow { present: true, ..**row }, source));
+        settle::late(replica, setup, &touched, opened.as_ref(), &mut ops, &mut events)?;
+    }
+    Ok((ops, events))
+}
+
+/// Settles the writes of records whose newest version nobody has.
+pub(crate) fn without(replica: &dyn Replica, setup: &Setup) -> Result<(Vec<WriteOp>, Vec<Event>)> {
+    let (mut ops, mut events) = (Vec::new(), Vec::new());
+    let records: BTreeSet<RecordId> = replica.pending(usize::MAX)?.iter().map(|row| row.record).collect();
+    for record in records {
+        if let Some(row) = replica.record(record)?.filter(|row| !row.present) {
+            settle::late(replica, setup, &touched_of(replica, &row)?, None, &mut ops, &mut events)?;
+        }
     }
     Ok((ops, events))
 }

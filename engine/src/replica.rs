@@ -89,7 +89,7 @@ pub enum Pinning {
 }
 
 /// A local write that the server has not got yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PendingRow {
     /// Random id.
     pub operation: OperationId,
@@ -108,6 +108,12 @@ pub struct PendingRow {
     /// The version that the writer saw, where the write is to be merged; none if there was none, or it is not known
     /// any more.
     pub grew: Option<Origin>,
+}
+
+impl std::fmt::Debug for PendingRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PendingRow({}, {}, {:?}, {:?})", self.operation, self.record, self.base, self.policy)
+    }
 }
 
 /// What an automatic merge decided, and what it decided about: enough to show it and to undo it.
@@ -274,8 +280,18 @@ pub trait Replica {
     fn absent(&self, limit: usize) -> Result<Vec<RecordRow>>;
     /// Pending writes in order, at most `limit`.
     fn pending(&self, limit: usize) -> Result<Vec<PendingRow>>;
+    /// Pending writes after one of them, in order, at most `limit`.
+    fn pending_after(&self, after: OperationId, limit: usize) -> Result<Vec<PendingRow>> {
+        let mut rows = self.pending(usize::MAX)?.into_iter().skip_while(|row| row.operation != after);
+        let _after = rows.next();
+        Ok(rows.take(limit).collect())
+    }
     /// Pending writes of a record, in order.
     fn pending_of(&self, record: RecordId) -> Result<Vec<PendingRow>>;
+    /// Whether any pending write is based on an earlier pending one.
+    fn has_followers(&self) -> Result<bool> {
+        Ok(self.pending(usize::MAX)?.iter().any(|row| matches!(row.base, Base::Pending(_))))
+    }
     /// Whether a verified repair abandons a commit.
     fn abandoned(&self, seq: Seq, hash: Digest) -> Result<bool>;
     /// The repair that was followed and has to come.

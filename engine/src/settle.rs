@@ -16,8 +16,18 @@ use lockstep_proto::id::{OperationId, RecordId, Revision};
 use lockstep_proto::{Digest, label};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Gives the version of a record that a round brought; none if it is not here or does not open.
-pub(crate) type Arrived<'a> = dyn Fn(&Touched) -> Result<Option<Opened>> + 'a;
+/// What a round brought of a record.
+pub(crate) enum Brought {
+    /// Its newest version.
+    Here(Box<Opened>),
+    /// A version that does not open.
+    Quarantined,
+    /// Nothing yet.
+    Absent,
+}
+
+/// Gives what a round brought of a record.
+pub(crate) type Arrived<'a> = dyn Fn(&Touched) -> Result<Brought> + 'a;
 
 /// Settles all pending writes of touched records; drops the in-flight commit, which either is among the
 /// commits (its writes are done) or lost the race (its writes go on as pending).
@@ -55,14 +65,50 @@ pub(crate) fn settle(
         if waiting.is_empty() {
             continue;
         }
-        let committed = arrived(touched)?;
-        let gone = BTreeSet::new();
-        let equal = BTreeSet::new();
-        let settling =
-            Settling { setup, touched, committed: committed.as_ref(), done: &done, gone, equal, ops, events };
-        settling.run(waiting)?;
+        let committed = match arrived(touched)? {
+            Brought::Absent if waiting.iter().any(|row| row.policy == Policy::Merge) => {
+                // They are merged once it is here ([`late`]): nobody gets a say in that by keeping it back.
+                stand_on_done(waiting, &done, ops);
+                continue;
+            }
+            Brought::Here(opened) => Some(opened),
+            Brought::Quarantined | Brought::Absent => None,
+        };
+        let scene =
+            Scene { replica, setup, overlay: Some(overlay), touched, committed: committed.as_deref() };
+        Settling::new(scene, &done, ops, events).run(waiting)?;
     }
     Ok(())
+}
+
+/// Settles the writes of a record whose newest version came after its round; none if it does not open, or nobody has it.
+pub(crate) fn late(
+    replica: &dyn Replica,
+    setup: &Setup,
+    touched: &Touched,
+    committed: Option<&Opened>,
+    ops: &mut Vec<WriteOp>,
+    events: &mut Vec<Event>,
+) -> Result<()> {
+    let waiting = replica.pending_of(touched.row.record)?;
+    let is_settled = waiting.first().is_none_or(|row| row.base == Base::Revision(touched.row.revision));
+    if is_settled {
+        return Ok(());
+    }
+    let scene = Scene { replica, setup, overlay: None, touched, committed };
+    Settling::new(scene, &BTreeMap::new(), ops, events).run(waiting)
+}
+
+/// Writes that follow some that are done stand on what these became.
+fn stand_on_done(waiting: Vec<PendingRow>, done: &BTreeMap<OperationId, Revision>, ops: &mut Vec<WriteOp>) {
+    for row in waiting {
+        if let Base::Pending(operation) = row.base
+            && let Some(revision) = done.get(&operation)
+        {
+            let (operation, base) = (row.operation, Base::Revision(*revision));
+            ops.push(WriteOp::ReplacePending(operation, PendingRow { base, ..row }));
+        }
+    }
 }
 
 /// Removes the writes of a commit that is applied; gives the revision that each became.
@@ -73,12 +119,20 @@ pub(crate) fn confirmed(in_flight: &InFlight, ops: &mut Vec<WriteOp>) -> BTreeMa
     in_flight.sealed.iter().map(|sealed| (sealed.operation, sealed.revision)).collect()
 }
 
-/// One record of a round, and the writes of it that wait.
-struct Settling<'a> {
+/// One record of a round.
+struct Scene<'a> {
+    replica: &'a dyn Replica,
     setup: &'a Setup,
+    /// The round; none after it.
+    overlay: Option<&'a Overlay>,
     touched: &'a Touched,
     /// The newest version; none if it is not here or does not open.
     committed: Option<&'a Opened>,
+}
+
+/// One record of a round, and the writes of it that wait.
+struct Settling<'a> {
+    scene: Scene<'a>,
     /// Writes that are among the round's commits.
     done: &'a BTreeMap<OperationId, Revision>,
     /// Writes that were dropped.
@@ -89,9 +143,18 @@ struct Settling<'a> {
     events: &'a mut Vec<Event>,
 }
 
-impl Settling<'_> {
+impl<'a> Settling<'a> {
+    fn new(
+        scene: Scene<'a>,
+        done: &'a BTreeMap<OperationId, Revision>,
+        ops: &'a mut Vec<WriteOp>,
+        events: &'a mut Vec<Event>,
+    ) -> Self {
+        Self { scene, done, gone: BTreeSet::new(), equal: BTreeSet::new(), ops, events }
+    }
+
     fn run(mut self, waiting: Vec<PendingRow>) -> Result<()> {
-        let revision = self.touched.row.revision;
+        let revision = self.scene.touched.row.revision;
         let mut rows = waiting.into_iter();
         while let Some(row) = rows.next() {
             let base = match row.base {
@@ -115,9 +178,9 @@ impl Settling<'_> {
                 Policy::AdoptCommitted => self.adopt(&row),
                 Policy::Merge => {
                     let content = decode(&row)?;
-                    let setup = self.setup;
+                    let setup = self.scene.setup;
                     if let Some(policy) = setup.policies.of(&content.record_type)
-                        && let Some(committed) = self.committed.map(Origin::of)
+                        && let Some(committed) = self.scene.committed.map(Origin::of)
                     {
                         return self.merge(policy, committed, std::iter::once(row).chain(rows));
                     }
@@ -143,12 +206,12 @@ impl Settling<'_> {
         committed: Origin,
         mut rows: impl Iterator<Item = PendingRow>,
     ) -> Result<()> {
-        let (revision, record) = (self.touched.row.revision, self.touched.row.record);
+        let (revision, record) = (self.scene.touched.row.revision, self.scene.touched.row.record);
         let (mut below, mut base) = (committed, Base::Revision(revision));
         while let Some(row) = rows.next() {
             let content = decode(&row)?;
             let joined = match row.policy {
-                Policy::Merge => join(self.setup, policy, &row, &content, &below, revision)?,
+                Policy::Merge => join(self.scene.setup, policy, &row, &content, &below, revision)?,
                 // Written when the type had no policy: it saw the write before it, but not what became of that.
                 _ => Joined::APART,
             };
@@ -171,7 +234,7 @@ impl Settling<'_> {
                 }
                 Became::Dropped => self.adopt(&row),
                 Became::Changed(content, kind) => {
-                    below = Origin::new(&content, kind, self.setup.device.id());
+                    below = Origin::new(&content, kind, self.scene.setup.device.id());
                     let content = content.encode();
                     let changed = PendingRow { kind, content, base, grew, ..row };
                     self.ops.push(WriteOp::ReplacePending(operation, changed));
@@ -185,14 +248,14 @@ impl Settling<'_> {
 
     fn rebase(&mut self, row: PendingRow) {
         let operation = row.operation;
-        let base = Base::Revision(self.touched.row.revision);
+        let base = Base::Revision(self.scene.touched.row.revision);
         self.ops.push(WriteOp::ReplacePending(operation, PendingRow { base, ..row }));
     }
 
     fn adopt(&mut self, row: &PendingRow) {
         self.gone.insert(row.operation);
         self.ops.push(WriteOp::DropPending(row.operation));
-        self.events.push(Event::Adopted { record: self.touched.row.record });
+        self.events.push(Event::Adopted { record: self.scene.touched.row.record });
     }
 
     /// Drops a write that is no clash, and otherwise makes a copy of it and of what is written upon it; whether it did
@@ -214,10 +277,10 @@ impl Settling<'_> {
         if row.kind == KIND_TOMBSTONE {
             return follows_dropped;
         }
-        if self.touched.row.kind == KIND_TOMBSTONE {
+        if self.scene.touched.row.kind == KIND_TOMBSTONE {
             return true;
         }
-        match (Content::decode(&row.content), self.committed) {
+        match (Content::decode(&row.content), self.scene.committed) {
             (Ok(own), Some(theirs)) => document_digest(&own) != document_digest(&theirs.content),
             _ => true,
         }
@@ -225,11 +288,16 @@ impl Settling<'_> {
 
     /// Turns the losing write, and what is written upon it, into a new record.
     fn make_copy(&mut self, row: &PendingRow, later: &mut dyn Iterator<Item = PendingRow>) -> Result<()> {
-        let copy = Copy::of(self.setup, row)?;
+        let mut copy = Copy::of(self.scene.setup, row, None)?;
+        let is_new = self.scene.overlay.is_some_and(|overlay| overlay.touched.contains_key(&copy.record));
+        if is_new || self.scene.replica.record(copy.record)?.is_some() {
+            // A copy of this device's data made the same one, or it lost against that one.
+            copy = Copy::of(self.scene.setup, row, Some(self.scene.touched.row.digest))?;
+        }
         let base = Base::Revision(Revision::new(0));
         let moved = PendingRow { base, grew: None, ..copy.renamed(row)? };
         self.ops.push(WriteOp::ReplacePending(row.operation, moved));
-        let record = self.touched.row.record;
+        let record = self.scene.touched.row.record;
         self.events.push(Event::ConflictCopy { record, copy: copy.record });
         for row in later {
             self.ops.push(WriteOp::ReplacePending(row.operation, copy.renamed(&row)?));
@@ -251,7 +319,8 @@ struct Copy {
 }
 
 impl Copy {
-    fn of(setup: &Setup, row: &PendingRow) -> Result<Self> {
+    /// A copy of a write; where its name is taken, named after the version that it lost against as well.
+    fn of(setup: &Setup, row: &PendingRow, lost_against: Option<Digest>) -> Result<Self> {
         let content = decode(row)?;
         let mut name = content.name.0.clone();
         if content.conflict_of().is_some() {
@@ -259,7 +328,13 @@ impl Copy {
             name.truncate(name.len().saturating_sub(17));
         }
         name.push(0);
-        name.extend_from_slice(row.operation.as_bytes());
+        match lost_against {
+            None => name.extend_from_slice(row.operation.as_bytes()),
+            Some(version) => {
+                let suffix = Digest::of_cbor(label::LOCAL_DOCUMENT, &(row.operation, version));
+                name.extend(suffix.as_bytes().iter().take(16));
+            }
+        }
         let record = setup.keys.record_id(&content.record_type, &name);
         Ok(Self { record, name, conflict_of: row.record })
     }

@@ -32,7 +32,7 @@ pub use document::{
     Choice, DocumentError, NOTES_KEY, Object, Open, Version, View, decode, encode, read, resolve, write,
 };
 pub use lockstep_proto::clock::Hlc;
-pub use merge::{Conflict, Merged, Outcome, Reason, SameAs, Side, merge};
+pub use merge::{Conflict, Merged, Outcome, Reason, SameAs, Side, merge, names_object};
 pub use meta::NotesError;
 pub use policy::{Policies, PolicyError, TypePolicy};
 pub use record::{Decision, Outcome as Taken, Record, Slot, UndoError};

@@ -408,6 +408,11 @@ fn values_of(document: &[u8]) -> Vec<Value> {
     std::iter::once(Value::Map(fields)).chain(root).collect()
 }
 
+/// Whether a document names an object: in its fields, or in a value that waits in its notes.
+pub fn names_object(document: &[u8], id: BlobId) -> bool {
+    values_of(document).iter().any(|value| names(value, id))
+}
+
 /// Whether an object's id stands in a value, as bytes or as text.
 fn names(value: &Value, id: BlobId) -> bool {
     let text = id.to_string();

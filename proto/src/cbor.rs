@@ -136,6 +136,30 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     out
 }
 
+/// The same of a large value, with as much room as it takes: nothing is copied while it grows.
+pub fn encode_large<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    let mut count = Count(0);
+    let counted = serde_cbor::to_writer(&mut count, &value);
+    debug_assert!(counted.is_ok(), "our structures always encode");
+    let mut out = Vec::with_capacity(count.0);
+    encode_into(value, &mut out);
+    out
+}
+
+/// Counts bytes.
+struct Count(usize);
+
+impl std::io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Appends an encoding: who wants no copies left behind gives it room enough.
 pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
     let written = serde_cbor::to_writer(out, &value);
@@ -364,6 +388,13 @@ mod tests {
         assert_eq!(decode_local::<Sample>(&value.encode()), Some(value));
         assert_eq!(decode_local::<Sample>(&[0x83, 0x18, 7, 0x42, 1, 2, 0x81, 3]), None);
         assert_eq!(decode_local::<Sample>(&[0x83, 7]), None);
+    }
+
+    #[test]
+    fn a_large_value_is_encoded_into_the_room_that_it_takes() {
+        let value = Sample { number: 7, bytes: Bytes(vec![1; 3000]), list: vec![300; 5] };
+        let bytes = encode_large(&value);
+        assert_eq!((&bytes, bytes.capacity()), (&encode(&value), bytes.len()));
     }
 
     #[test]

@@ -95,6 +95,44 @@ fn a_server_that_goes_away_is_waited_for() {
     running.done().ok();
 }
 
+/// Of a vault that shows something that nobody signed it is told that it does, and the others go on.
+#[test]
+fn a_vault_that_can_not_be_synced_does_not_end_it() {
+    let world = World::new();
+    let (a, b) = (world.signup("a"), world.login("b"));
+    a.put("n", "1").ok();
+    a.ok(&["vault", "create", "other"]);
+    a.run_with(&["record", "put", "--vault", "other", "--type", "note", "--id", "m"], "1").ok();
+    let text = "SELECT h.id, h.signature FROM commit_header h JOIN vault v ON v.id = h.vault
+                WHERE v.is_keyring = 0 AND h.seq = v.seq ORDER BY v.id DESC LIMIT 1";
+    let (row, signature): (i64, Vec<u8>) =
+        world.server.database().query_row(text, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let sign = |signature: &[u8]| {
+        let bytes = world.server.literal(signature);
+        let changed =
+            world.server.change(&format!("UPDATE commit_header SET signature = {bytes} WHERE id = {row}"));
+        assert_eq!(changed, 1);
+    };
+    sign(&[7; 64]);
+    let mut running = watch(&b, &[]);
+    assert!(running.said().contains("vault other: "), "{}", running.said());
+    a.put("n", "2").ok();
+    let line = &lines(&running, 1)[0];
+    assert_eq!((&line["vault"], &line["id"], &line["revision"]), (&"files".into(), &"n".into(), &2.into()));
+    assert!(running.is_running());
+    // It is tried again, and its change is told then.
+    sign(&signature);
+    let line = &lines(&running, 2)[1];
+    assert_eq!((&line["vault"], &line["id"]), (&"other".into(), &"m".into()));
+    assert!(
+        poll(SECONDS_MAX, || running.said().contains("vault other is in sync again")),
+        "{}",
+        running.said()
+    );
+    running.interrupt();
+    running.done().ok();
+}
+
 /// A server that goes back in time is not followed.
 #[test]
 fn a_server_that_went_back_ends_it() {

@@ -19,6 +19,7 @@ use crate::world::{Author, World};
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{CommitEntry, Entry, VaultInfo};
 use lockstep_proto::id::{RecordId, Seq, VaultId};
+use lockstep_proto::limits;
 use lockstep_server::error::StoreError;
 use lockstep_server::store::postgres::{PostgresStore, PostgresUrl};
 use lockstep_server::store::sqlite::SqliteStore;
@@ -193,7 +194,7 @@ async fn all_commits(store: &AnyStore, key: VaultKey) -> Vec<CommitEntry> {
     let mut commits: Vec<CommitEntry> = Vec::new();
     loop {
         let after = commits.len().checked_sub(1).map(|last| Seq::new(last as u64));
-        let (_, page, more) = store.commits(key, after).await.unwrap();
+        let (_, page, more) = store.commits(key, after, limits::PAGE_CHANGES_BYTES_MAX).await.unwrap();
         commits.extend(page);
         if !more {
             return commits;

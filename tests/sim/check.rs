@@ -1,33 +1,58 @@
-//! What must hold once everything is quiet (RELIABILITY invariants 2, 3, 5, 7, 8).
+//! What must hold once everything is quiet: invariants 1 to 5 and 8 of docs/RELIABILITY.md. Invariant 7 and the links of
+//! chains are looked at as things happen, in `ledger` and `world`.
 
-use crate::fixture::{DEVICES, FIXTURE};
+use crate::documents;
+use crate::fixture::FIXTURE;
 use crate::ledger::{Ledger, Operation};
 use crate::world::World;
 use lockstep_client_crypto::content::Content;
 use lockstep_engine::effect::Input;
+use lockstep_engine::read;
 use lockstep_engine::replica::{Base, Policy};
-use lockstep_proto::envelope::KIND_TOMBSTONE;
+use lockstep_proto::envelope::{KIND_DOCUMENT, KIND_TOMBSTONE};
 use lockstep_proto::id::{OperationId, RecordId, Revision, Seq};
 use std::collections::BTreeMap;
 
 type Outcome = Result<(), String>;
 
 /// A committed version, opened.
-struct Committed {
+pub(crate) struct Committed {
+    seq: Seq,
     record: RecordId,
     revision: Revision,
-    kind: u8,
-    content: Content,
+    pub(crate) kind: u8,
+    pub(crate) content: Content,
 }
 
 /// All checks.
 pub(crate) fn all(world: &mut World) -> Outcome {
     replicas_equal_the_server(world)?;
+    if world.has_repairs {
+        every_write_is_somewhere(world)?;
+        return next_sync_does_nothing(world);
+    }
     let versions = open_all(world)?;
-    let operations = by_operation(&versions)?;
+    let operations = by_operation(&versions, &world.ledger)?;
+    what_was_pushed_is_there(&versions, &operations, &world.ledger)?;
     no_lost_update(&versions, &operations, &world.ledger)?;
     nothing_is_lost(&versions, &operations, &world.ledger)?;
+    let newest = newest(&versions);
+    devices_read_the_model(world, &newest)?;
+    let places = |operation: &OperationId| {
+        operations.get(operation).into_iter().flatten().map(|place| place.0).collect::<Vec<_>>()
+    };
+    documents::check(world, &newest, &places)?;
     next_sync_does_nothing(world)
+}
+
+/// Every committed version: where it lies, and of which write it is.
+pub(crate) fn shape(world: &World) -> Vec<String> {
+    let opened = open_all(world).unwrap_or_default();
+    let lines = opened.values().map(|version| {
+        let Committed { seq, record, revision, kind, content } = version;
+        format!("{seq} {record} {revision} {kind} {}", content.operation)
+    });
+    lines.collect()
 }
 
 fn demand(holds: bool, what: impl FnOnce() -> String) -> Outcome {
@@ -69,27 +94,74 @@ fn replicas_equal_the_server(world: &World) -> Outcome {
 
 fn open_all(world: &World) -> Result<BTreeMap<(RecordId, Revision), Committed>, String> {
     let mut versions = BTreeMap::new();
-    for ((_, record), version) in &world.server.versions {
+    for ((seq, record), version) in &world.server.versions {
         let opened = FIXTURE.later_keys.open(&version.envelope).map_err(|error| error.to_string())?;
         let (revision, kind) = (version.revision, version.kind);
-        let committed = Committed { record: *record, revision, kind, content: opened.content };
+        let committed = Committed { seq: *seq, record: *record, revision, kind, content: opened.content };
         let is_new = versions.insert((*record, revision), committed).is_none();
         demand(is_new, || format!("record {record} has revision {revision} twice"))?;
     }
     Ok(versions)
 }
 
-type Versions = BTreeMap<(RecordId, Revision), Committed>;
-type Places = BTreeMap<OperationId, (RecordId, Revision)>;
+/// Where the owner gave commits up there are revisions twice; what was written is still all there.
+fn every_write_is_somewhere(world: &World) -> Outcome {
+    let opened =
+        world.server.versions.values().filter_map(|version| FIXTURE.keys.open(&version.envelope).ok());
+    let held: Vec<OperationId> = opened.map(|opened| opened.content.operation).collect();
+    for operation in world.ledger.operations.keys() {
+        demand(held.contains(operation), || format!("operation {operation} is lost"))?;
+    }
+    Ok(())
+}
 
-fn by_operation(versions: &Versions) -> Result<Places, String> {
-    let mut places = BTreeMap::new();
+type Versions = BTreeMap<(RecordId, Revision), Committed>;
+/// Where the writes came to be committed: each at one place, but for those that a copy of their device had too.
+type Places = BTreeMap<OperationId, Vec<(RecordId, Revision)>>;
+
+fn by_operation(versions: &Versions, ledger: &Ledger) -> Result<Places, String> {
+    let mut places = Places::new();
     for (place, version) in versions {
         let operation = version.content.operation;
-        let is_new = places.insert(operation, *place).is_none();
-        demand(is_new, || format!("operation {operation} is committed twice"))?;
+        let known = places.entry(operation).or_default();
+        known.push(*place);
+        demand(known.len() == 1 || ledger.doubled.contains(&operation), || {
+            format!("operation {operation} is committed twice")
+        })?;
     }
     Ok(places)
+}
+
+/// Where a device said that its write is durable, the server has it.
+fn what_was_pushed_is_there(versions: &Versions, places: &Places, ledger: &Ledger) -> Outcome {
+    for (operation, seq) in &ledger.pushed {
+        let at = places.get(operation).into_iter().flatten().map(|place| versions[place].seq);
+        demand(at.into_iter().any(|at| at == *seq), || {
+            format!("operation {operation} was said to be pushed in commit {seq} and is not there")
+        })?;
+    }
+    Ok(())
+}
+
+type Newest<'a> = BTreeMap<RecordId, &'a Committed>;
+
+fn newest(versions: &Versions) -> Newest<'_> {
+    // Revisions of a record ascend: the last one stays.
+    versions.values().map(|version| (version.record, version)).collect()
+}
+
+/// A device reads of every record what its newest version says; the others hold the same rows and envelopes.
+fn devices_read_the_model(world: &World, newest: &Newest<'_>) -> Outcome {
+    let replica = &world.devices[world.seed as usize % world.devices.len()].replica;
+    for (record, version) in newest {
+        let read = read::current(replica, &FIXTURE.later_keys, *record);
+        let found = read.map_err(|error| error.to_string())?.map(|current| current.content);
+        let expected = (version.kind == KIND_DOCUMENT).then_some(&version.content);
+        demand(found.as_ref() == expected, || {
+            format!("record {record} reads otherwise than it was committed")
+        })?;
+    }
+    Ok(())
 }
 
 /// Every version was written by somebody who knew the one before; so no deletion comes back, and no
@@ -105,21 +177,31 @@ fn no_lost_update(versions: &Versions, places: &Places, ledger: &Ledger) -> Outc
             .get(&content.operation)
             .ok_or_else(|| format!("revision {revision} of record {record} was written by nobody"))?;
         let written = (operation.kind, &operation.document, operation.hlc);
-        demand((version.kind, &content.document.0, content.hlc) == written, || {
+        // What is merged goes on with other contents: `documents` says what must be in them.
+        let is_merged = operation.policy == Policy::Merge && operation.hlc == content.hlc;
+        demand(is_merged || (version.kind, &content.document.0, content.hlc) == written, || {
             format!("revision {revision} of record {record} is not what was written")
         })?;
+        if is_merged {
+            continue;
+        }
         if *record != operation.record {
             copy_is_named(version, operation)?;
             continue;
         }
-        if operation.policy == Policy::Overwrite {
+        // A copy of the device may have brought it, or what it stands on, to another place.
+        let is_doubled = ledger.doubled.contains(&content.operation);
+        if operation.policy == Policy::Overwrite || is_doubled {
             continue;
         }
-        let seen = match operation.base {
-            Base::Revision(seen) => Some(seen),
-            Base::Pending(before) => places.get(&before).filter(|place| place.0 == *record).map(|p| p.1),
+        let seen: Vec<Revision> = match operation.base {
+            Base::Revision(seen) => vec![seen],
+            Base::Pending(before) => {
+                let places = places.get(&before).into_iter().flatten();
+                places.filter(|place| place.0 == *record).map(|place| place.1).collect()
+            }
         };
-        demand(seen.is_none_or(|seen| seen.next() == *revision), || {
+        demand(seen.is_empty() || seen.iter().any(|seen| seen.next() == *revision), || {
             format!("record {record}: revision {revision} was written upon {seen:?} by {}", content.operation)
         })?;
     }
@@ -146,7 +228,7 @@ fn nothing_is_lost(versions: &Versions, places: &Places, ledger: &Ledger) -> Out
         "something was reported as stored that never was".into()
     })?;
     for (id, operation) in &ledger.operations {
-        if places.contains_key(id) {
+        if places.contains_key(id) || ledger.forgotten.contains(id) {
             continue;
         }
         let others = || {
@@ -157,7 +239,9 @@ fn nothing_is_lost(versions: &Versions, places: &Places, ledger: &Ledger) -> Out
             versions.values().filter(same_name)
         };
         let is_accounted_for = match operation.policy {
-            Policy::Overwrite | Policy::Merge => false,
+            Policy::Overwrite => false,
+            // `documents` looks for it.
+            Policy::Merge => true,
             Policy::AdoptCommitted => others().next().is_some(),
             Policy::KeepBoth if operation.kind == KIND_TOMBSTONE => {
                 let seen = match operation.base {
@@ -181,7 +265,7 @@ fn first_part(name: &[u8]) -> &[u8] {
 }
 
 fn next_sync_does_nothing(world: &mut World) -> Outcome {
-    for index in 0..DEVICES {
+    for index in 0..world.devices.len() {
         let (before, effects) = (world.devices[index].replica.clone(), world.effects);
         world.input(index, Input::Sync);
         world.drain(100);

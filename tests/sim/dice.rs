@@ -30,8 +30,29 @@ impl Dice {
 
 /// A generator for (seed, purpose).
 pub(crate) fn generator(seed: u64, purpose: u64) -> ChaCha20Rng {
-    let mut bytes = [0x51; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    bytes[8..16].copy_from_slice(&purpose.to_le_bytes());
-    ChaCha20Rng::from_seed(bytes)
+    Draws { seed, purpose, count: 0 }.generator()
+}
+
+/// A place in a row of generators: a copy of it goes on with the same ones.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Draws {
+    pub(crate) seed: u64,
+    pub(crate) purpose: u64,
+    pub(crate) count: u64,
+}
+
+impl Draws {
+    /// The next generator.
+    pub(crate) fn next(&mut self) -> ChaCha20Rng {
+        self.count += 1;
+        self.generator()
+    }
+
+    fn generator(self) -> ChaCha20Rng {
+        let mut bytes = [0x51; 32];
+        bytes[..8].copy_from_slice(&self.seed.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.purpose.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.count.to_le_bytes());
+        ChaCha20Rng::from_seed(bytes)
+    }
 }

@@ -10,7 +10,7 @@ use lockstep_engine::VaultEngine;
 use lockstep_engine::effect::{Answer, Event, Failure, Input, Request};
 use lockstep_engine::engine::{NextKey, Setup};
 use lockstep_engine::error::EngineError;
-use lockstep_engine::replica::Policy;
+use lockstep_engine::replica::{Policy, Replica as _};
 use lockstep_proto::id::Epoch;
 use lockstep_proto::limits;
 
@@ -237,4 +237,127 @@ fn a_promise_of_more_that_is_not_kept_ends_the_sync() {
         (_, answer) => answer,
     });
     assert!(matches!(error, EngineError::Server { .. }), "{error}");
+}
+
+/// Two devices that go on from one copy of the data make the same conflict copy of a write that waits. The second one's
+/// was written over what had become of the first one's meanwhile.
+#[test]
+fn a_conflict_copy_is_not_written_over_one_of_the_same_name() {
+    let mut server = ModelServer::new(ROOMY);
+    let (mut one, mut other) = (Desk::new(0), Desk::new(1));
+    one.sync(&mut server);
+    other.put(vec![note("a", Some(b"theirs"))]);
+    other.sync(&mut server);
+    one.put(vec![note("a", Some(b"mine"))]);
+    // Its home is copied, and the copy gets an identity of its own.
+    let mut copy = Desk::over(2, one.replica.clone(), 5);
+    one.sync(&mut server);
+    let copies = |desk: &Desk| desk.replica.list(NOTE, None).unwrap();
+    let name = copies(&one).iter().find_map(|row| {
+        let content = lockstep_engine::read::open(&one.replica, &FIXTURE.keys, row).unwrap().unwrap();
+        content.conflict_of().map(|_| content.name.0)
+    });
+    let edit = |document: &[u8]| lockstep_engine::NewRecord {
+        name: name.clone().unwrap(),
+        ..note("a", Some(document))
+    };
+    one.put(vec![edit(b"mine, edited")]);
+    one.sync(&mut server);
+    copy.sync(&mut server);
+    one.sync(&mut server);
+    let shown: Vec<_> = copies(&one)
+        .iter()
+        .map(|row| lockstep_engine::read::open(&one.replica, &FIXTURE.keys, row).unwrap().unwrap().document.0)
+        .collect();
+    assert!(shown.contains(&b"mine, edited".to_vec()), "the edit is the newest version of its record");
+    assert!(shown.contains(&b"mine".to_vec()), "and what waited at the copy stands beside it");
+}
+
+/// A known limit. A commit that the server refused for now is given up when only deletions are sent; if a copy of that
+/// request arrives after all, its own device does not know it, and says that there is a copy of the device. Nothing is lost.
+#[test]
+fn a_refused_commit_that_arrives_after_all_is_taken_for_a_copys() {
+    let mut server = ModelServer::new(ROOMY);
+    let mut desk = Desk::new(0);
+    desk.put(vec![note("a", Some(b"first"))]);
+    desk.sync(&mut server);
+    desk.put(vec![note("a", Some(b"second"))]);
+    server.refuses_puts = true;
+    let mut on_its_way = None;
+    desk.run(Input::Sync, &mut |request| {
+        on_its_way =
+            Some(request.clone()).filter(|request| matches!(request, Request::Push(_))).or(on_its_way.take());
+        server.serve(request)
+    });
+    desk.run(Input::Deletions, &mut |request| server.serve(request));
+    assert!(desk.replica.in_flight.is_none());
+    server.refuses_puts = false;
+    server.serve(&on_its_way.unwrap()).unwrap();
+    let events = desk.run(Input::Sync, &mut |request| server.serve(request));
+    assert!(matches!(crate::bench::stopped(&events), EngineError::Cloned { .. }), "{events:?}");
+    assert_eq!(desk.replica.pending.len(), 1);
+    // With an identity of its own it goes on; what waited is there already.
+    let mut again = Desk::over(1, desk.replica.clone(), 3);
+    again.sync(&mut server);
+    assert_eq!((again.read("a"), again.replica.pending.len()), (Some(b"second".to_vec()), 0));
+}
+
+/// A known limit. Whoever keeps an envelope back in the middle of a pull keeps a waiting write from being merged with it:
+/// both are kept, as where there is no policy.
+#[test]
+fn a_document_whose_envelope_is_kept_back_in_a_pull_is_kept_beside() {
+    let mut server = ModelServer::new(TIGHT);
+    let (mut one, mut other) = (Desk::new(0), Desk::new(1));
+    let document = |text: &str| {
+        let text = lockstep_merge::Value::Text(text.into());
+        let fields = lockstep_merge::Fields::from([("title".to_owned(), text)]);
+        let document = Some(lockstep_merge::encode(fields).unwrap());
+        lockstep_engine::NewRecord {
+            record_type: "tally".into(),
+            document,
+            policy: Policy::Merge,
+            ..note("a", None)
+        }
+    };
+    one.put(vec![document("first")]);
+    one.sync(&mut server);
+    other.sync(&mut server);
+    for text in ["second", "third"] {
+        one.put(vec![document(text)]);
+        one.sync(&mut server);
+    }
+    other.put(vec![document("mine")]);
+    let events = other.run(Input::Sync, &mut |request| match request {
+        Request::Envelopes { .. } => Ok(Answer::Entries(Vec::new(), false)),
+        request => server.serve(request),
+    });
+    assert!(events.iter().any(|event| matches!(event, Event::ConflictCopy { .. })), "{events:?}");
+}
+
+/// An app's vault may be pulled by another engine over the same replica, when the keyring is brought up to date: then the
+/// first engine's device log is behind the head, and a commit that names it is refused.
+#[test]
+fn a_commit_never_names_an_older_device_log_than_the_head() {
+    let mut server = ModelServer::new(ROOMY);
+    let mut writer = Desk::new(1);
+    writer.put(vec![note("a", Some(b"one"))]);
+    writer.sync(&mut server);
+    let mut desk = Desk::new(0);
+    desk.sync(&mut server);
+    desk.engine = VaultEngine::new(FIXTURE.setup(0), FIXTURE.logs[0].clone());
+    desk.put(vec![note("b", Some(b"two"))]);
+    let events = desk.sync(&mut server);
+    assert!(events.iter().any(|event| matches!(event, Event::Pushed { .. })), "{events:?}");
+    // A server that shows no longer log is named, and nothing is signed.
+    desk.engine = VaultEngine::new(FIXTURE.setup(0), FIXTURE.logs[0].clone());
+    desk.put(vec![note("c", Some(b"three"))]);
+    let mut pushes = 0;
+    let events = desk.run(Input::Sync, &mut |request| match request {
+        Request::DeviceLog => Ok(Answer::DeviceLog(FIXTURE.logs[0].clone())),
+        other => {
+            pushes += usize::from(matches!(other, Request::Push(_)));
+            server.serve(other)
+        }
+    });
+    assert!(matches!(crate::bench::stopped(&events), EngineError::Server { .. }) && pushes == 0);
 }

@@ -1,4 +1,4 @@
-//! One account with three devices and one vault, built once a process: a key derivation with Argon2id
+//! One account with its devices and one vault, built once a process: a key derivation with Argon2id
 //! is the one slow thing in here.
 
 use lockstep_client_crypto::account::{Joining, NewCredentials, UnlockedAccount};
@@ -20,7 +20,9 @@ use rand::rngs::ChaCha20Rng;
 use std::sync::{Arc, LazyLock};
 
 /// Devices of the account.
-pub(crate) const DEVICES: usize = 3;
+pub(crate) const DEVICES: usize = 5;
+/// Identities for devices that have to join again: they are enrolled behind the others, one by one.
+pub(crate) const SPARES: usize = 8;
 
 /// What every world starts from.
 pub(crate) struct Fixture {
@@ -35,11 +37,11 @@ pub(crate) struct Fixture {
     /// The same with the key that is made after the revocation.
     pub(crate) later_keys: Arc<VaultKeys>,
     pub(crate) birth: Birth,
-    /// The device log after each enrolment.
+    /// The device log after each enrolment, the spare ones too.
     pub(crate) logs: Vec<Arc<DeviceLog>>,
-    /// The key header that belongs to the last of them.
+    /// The key header that belongs to the last device that is no spare one.
     pub(crate) header: VerifiedKeyHeader,
-    /// The device log after a fourth device, which writes nothing here, came and was revoked.
+    /// The device log after all of them, and one more device, which writes nothing here, came and was revoked.
     pub(crate) later_log: Arc<DeviceLog>,
 }
 
@@ -91,7 +93,8 @@ fn build() -> Fixture {
     let mut header: Option<VerifiedKeyHeader> = None;
     let keyring = keyring_vault_id(&account.identity().to_bytes());
     let pin = Pin { vault: keyring, seq: Seq::new(0), head: Digest::ZERO };
-    for _ in 0..DEVICES {
+    let mut roster: Option<VerifiedKeyHeader> = None;
+    for index in 0..DEVICES + SPARES {
         let device = DeviceKeys::generate(&mut rng).unwrap();
         let enrolment = match &header {
             None => {
@@ -107,6 +110,9 @@ fn build() -> Fixture {
         log.append(&enrolment.entry).unwrap();
         logs.push(Arc::new(log.clone()));
         devices.push(Arc::new(device));
+        if index + 1 == DEVICES {
+            roster.clone_from(&header);
+        }
     }
     let vault = VaultId::from_bytes([0x7a; 16]);
     let (secret, key) = (SecretKey::generate(&mut rng), SecretKey::generate(&mut rng));
@@ -115,8 +121,7 @@ fn build() -> Fixture {
     let later_keys = VaultKeys::new(vault, &secret)
         .with_epoch(Epoch::new(1), key)
         .with_epoch(Epoch::new(2), SecretKey::generate(&mut later_rng));
-    let header = header.unwrap();
-    let later_log = revoke(&account, &header, log, vec![pin], &mut later_rng);
+    let later_log = revoke(&account, &header.unwrap(), log, vec![pin], &mut later_rng);
     let parent = Parent {
         account: account.account(),
         identity: account.identity(),
@@ -136,7 +141,7 @@ fn build() -> Fixture {
         later_keys: Arc::new(later_keys),
         birth,
         logs,
-        header,
+        header: roster.unwrap(),
         later_log: Arc::new(later_log),
     }
 }

@@ -1,5 +1,7 @@
 //! What the simulator remembers apart from devices and server: every write, every byte that was sent.
 
+use crate::documents::Intent;
+use crate::replica::MemReplica;
 use lockstep_client_crypto::content::{Content, Hlc};
 use lockstep_engine::effect::{Event, Request};
 use lockstep_engine::replica::{Base, PendingRow, Policy, WriteOp};
@@ -27,7 +29,26 @@ pub(crate) struct Operation {
 pub(crate) struct Ledger {
     pub(crate) operations: BTreeMap<OperationId, Operation>,
     pub(crate) stored: BTreeSet<OperationId>,
-    pub(crate) pushed: BTreeSet<OperationId>,
+    /// Where a device was told that its write is durable at the server.
+    pub(crate) pushed: BTreeMap<OperationId, Seq>,
+    /// Writes that were taken away: by who set a device back, or by who took them back. They may be missing.
+    pub(crate) forgotten: BTreeSet<OperationId>,
+    /// Writes that a copy of their device has too. They may come twice.
+    pub(crate) doubled: BTreeSet<OperationId>,
+    /// Devices of which there is or was a copy.
+    pub(crate) forked: BTreeSet<DeviceId>,
+    /// How often a device was set back, doubled or lost.
+    pub(crate) disasters: usize,
+    /// Commits that were built and given up without another one at their place: they were refused, and may have been
+    /// under way more than once.
+    pub(crate) dropped: BTreeSet<Digest>,
+    /// What the write of a document says that is given now; and of those that became durable.
+    pub(crate) intent: Option<Intent>,
+    pub(crate) documents: BTreeMap<OperationId, Intent>,
+    /// Devices that were set back or lost: they forgot what they merged.
+    pub(crate) was_set_back: BTreeSet<usize>,
+    /// Whether what is dropped now is taken back by the app.
+    pub(crate) is_abandoning: bool,
     nonces: BTreeMap<[u8; 24], Digest>,
     commits: BTreeMap<(DeviceId, Seq, Digest), (Digest, u64)>,
     last_hlc: BTreeMap<usize, Hlc>,
@@ -47,6 +68,13 @@ impl Ledger {
             match op {
                 WriteOp::AddPending(row) => self.operation(device, row)?,
                 WriteOp::StageEnvelope { .. } => self.count("staged locally"),
+                WriteOp::SetInFlight(in_flight) => {
+                    in_flight.sealed.iter().try_for_each(|sealed| self.sealed(&sealed.envelope))?;
+                }
+                WriteOp::DropPending(operation) if self.is_abandoning => {
+                    self.count("abandoned");
+                    self.forgotten.insert(*operation);
+                }
                 WriteOp::AddCommit { changes, .. } => {
                     let list = Changes::decode(changes).map_err(|error| error.to_string())?;
                     if list.0.iter().any(|change| matches!(change, Change::Unpin(_))) {
@@ -76,6 +104,10 @@ impl Ledger {
             base: row.base,
             hlc: content.hlc,
         };
+        if row.policy == Policy::Merge {
+            let intent = self.intent.take().ok_or("nobody meant to write this document")?;
+            self.documents.insert(row.operation, intent);
+        }
         match self.operations.insert(row.operation, operation) {
             None => Ok(()),
             Some(_) => Err(format!("operation {} is there twice", row.operation)),
@@ -108,21 +140,48 @@ impl Ledger {
                 let place = (commit.device, commit.seq, commit.previous);
                 // One that names a later place of the device log may stand in for one that no server takes any more.
                 let known = self.commits.insert(place, (hash, commit.device_log_index));
-                let differs = |before: (Digest, u64)| before.0 != hash && before.1 >= commit.device_log_index;
-                if known.is_some_and(differs) {
+                let differs = |before: (Digest, u64)| {
+                    let is_given_up = self.dropped.contains(&before.0);
+                    before.0 != hash && before.1 >= commit.device_log_index && !is_given_up
+                };
+                if !self.forked.contains(&commit.device) && known.is_some_and(differs) {
                     return Err(format!("two commits by device {} at seq {}", commit.device, commit.seq));
                 }
                 &push.envelopes
             }
         };
-        for bytes in envelopes {
-            let (_, header) = envelope::decode(&bytes.0).map_err(|error| error.to_string())?;
-            let digest = envelope::digest(&bytes.0);
-            if self.nonces.insert(header.nonce.0, digest).is_some_and(|before| before != digest) {
-                return Err("a nonce repeats".into());
-            }
+        envelopes.iter().try_for_each(|bytes| self.sealed(&bytes.0))
+    }
+
+    /// Invariant 7: an envelope comes to be, or is sent.
+    fn sealed(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let (_, header) = envelope::decode(bytes).map_err(|error| error.to_string())?;
+        let digest = envelope::digest(bytes);
+        if self.nonces.insert(header.nonce.0, digest).is_some_and(|before| before != digest) {
+            return Err("a nonce repeats".into());
         }
         Ok(())
+    }
+
+    /// Writes that were never on the disk: nobody was told of them.
+    pub(crate) fn unwrote(&mut self, device: usize, added: &[OperationId], clock: Hlc) {
+        for operation in added {
+            self.operations.remove(operation);
+            self.documents.remove(operation);
+        }
+        self.last_hlc.insert(device, clock);
+    }
+
+    /// A device goes on from another state than its own, or as another's copy.
+    pub(crate) fn set_back(&mut self, device: usize, from: &MemReplica, to: &MemReplica, identity: DeviceId) {
+        self.disasters += 1;
+        self.was_set_back.insert(device);
+        self.forked.insert(identity);
+        self.last_hlc.insert(device, to.clock);
+        self.doubled.extend(to.pending.iter().map(|row| row.operation));
+        let kept: BTreeSet<OperationId> = to.pending.iter().map(|row| row.operation).collect();
+        let lost = from.pending.iter().map(|row| row.operation).filter(|operation| !kept.contains(operation));
+        self.forgotten.extend(lost);
     }
 
     /// A device says something.
@@ -136,9 +195,10 @@ impl Ledger {
                     self.stored.insert(*operation);
                 }
             }
-            Event::Pushed { operations, .. } => {
+            Event::Pushed { seq, operations } => {
                 for operation in operations {
-                    if !self.pushed.insert(*operation) {
+                    let is_second = self.pushed.insert(*operation, *seq).is_some();
+                    if is_second && !self.doubled.contains(operation) {
                         return Err(format!("{operation} is said to be pushed twice"));
                     }
                 }

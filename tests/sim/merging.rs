@@ -3,15 +3,15 @@
 use crate::bench::{Desk, ROOMY, TIGHT, stopped};
 use crate::fixture::FIXTURE;
 use crate::server::ModelServer;
-use lockstep_client_crypto::content::Content;
+use lockstep_client_crypto::content::{BlobRef, Content};
 use lockstep_engine::document::Origin;
 use lockstep_engine::effect::{Answer, Event, Failure, Input, NewRecord, Request};
 use lockstep_engine::error::EngineError;
 use lockstep_engine::read;
 use lockstep_engine::replica::{Pinning, Policy, Replica as _};
 use lockstep_merge::{Choice, Open, Value, View};
-use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::id::RecordId;
+use lockstep_proto::cbor::{ByteArray, Wire as _};
+use lockstep_proto::id::{BlobId, RecordId};
 use serde_json::{Value as Json, json};
 
 fn record_of(record_type: &str, name: &str) -> RecordId {
@@ -320,4 +320,116 @@ fn a_record_that_two_devices_made_becomes_one() {
     for desk in &desks {
         assert_eq!(desk.sorted("tally"), json!({ "seen": ["0", "1", "2"], "title": "zero", "more": true }));
     }
+}
+
+/// A server that keeps an envelope back for a while, in a round that is not the last, does not choose what becomes of the
+/// writes that wait: they are merged when it is there.
+#[test]
+fn nobody_turns_a_merge_into_a_copy_by_keeping_an_envelope_back() {
+    for delete in [true, false] {
+        let mut server = ModelServer::new(TIGHT);
+        let mut desks = [Desk::new(0), Desk::new(1)];
+        desks[0].write("draft", &json!({ "seen": ["x"] }));
+        sync_all(&mut server, &mut desks);
+        desks[0].write("draft", &json!({ "seen": ["x", "0"] }));
+        desks[0].sync(&mut server);
+        desks[0].put(vec![document("tally", "b", Some(&json!({})))]);
+        desks[0].sync(&mut server);
+        if delete {
+            desks[1].delete("draft");
+        } else {
+            desks[1].write("draft", &json!({ "seen": ["1", "x"] }));
+        }
+        let mut asked = 0;
+        let mut events = desks[1].run(Input::Sync, &mut |request| {
+            let answer = server.serve(request);
+            // Nothing but commits in the first round.
+            match request {
+                Request::State { .. } | Request::Envelopes { .. } if asked < 2 => {
+                    asked += 1;
+                    Ok(Answer::Entries(Vec::new(), false))
+                }
+                _ => answer,
+            }
+        });
+        assert_eq!((asked, events.last()), (2, Some(&Event::Idle)), "{events:?}");
+        events.extend(sync_all(&mut server, &mut desks));
+        assert_eq!(copies(&events), 0);
+        for desk in &desks {
+            // Whoever deletes wins in this type.
+            let want = if delete { Json::Null } else { json!({ "seen": ["0", "1", "x"] }) };
+            let shown = if delete { desk.shown("draft") } else { desk.sorted("draft") };
+            assert_eq!(shown, want);
+        }
+    }
+}
+
+/// Objects that the writer does not list, but the document still names, go with it.
+#[test]
+fn a_write_keeps_the_objects_that_the_document_names() {
+    let mut server = ModelServer::new(ROOMY);
+    let mut desk = Desk::new(0);
+    let blob = |byte: u8| BlobRef {
+        blob: BlobId::from_bytes([byte; 16]),
+        size: 1,
+        content_hash: lockstep_proto::Digest::ZERO,
+        seed: ByteArray([byte; 32]),
+        chunk_log2: 16,
+    };
+    let photos: Vec<String> = [1, 2].map(|byte| blob(byte).blob.to_string()).to_vec();
+    let first = document("tally", "a", Some(&json!({ "seen": photos })));
+    desk.put(vec![NewRecord { blobs: vec![blob(1), blob(2)], ..first }]);
+    desk.write("tally", &json!({ "seen": [photos[1]], "title": "one of them" }));
+    let blobs = |desk: &Desk| {
+        let record = record_of("tally", "a");
+        let current = read::current(&desk.replica, &FIXTURE.keys, record).unwrap().unwrap();
+        current.content.blob_ids()
+    };
+    assert_eq!(blobs(&desk), [blob(2).blob]);
+    desk.sync(&mut server);
+    // A deletion needs none, whatever its writer says: the server would refuse it for ever.
+    let deletion = document("tally", "a", None);
+    desk.put(vec![NewRecord { blobs: vec![blob(1)], ..deletion }]);
+    desk.sync(&mut server);
+    assert_eq!(desk.view("tally"), None);
+}
+
+/// Somebody reads a document, and writes it after the device took over what another one wrote.
+#[test]
+fn an_edit_of_a_version_that_was_replaced_meanwhile_is_merged_at_once() {
+    let (mut server, mut desks) = three("tally", &json!({ "count": 1, "title": "old" }));
+    let seen = |desk: &Desk| {
+        let row = desk.replica.record(record_of("tally", "a")).unwrap().unwrap();
+        Origin::of(&read::open_row(&desk.replica, &FIXTURE.keys, &row).unwrap().unwrap())
+    };
+    let edit = |desk: &mut Desk, fields: Option<&Json>, seen: Origin| {
+        let edit = (document("tally", "a", fields), Some(seen));
+        desk.run(Input::Edit(vec![edit]), &mut |_| unreachable!("it sends nothing"))
+    };
+    let before = seen(&desks[0]);
+    desks[1].write("tally", &json!({ "count": 5, "title": "of 1" }));
+    sync_all(&mut server, &mut desks);
+    edit(&mut desks[0], Some(&json!({ "count": 2, "title": "old" })), before.clone());
+    let want = json!({ "count": 6, "title": "of 1" });
+    assert_eq!(desks[0].shown("tally"), want);
+    // Who saw what is here writes what he says.
+    let now = seen(&desks[2]);
+    edit(&mut desks[2], Some(&json!({ "count": 5, "title": "of 2" })), now);
+    sync_all(&mut server, &mut desks);
+    for desk in &desks {
+        assert_eq!(desk.shown("tally"), json!({ "count": 6, "title": "of 2" }));
+    }
+    // A deletion of what was changed since gives way in this type: there is nothing to write.
+    let events = edit(&mut desks[0], None, before.clone());
+    assert!(matches!(&events[..], [Event::Stored(operations)] if operations.is_empty()), "{events:?}");
+    // What can not become one is not written.
+    let newer = NewRecord {
+        schema: 9,
+        policy: Policy::KeepBoth,
+        ..document("tally", "a", Some(&json!({ "count": 9 })))
+    };
+    desks[1].put(vec![newer]);
+    sync_all(&mut server, &mut desks);
+    let events = edit(&mut desks[0], Some(&json!({ "count": 3 })), before);
+    assert!(matches!(stopped(&events), EngineError::Document { .. }));
 }

@@ -2,8 +2,11 @@
 
 use crate::check;
 use crate::dice::Dice;
-use crate::faults::{Faults, Hooks, draw_sizes};
-use crate::fixture::{DEVICES, FIXTURE};
+use crate::disasters::Snapshot;
+use crate::documents;
+use crate::faults::{Fault, Faults, Hooks, draw_sizes};
+use crate::fixture::FIXTURE;
+use crate::server::ModelServer;
 use crate::world::World;
 use lockstep_engine::effect::{Input, NewRecord};
 use lockstep_engine::read;
@@ -29,61 +32,130 @@ const ROUNDS_AT_MOST: usize = 5;
 pub(crate) struct Outcome {
     pub(crate) failure: Option<String>,
     pub(crate) trace_hash: u64,
+    /// Every version that was committed, in order: the same whatever the clocks say.
+    pub(crate) shape: Vec<String>,
     pub(crate) lines: Vec<String>,
     pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) commits: usize,
+    pub(crate) devices: usize,
+    /// Steps that the seed has, whether they were taken or not.
+    pub(crate) steps: u64,
     pub(crate) faults: Faults,
+}
+
+/// A run of a seed, or of a part of it.
+#[derive(Clone)]
+pub(crate) struct Trial {
+    pub(crate) seed: u64,
+    /// Only these steps.
+    pub(crate) keep: Option<Vec<u64>>,
+    /// None of these faults.
+    pub(crate) without: Vec<Fault>,
+    pub(crate) hooks: Hooks,
+    pub(crate) is_loud: bool,
+    pub(crate) has_frozen_clocks: bool,
+    /// Whether its shape is wanted: then nothing is merged, where clocks have a say.
+    pub(crate) has_shape: bool,
+}
+
+impl Trial {
+    /// A seed as it is, with its trace.
+    pub(crate) fn new(seed: u64, hooks: Hooks) -> Self {
+        let (keep, without) = (None, Vec::new());
+        Self { seed, keep, without, hooks, is_loud: true, has_frozen_clocks: false, has_shape: false }
+    }
+
+    /// The same without a trace.
+    pub(crate) fn quiet(self) -> Self {
+        Self { is_loud: false, ..self }
+    }
+
+    /// Runs it.
+    pub(crate) fn run(&self) -> Outcome {
+        let mut dice = Dice::new(self.seed, 0);
+        let drawn = Faults::draw(&mut dice);
+        let faults = self.without.iter().fold(drawn, |faults, fault| faults.without(*fault));
+        let sizes = draw_sizes(&mut dice);
+        let (steps, devices) = (draw_steps(&mut dice), draw_devices(&mut dice));
+        let revocation = if dice.chance(600) { Some(dice.below(steps)) } else { None };
+        let has_documents = dice.chance(500) && !self.has_shape;
+        let mut world = World::new(self.seed, devices, faults, sizes, self.hooks);
+        world.is_loud = self.is_loud;
+        world.has_frozen_clocks = self.has_frozen_clocks;
+        let played = catch_unwind(AssertUnwindSafe(|| {
+            let mut kept = Kept::default();
+            if has_documents {
+                documents::prologue(&mut world);
+            }
+            for number in 0..steps {
+                let is_taken = self.keep.as_ref().is_none_or(|keep| keep.contains(&number));
+                if !is_taken || world.failure.is_some() {
+                    continue;
+                }
+                // Each step draws for itself, so that others can be left out.
+                let mut dice = Dice::new(self.seed, 1_000_000 + number);
+                world.dice = Dice::new(self.seed, 2_000_000 + number);
+                world.say(|| format!("step {number}"));
+                if revocation == Some(number) {
+                    let by = dice.index(world.devices.len());
+                    world.revoke(by);
+                }
+                disturb(&mut world, &mut dice, &mut kept);
+                step(&mut world, &mut dice);
+            }
+            world.dice = Dice::new(self.seed, 3_000_000);
+            settle(&mut world);
+        }));
+        if let Err(panic) = played {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            world.failure.get_or_insert(format!("panic: {}", text.unwrap_or_default()));
+        }
+        Outcome {
+            failure: world.failure.clone(),
+            trace_hash: world.trace_hash(),
+            shape: if self.has_shape { check::shape(&world) } else { Vec::new() },
+            commits: world.server.commits.len(),
+            devices: world.devices.len(),
+            steps,
+            counts: world.ledger.counts,
+            lines: world.lines,
+            faults,
+        }
+    }
 }
 
 /// Runs a seed.
 pub(crate) fn run(seed: u64, hooks: Hooks) -> Outcome {
-    let mut dice = Dice::new(seed, 0);
-    let faults = Faults::draw(&mut dice);
-    let sizes = draw_sizes(&mut dice);
-    let steps = 50 + dice.below(60);
-    let revocation = if dice.chance(600) { Some(dice.below(steps)) } else { None };
-    let mut world = World::new(seed, faults, sizes, hooks);
-    let played = catch_unwind(AssertUnwindSafe(|| {
-        for number in 0..steps {
-            if world.failure.is_some() {
-                return;
-            }
-            if revocation == Some(number) {
-                let by = dice.index(DEVICES);
-                world.revoke(by);
-            }
-            step(&mut world, &mut dice);
-        }
-        settle(&mut world);
-    }));
-    if let Err(panic) = played {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        world.failure.get_or_insert(format!("panic: {}", text.unwrap_or_default()));
-    }
-    Outcome {
-        failure: world.failure.clone(),
-        trace_hash: world.trace_hash(),
-        commits: world.server.commits.len(),
-        counts: world.ledger.counts,
-        lines: world.lines,
-        faults,
+    Trial::new(seed, hooks).run()
+}
+
+/// 50 to 400, mostly few.
+fn draw_steps(dice: &mut Dice) -> u64 {
+    50 + (0..5).map(|_| dice.below(351)).min().unwrap_or_default()
+}
+
+/// 2 to 5, mostly few.
+fn draw_devices(dice: &mut Dice) -> usize {
+    match dice.below(100) {
+        0..30 => 2,
+        30..75 => 3,
+        75..90 => 4,
+        _ => 5,
     }
 }
 
 /// Faults end; everything comes to rest; then what must hold is checked.
 pub(crate) fn settle(world: &mut World) {
     world.faults = Faults::none();
-    world.crash_at = None;
-    world.say("faults end");
-    for device in &mut world.devices {
-        device.offline_until_ms = 0;
-    }
+    world.crashes_at.clear();
+    world.say(|| "faults end".into());
+    world.calm();
     world.drain(DRAIN_AT_MOST);
     let mut rounds = 0;
     while world.failure.is_none() {
         let before: Vec<_> = world.devices.iter().map(|device| device.replica.clone()).collect();
-        for index in 0..DEVICES {
+        for index in 0..world.devices.len() {
             world.input(index, Input::Sync);
             world.drain(DRAIN_AT_MOST);
         }
@@ -101,29 +173,74 @@ pub(crate) fn settle(world: &mut World) {
     }
 }
 
-fn step(world: &mut World, dice: &mut Dice) {
-    let (now_ms, faults) = (world.now_ms, world.faults);
-    let index = dice.index(DEVICES);
-    if dice.chance(faults.partition) {
-        world.devices[index].offline_until_ms = now_ms + dice.below(20_000);
+/// States that can come back.
+#[derive(Default)]
+struct Kept {
+    devices: Vec<Snapshot>,
+    server: Option<ModelServer>,
+}
+
+/// What goes wrong between steps.
+fn disturb(world: &mut World, dice: &mut Dice, kept: &mut Kept) {
+    let index = dice.index(world.devices.len());
+    if world.strikes(Fault::Partition) {
+        world.devices[index].offline_until_ms = world.now_ms + dice.below(20_000);
     }
-    if dice.chance(faults.clock_jump) {
+    if world.strikes(Fault::ClockJump) {
         let jump = dice.below(4 * YEAR_MS) as i64 - (2 * YEAR_MS) as i64;
         world.devices[index].skew_ms = jump;
     }
-    if dice.chance(faults.staged_expires) {
+    if world.strikes(Fault::StagedExpires) {
         world.server.staged.clear();
     }
-    match dice.below(10) {
-        0..3 => world.input(index, Input::Sync),
-        3 => (0..DEVICES).for_each(|device| world.input(device, Input::Sync)),
-        4..8 => {
+    if world.server.refuses_puts {
+        world.server.refuses_puts = dice.chance(800);
+    } else if world.strikes(Fault::Quota) {
+        world.server.refuses_puts = true;
+    }
+    if world.has_spares() && world.strikes(Fault::Cloned) {
+        world.double(index);
+    } else if world.has_spares() && world.strikes(Fault::Wiped) {
+        world.wipe(index);
+    } else if !kept.devices.is_empty() && world.has_spares() && world.strikes(Fault::Restored) {
+        world.restore(kept.devices.swap_remove(dice.index(kept.devices.len())));
+    }
+    if let Some(old) = &kept.server
+        && world.strikes(Fault::Yesterday)
+    {
+        world.roll_back(old.clone(), 1000 + dice.below(6000));
+        kept.server = None;
+    }
+    if dice.chance(80) && world.faults.rate(Fault::Restored) > 0 {
+        kept.devices.extend(world.photograph(index));
+    }
+    if dice.chance(80) && world.faults.rate(Fault::Yesterday) > 0 {
+        kept.server = Some(world.server.clone());
+    }
+}
+
+fn step(world: &mut World, dice: &mut Dice) {
+    let index = dice.index(world.devices.len());
+    if !world.ledger.documents.is_empty() && dice.chance(350) {
+        documents::step(world, dice, index);
+        return world.pass(if dice.chance(300) { 0 } else { dice.below(1500) });
+    }
+    match dice.below(44) {
+        0..7 => world.input(index, Input::Sync),
+        7..12 => world.input(index, Input::Send),
+        12..16 => (0..world.devices.len()).for_each(|device| world.input(device, Input::Sync)),
+        16..33 => {
             let record = record(world, dice, index);
             world.input(index, Input::Put(vec![record]));
         }
-        8 => {
+        33..37 => {
             let records = (0..2 + dice.below(4)).map(|_| record(world, dice, index)).collect();
             world.input(index, Input::Put(records));
+        }
+        37 => world.input(index, Input::Pull),
+        38 => {
+            world.ledger.count("deletions only");
+            world.input(index, Input::Deletions);
         }
         _ => {
             // An app that edits what it finds, conflict copies too.

@@ -1,5 +1,6 @@
 //! A device's durable data in memory. Every write is checked: a store would refuse what does not fit.
 
+use crate::undo::Undo;
 use lockstep_client_crypto::content::Hlc;
 use lockstep_engine::replica::{
     EnvelopeSource, Head, InFlight, IndexInfo, MergeRow, PendingRow, RecordRow, Replica, Result, VersionRow,
@@ -64,14 +65,17 @@ impl Default for MemReplica {
 }
 
 impl MemReplica {
-    /// Carries out one write, whole or not at all.
-    pub(crate) fn apply(&mut self, ops: &[WriteOp]) -> std::result::Result<(), String> {
-        let mut next = self.clone();
+    /// Carries out one write, whole or not at all; gives what takes it back.
+    pub(crate) fn apply(&mut self, ops: &[WriteOp]) -> std::result::Result<Undo, String> {
+        let mut undo = Undo::default();
         for op in ops {
-            next.apply_one(op)?;
+            undo.remember(self, op);
+            if let Err(what) = self.apply_one(op) {
+                undo.back(self);
+                return Err(what);
+            }
         }
-        *self = next;
-        Ok(())
+        Ok(undo)
     }
 
     /// What anybody can see: all but the invisible staging.

@@ -8,14 +8,17 @@ use lockstep_proto::chain::{self, Tip};
 use lockstep_proto::commit::{Change, Changes, Commit};
 use lockstep_proto::device_log::DeviceLog;
 use lockstep_proto::envelope::{self, KIND_DOCUMENT, KIND_TOMBSTONE, blob_list_digest};
-use lockstep_proto::id::{RecordId, Revision, Seq};
+use lockstep_proto::id::{BlobId, RecordId, Revision, Seq};
 use lockstep_proto::state::StateDigest;
 use lockstep_proto::{Digest, Signed, cbor::Wire as _};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The refusal of a commit that does not know of a revocation.
 pub(crate) const LOG_MOVED: &str = "log_moved";
+
+/// The refusal of a commit that puts something beyond the account's quota.
+pub(crate) const QUOTA: &str = "quota_exceeded";
 
 /// A record's newest version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,9 @@ pub(crate) struct Version {
     pub(crate) envelope: Vec<u8>,
     pub(crate) is_replaced: bool,
 }
+
+/// The state after a commit, and its versions.
+type Checked = (StateDigest, Vec<(RecordId, Digest, Version)>);
 
 /// Sizes of pages.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +60,10 @@ pub(crate) struct ModelServer {
     pub(crate) staged: BTreeMap<Digest, Vec<u8>>,
     pub(crate) log: Arc<DeviceLog>,
     pub(crate) sizes: PageSizes,
+    /// Whether the account is beyond its quota.
+    pub(crate) refuses_puts: bool,
+    /// Objects that are not there.
+    pub(crate) missing: BTreeSet<BlobId>,
 }
 
 impl ModelServer {
@@ -74,6 +84,8 @@ impl ModelServer {
             staged: BTreeMap::new(),
             log,
             sizes,
+            refuses_puts: false,
+            missing: BTreeSet::new(),
         }
     }
 
@@ -134,13 +146,15 @@ impl ModelServer {
         from: Option<(Seq, RecordId)>,
         limit: usize,
     ) -> (Vec<Entry>, bool) {
+        let first = after.map_or(Seq::new(0), Seq::next);
+        let later = self.versions.range((first, RecordId::from_bytes([0; 16]))..);
         let fits = |(place, version): &(&(Seq, RecordId), &Version)| {
-            after.is_none_or(|after| place.0 > after)
-                && place.0 <= upto
-                && from.is_none_or(|from| **place > from)
-                && !version.is_replaced
+            from.is_none_or(|from| **place > from) && !version.is_replaced
         };
-        let mut found = self.versions.iter().filter(fits).filter_map(|(place, _)| self.entry(*place));
+        let mut found = later
+            .take_while(|(place, _)| place.0 <= upto)
+            .filter(fits)
+            .filter_map(|(place, _)| self.entry(*place));
         let entries = found.by_ref().take(limit).collect();
         (entries, found.next().is_some())
     }
@@ -180,18 +194,34 @@ impl ModelServer {
         let owner = chain::Owner { account: FIXTURE.account, identity: &FIXTURE.identity };
         chain::verify_kind(&self.tip, owner, &*self.log, &verified, &changes)
             .map_err(|error| refused(error.to_string()))?;
-        let mut next = self.clone();
-        next.take(push, &commit, &changes).map_err(refused)?;
-        if next.state.checksum() != commit.state {
+        if self.refuses_puts && changes.0.iter().any(|change| matches!(change, Change::Put { .. })) {
+            return Err(refused(QUOTA.into()));
+        }
+        let named = changes.0.iter().flat_map(|change| change.blobs());
+        let missing: Vec<BlobId> = named.filter(|blob| self.missing.contains(*blob)).copied().collect();
+        if !missing.is_empty() {
+            return Err(Failure::MissingObjects(missing));
+        }
+        let (state, fresh) = self.check(push, &commit, &changes).map_err(refused)?;
+        if state.checksum() != commit.state {
             return Err(refused("the state digest is not the one after these changes".into()));
         }
-        next.tip = verified.tip();
-        next.commits.push((push.commit.clone(), push.changes.0.clone(), hash));
-        *self = next;
+        self.state = state;
+        for (record, digest, version) in fresh {
+            let live = Live { revision: version.revision, digest, seq: commit.seq };
+            if let Some(old) = self.live.insert(record, live) {
+                self.versions.get_mut(&(old.seq, record)).unwrap().is_replaced = true;
+            }
+            self.versions.insert((commit.seq, record), version);
+        }
+        self.tip = verified.tip();
+        self.commits.push((push.commit.clone(), push.changes.0.clone(), hash));
         Ok(Answer::Pushed)
     }
 
-    fn take(&mut self, push: &PushCommit, commit: &Commit, changes: &Changes) -> Result<(), String> {
+    /// The state after a commit, and the versions that it brings.
+    fn check(&self, push: &PushCommit, commit: &Commit, changes: &Changes) -> Result<Checked, String> {
+        let (mut state, mut fresh) = (self.state.clone(), Vec::new());
         let inline: BTreeMap<Digest, &Vec<u8>> =
             push.envelopes.iter().map(|bytes| (envelope::digest(&bytes.0), &bytes.0)).collect();
         for change in &changes.0 {
@@ -214,14 +244,11 @@ impl ModelServer {
                 return Err("a revision is not the last one plus one".into());
             }
             if let Some(old) = before {
-                self.state.remove(record, old.revision, old.digest, old.seq);
-                self.versions.get_mut(&(old.seq, record)).unwrap().is_replaced = true;
+                state.remove(record, old.revision, old.digest, old.seq);
             }
-            self.state.add(record, revision, digest, commit.seq);
-            self.live.insert(record, Live { revision, digest, seq: commit.seq });
-            let version = Version { revision, kind, envelope: bytes, is_replaced: false };
-            self.versions.insert((commit.seq, record), version);
+            state.add(record, revision, digest, commit.seq);
+            fresh.push((record, digest, Version { revision, kind, envelope: bytes, is_replaced: false }));
         }
-        Ok(())
+        Ok((state, fresh))
     }
 }

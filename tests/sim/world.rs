@@ -1,44 +1,114 @@
-//! Devices, network and server in one virtual time: what happens next is decided by the seed alone.
+//! Devices, network and server in one virtual time: what happens next is decided by the seed alone. Here are the devices:
+//! their engines are given inputs, and their effects are carried out. What is durable is `disk`, what goes between
+//! is `network`.
 
-use crate::dice::{Dice, generator};
-use crate::faults::{Faults, Hooks};
+use crate::dice::{Dice, Draws, generator};
+use crate::faults::{Fault, Faults, Hooks};
 use crate::fixture::{DEVICES, FIXTURE};
 use crate::ledger::Ledger;
 use crate::replica::MemReplica;
-use crate::server::{LOG_MOVED, ModelServer, PageSizes};
-use lockstep_engine::effect::{Answer, Effect, Env, Event, Failure, Input, Request};
-use lockstep_engine::replica::WriteOp;
+use crate::server::{LOG_MOVED, ModelServer, PageSizes, QUOTA};
+use crate::trace;
+use crate::undo::Undo;
+use lockstep_engine::effect::{Effect, Env, Event, Failure, Input, Request};
+use lockstep_engine::engine::Setup;
 use lockstep_engine::{EngineError, VaultEngine};
 use lockstep_proto::device_log::DeviceLog;
+use lockstep_proto::id::OperationId;
 use rand::rngs::ChaCha20Rng;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-/// When a device gives up waiting for an answer.
-const TIMEOUT_MS: u64 = 2000;
 /// 2026-01-01, where every clock without skew begins.
 const EPOCH_MS: u64 = 1_767_225_600_000;
 
 /// A device: what is durable, and the engine that is not.
 pub(crate) struct Device {
+    /// Which of the account's devices it is.
+    pub(crate) identity: usize,
     pub(crate) replica: MemReplica,
-    /// The replica before its last write; what is left if that was not synced.
-    before: MemReplica,
+    /// Writes that were carried out and of which nobody was told yet, with what each added.
+    pub(crate) unsynced: Vec<(u64, Undo, Vec<OperationId>)>,
+    /// The last one of which somebody was told; kept where a planted bug loses it.
+    pub(crate) told: Option<(Undo, Vec<OperationId>)>,
     pub(crate) engine: VaultEngine,
     /// The device log as the adapter keeps it.
     pub(crate) log: Arc<DeviceLog>,
     /// Whether it has the key that was made after the revocation.
-    has_later_key: bool,
-    incarnation: u64,
-    rng: ChaCha20Rng,
+    pub(crate) has_later_key: bool,
+    pub(crate) incarnation: u64,
+    /// Draws operation ids.
+    pub(crate) ids: ChaCha20Rng,
+    /// Draws everything else: a copy of the device goes on with the same.
+    pub(crate) nonces: Draws,
     pub(crate) skew_ms: i64,
     pub(crate) offline_until_ms: u64,
+    pub(crate) disk_full_until_ms: u64,
+    /// The request that it waits for.
+    pub(crate) awaits: Option<u64>,
+    /// Whether the server lied to it in the sync under way: then it may stop.
+    pub(crate) lied_to: bool,
+    /// Whether the lie was that the vault ends before what it verified: then it must.
+    pub(crate) must_notice: bool,
 }
 
-enum Occurrence {
-    Serve { device: usize, incarnation: u64, id: u64, request: Request },
-    Give { device: usize, incarnation: u64, input: Input },
+impl Device {
+    pub(crate) fn new(seed: u64, index: usize, log: Arc<DeviceLog>) -> Self {
+        Self {
+            identity: index,
+            replica: MemReplica::default(),
+            unsynced: Vec::new(),
+            told: None,
+            engine: VaultEngine::new(FIXTURE.setup(index), log.clone()),
+            log,
+            has_later_key: false,
+            incarnation: 0,
+            ids: generator(seed, 100 + index as u64),
+            nonces: Draws { seed, purpose: 200 + index as u64, count: 0 },
+            skew_ms: 0,
+            offline_until_ms: 0,
+            disk_full_until_ms: 0,
+            awaits: None,
+            lied_to: false,
+            must_notice: false,
+        }
+    }
+
+    pub(crate) fn setup(&self) -> Setup {
+        if self.has_later_key { FIXTURE.later_setup(self.identity) } else { FIXTURE.setup(self.identity) }
+    }
+}
+
+/// Something that is under way.
+pub(crate) enum Occurrence {
+    Serve {
+        device: usize,
+        incarnation: u64,
+        id: u64,
+        request: Request,
+    },
+    Give {
+        device: usize,
+        incarnation: u64,
+        input: Input,
+        lie: Option<Lie>,
+    },
+    /// An answer that the adapter can not read.
+    Break {
+        device: usize,
+        incarnation: u64,
+        id: u64,
+    },
+}
+
+/// What is wrong with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lie {
+    Tampered,
+    Yesterday,
+    /// The vault ends before the commit that was asked from.
+    Behind,
 }
 
 /// The moment of a crash.
@@ -50,46 +120,48 @@ pub(crate) enum Moment {
 
 /// Everything.
 pub(crate) struct World {
+    pub(crate) seed: u64,
     pub(crate) now_ms: u64,
-    queue: BTreeMap<(u64, u64), Occurrence>,
-    ticket: u64,
+    pub(crate) queue: BTreeMap<(u64, u64), Occurrence>,
+    pub(crate) ticket: u64,
     pub(crate) dice: Dice,
     pub(crate) faults: Faults,
     pub(crate) hooks: Hooks,
     pub(crate) server: ModelServer,
+    /// The server shows this state until then.
+    pub(crate) yesterday: Option<(u64, ModelServer)>,
+    pub(crate) down_until_ms: u64,
     pub(crate) devices: Vec<Device>,
+    /// Devices that joined since the beginning.
+    pub(crate) joined: usize,
     pub(crate) ledger: Ledger,
-    /// Crash at exactly this effect.
-    pub(crate) crash_at: Option<(u64, Moment)>,
+    /// Crash at exactly these effects.
+    pub(crate) crashes_at: Vec<(u64, Moment)>,
     /// Writes and sends so far.
     pub(crate) effects: u64,
     /// The next so many answers of pushes are lost.
     pub(crate) lose_answers: u64,
+    /// Whether the owner repairs the chain in this run.
+    pub(crate) has_repairs: bool,
+    /// Whether lines of the trace are kept.
+    pub(crate) is_loud: bool,
+    /// Whether devices seal the next commit while they wait for the answer to one.
+    pub(crate) seals_ahead: bool,
+    /// Whether every clock stands where it began.
+    pub(crate) has_frozen_clocks: bool,
     pub(crate) lines: Vec<String>,
     pub(crate) failure: Option<String>,
 }
 
 impl World {
-    /// A world before anything happened.
-    pub(crate) fn new(seed: u64, faults: Faults, sizes: PageSizes, hooks: Hooks) -> Self {
+    /// A world of so many devices before anything happened.
+    pub(crate) fn new(seed: u64, devices: usize, faults: Faults, sizes: PageSizes, hooks: Hooks) -> Self {
         let mut dice = Dice::new(seed, 1);
-        let devices = (0..DEVICES)
-            .map(|index| {
-                let log = FIXTURE.logs[index + dice.index(DEVICES - index)].clone();
-                Device {
-                    replica: MemReplica::default(),
-                    before: MemReplica::default(),
-                    engine: VaultEngine::new(FIXTURE.setup(index), log.clone()),
-                    log,
-                    has_later_key: false,
-                    incarnation: 0,
-                    rng: generator(seed, 100 + index as u64),
-                    skew_ms: 0,
-                    offline_until_ms: 0,
-                }
-            })
+        let devices = (0..devices)
+            .map(|index| Device::new(seed, index, FIXTURE.logs[index + dice.index(DEVICES - index)].clone()))
             .collect();
         Self {
+            seed,
             now_ms: 0,
             queue: BTreeMap::new(),
             ticket: 0,
@@ -97,19 +169,28 @@ impl World {
             faults,
             hooks,
             server: ModelServer::new(sizes),
+            yesterday: None,
+            down_until_ms: 0,
             devices,
+            joined: 0,
             ledger: Ledger::default(),
-            crash_at: None,
+            crashes_at: Vec::new(),
             effects: 0,
             lose_answers: 0,
+            has_repairs: false,
+            is_loud: true,
+            seals_ahead: seed.is_multiple_of(2),
+            has_frozen_clocks: false,
             lines: Vec::new(),
             failure: None,
         }
     }
 
     /// A line of the trace.
-    pub(crate) fn say(&mut self, line: &str) {
-        self.lines.push(format!("{:>7} {line}", self.now_ms));
+    pub(crate) fn say(&mut self, line: impl FnOnce() -> String) {
+        if self.is_loud {
+            self.lines.push(format!("{:>7} {}", self.now_ms, line()));
+        }
     }
 
     /// Hash over the whole trace.
@@ -124,112 +205,122 @@ impl World {
         if let Err(what) = result
             && self.failure.is_none()
         {
-            self.say(&format!("FAILURE {what}"));
+            self.say(|| format!("FAILURE {what}"));
             self.failure = Some(what);
         }
     }
 
-    /// Lets time pass.
-    pub(crate) fn pass(&mut self, ms: u64) {
-        let until = self.now_ms + ms;
-        while self.failure.is_none()
-            && let Some(entry) = self.queue.first_entry()
-            && entry.key().0 <= until
-        {
-            self.now_ms = entry.key().0;
-            let occurrence = entry.remove();
-            self.happen(occurrence);
+    /// Whether a fault strikes now; it is counted.
+    pub(crate) fn strikes(&mut self, fault: Fault) -> bool {
+        let strikes = self.dice.chance(self.faults.rate(fault));
+        if strikes {
+            self.ledger.count(fault.name());
         }
-        self.now_ms = until;
-    }
-
-    /// Lets everything that is under way come to its end; at most so many occurrences.
-    pub(crate) fn drain(&mut self, at_most: usize) {
-        for _ in 0..at_most {
-            let Some(((at, _), occurrence)) = self.queue.pop_first() else { return };
-            self.now_ms = self.now_ms.max(at);
-            self.happen(occurrence);
-            if self.failure.is_some() {
-                return;
-            }
-        }
-        self.demand(Err("it does not come to rest".into()));
+        strikes
     }
 
     /// Gives a device an input.
     pub(crate) fn input(&mut self, index: usize, input: Input) {
+        if let Input::Written(id) = input {
+            self.synced(index, id);
+        }
+        if let Input::Abandon(_) = input {
+            self.ledger.is_abandoning = true;
+        }
+        let hooks = self.hooks;
         let device = &mut self.devices[index];
-        let utc_ms = (EPOCH_MS + self.now_ms).saturating_add_signed(device.skew_ms);
-        let mut env = Env { utc_ms, rng: &mut device.rng };
-        let effects = device.engine.step(&device.replica, &mut env, input);
-        let incarnation = self.devices[index].incarnation;
+        let skew_ms = if self.has_frozen_clocks { -(self.now_ms as i64) } else { device.skew_ms };
+        let utc_ms = (EPOCH_MS + self.now_ms).saturating_add_signed(skew_ms);
+        let is_put = matches!(input, Input::Put(_));
+        let mut drawn = match hooks.draws_nonces && !is_put {
+            true => device.nonces.next(),
+            false => generator(0, index as u64),
+        };
+        let rng = if is_put && hooks.draws_ids { &mut device.ids } else { &mut drawn };
+        let effects = device.engine.step(&device.replica, &mut Env { utc_ms, rng }, input);
+        let incarnation = device.incarnation;
         for effect in effects {
             let still_up = self.devices[index].incarnation == incarnation && self.failure.is_none();
             if still_up {
                 self.carry_out(index, effect);
             }
         }
+        self.ledger.is_abandoning = false;
     }
 
     fn carry_out(&mut self, index: usize, effect: Effect) {
         match effect {
-            Effect::Report(event) => {
-                self.say(&format!("device {index}: {}", describe(&event)));
-                if is_behind(&event) {
-                    self.ledger.count("keys behind");
-                    let now = self.server.log.next_index() > FIXTURE.log().next_index();
-                    self.demand(if now { Ok(()) } else { Err("keys are behind of nothing".into()) });
-                    return self.catch_up(index);
-                }
-                let result = self.ledger.reported(&event);
-                self.demand(result);
-            }
+            Effect::Report(event) => self.report(index, &event),
             Effect::Write(id, ops) => self.write(index, id, ops),
             Effect::Send(id, request) => {
                 self.effects += 1;
                 if self.crashes(index, Moment::Before) {
                     return;
                 }
-                self.say(&format!("device {index} sends {id}: {}", name_of(&request)));
+                self.say(|| format!("device {index} sends {id}: {}", trace::of_request(&request)));
                 let result = self.check_in_flight(index, &request).and_then(|()| self.ledger.sent(&request));
                 self.demand(result);
+                self.devices[index].awaits = Some(id);
                 self.transmit(index, id, &request);
+                if self.seals_ahead && matches!(request, Request::Push(_)) {
+                    let device = &mut self.devices[index];
+                    let mut rng = device.nonces.next();
+                    let env = &mut Env { utc_ms: EPOCH_MS, rng: &mut rng };
+                    device.engine.seal_ahead(&device.replica, env);
+                }
                 self.crashes(index, Moment::After);
             }
         }
     }
 
-    fn write(&mut self, index: usize, id: u64, ops: Vec<WriteOp>) {
-        self.effects += 1;
-        let ops = (self.hooks.write)(ops);
-        if self.crashes(index, Moment::Before) {
-            if !self.hooks.is_atomic {
-                let half = &ops[..ops.len() / 2];
-                let result =
-                    self.devices[index].replica.apply(half).and_then(|()| self.ledger.wrote(index, half));
+    fn report(&mut self, index: usize, event: &Event) {
+        self.say(|| format!("device {index}: {}", trace::of_event(event)));
+        let device = &mut self.devices[index];
+        let (lied_to, must_notice) = (device.lied_to, device.must_notice);
+        let ends = match event {
+            Event::Stopped(error) => {
+                !matches!(error, EngineError::Misuse { .. } | EngineError::Document { .. })
+            }
+            event => matches!(event, Event::Paused(_) | Event::Idle),
+        };
+        if ends {
+            (device.lied_to, device.must_notice) = (false, false);
+        }
+        match event {
+            event if is_behind(event) => {
+                self.ledger.count("keys behind");
+                let is_right = self.server.log.next_index() == FIXTURE.later_log.next_index();
+                self.demand(if is_right { Ok(()) } else { Err("keys are behind of nothing".into()) });
+                self.catch_up(index);
+            }
+            Event::Stopped(EngineError::Cloned { seq, .. }) => self.met_a_copy(index, *seq),
+            Event::Stopped(error) if lied_to && blames_the_server(error) => {
+                self.ledger.count(if must_notice { "rollback noticed" } else { "lie noticed" });
+            }
+            Event::Stopped(EngineError::Fault { .. }) | Event::WentBack if self.has_repairs => {
+                self.ledger.count("repair");
+            }
+            Event::Idle if must_notice => {
+                self.demand(Err(format!("device {index} does not notice that the server went back")));
+            }
+            event => {
+                if *event == Event::Paused(Failure::Refused(QUOTA.into())) {
+                    // What the client does then.
+                    self.ledger.count("deletions only");
+                    self.soon(index, Input::Deletions);
+                }
+                let result = self.ledger.reported(event);
                 self.demand(result);
             }
-            return;
         }
-        let device = &mut self.devices[index];
-        if !self.hooks.is_durable {
-            device.before = device.replica.clone();
-        }
-        let result = device.replica.apply(&ops).and_then(|()| self.ledger.wrote(index, &ops));
-        self.say(&format!("device {index} writes {id}: {} operations", ops.len()));
-        self.demand(result);
-        if self.crashes(index, Moment::After) {
-            return;
-        }
-        let delay = if self.faults.delay_ms_max > 1 { self.dice.below(20) } else { 0 };
-        let incarnation = self.devices[index].incarnation;
-        self.later(delay, Occurrence::Give { device: index, incarnation, input: Input::Written(id) });
     }
 
     /// Draws or carries out the planned crash.
-    fn crashes(&mut self, index: usize, moment: Moment) -> bool {
-        let is_planned = self.crash_at == Some((self.effects, moment));
-        if !is_planned && !self.dice.chance(self.faults.crash) {
+    pub(crate) fn crashes(&mut self, index: usize, moment: Moment) -> bool {
+        let is_planned = self.crashes_at.contains(&(self.effects, moment));
+        if is_planned {
+            self.ledger.count(Fault::Crash.name());
+        } else if !self.strikes(Fault::Crash) {
             return false;
         }
         self.crash(index);
@@ -238,39 +329,30 @@ impl World {
 
     /// A device is revoked, by one of those that stay; whether the vault is rotated is another matter.
     pub(crate) fn revoke(&mut self, by: usize) {
-        self.say(&format!("device {by} revokes a device"));
+        self.say(|| format!("device {by} revokes a device"));
         self.ledger.count("revocation");
         self.server.log = FIXTURE.later_log.clone();
         self.catch_up(by);
     }
 
     /// What the adapter does then: fetches log and key, starts the engine anew, syncs again.
-    fn catch_up(&mut self, index: usize) {
+    pub(crate) fn catch_up(&mut self, index: usize) {
         let device = &mut self.devices[index];
         device.log = self.server.log.clone();
-        device.has_later_key = true;
+        device.has_later_key = self.server.log.next_index() == FIXTURE.later_log.next_index();
         self.restart(index);
-        let incarnation = self.devices[index].incarnation;
-        self.later(1, Occurrence::Give { device: index, incarnation, input: Input::Sync });
+        self.soon(index, Input::Sync);
     }
 
-    fn restart(&mut self, index: usize) {
+    /// Throws an engine away and makes it anew over the same replica.
+    pub(crate) fn restart(&mut self, index: usize) {
         let device = &mut self.devices[index];
         device.incarnation += 1;
-        let setup = if device.has_later_key { FIXTURE.later_setup(index) } else { FIXTURE.setup(index) };
-        device.engine = VaultEngine::new(setup, device.log.clone());
-    }
-
-    /// Ends a device's process and starts it again over what is durable.
-    pub(crate) fn crash(&mut self, index: usize) {
-        self.say(&format!("device {index} crashes"));
-        self.ledger.count("crash");
-        let is_durable = self.hooks.is_durable;
-        self.restart(index);
-        let device = &mut self.devices[index];
-        if !is_durable {
-            device.replica = device.before.clone();
-        }
+        device.awaits = None;
+        (device.lied_to, device.must_notice) = (false, false);
+        device.unsynced.clear();
+        (self.hooks.start)(&mut device.replica);
+        device.engine = VaultEngine::new(device.setup(), device.log.clone());
     }
 
     fn check_in_flight(&self, index: usize, request: &Request) -> Result<(), String> {
@@ -280,68 +362,6 @@ impl World {
             Ok(())
         } else {
             Err("a commit is sent that was not persisted before".into())
-        }
-    }
-
-    fn later(&mut self, delay_ms: u64, occurrence: Occurrence) {
-        self.ticket += 1;
-        self.queue.insert((self.now_ms + delay_ms, self.ticket), occurrence);
-    }
-
-    fn transmit(&mut self, device: usize, id: u64, request: &Request) {
-        let incarnation = self.devices[device].incarnation;
-        let gives_up = Input::Answered(id, Err(Failure::Later("no answer".into())));
-        self.later(TIMEOUT_MS, Occurrence::Give { device, incarnation, input: gives_up });
-        let is_offline = self.now_ms < self.devices[device].offline_until_ms;
-        if is_offline || self.dice.chance(self.faults.request_lost) {
-            self.ledger.count("request lost");
-            return;
-        }
-        let copies = if self.dice.chance(self.faults.duplicated) { 2 } else { 1 };
-        for _ in 0..copies {
-            let delay = self.delay();
-            self.later(delay, Occurrence::Serve { device, incarnation, id, request: request.clone() });
-        }
-    }
-
-    fn delay(&mut self) -> u64 {
-        let delay = self.dice.below(self.faults.delay_ms_max);
-        if self.dice.chance(self.faults.late) { delay + TIMEOUT_MS } else { delay }
-    }
-
-    fn happen(&mut self, occurrence: Occurrence) {
-        match occurrence {
-            Occurrence::Give { device, incarnation, input } => {
-                if self.devices[device].incarnation == incarnation {
-                    self.input(device, input);
-                }
-            }
-            Occurrence::Serve { device, incarnation, id, request } => {
-                let epoch = self.server.tip.epoch;
-                let answer = (self.hooks.serve)(&mut self.server, &request);
-                if self.server.tip.epoch > epoch {
-                    self.ledger.count("rotated");
-                }
-                self.say(&format!("server to device {device}, {id}: {}", name_of_answer(&answer)));
-                if matches!(answer, Ok(Answer::HeadMoved(_))) {
-                    self.ledger.count("head moved");
-                }
-                let is_push = matches!(request, Request::Push(_));
-                let is_lost = (is_push && self.lose_answers > 0) || self.dice.chance(self.faults.answer_lost);
-                if is_lost {
-                    self.lose_answers = self.lose_answers.saturating_sub(u64::from(is_push));
-                    self.ledger.count("answer lost");
-                    return;
-                }
-                let answer = answer.map(self.hooks.answer);
-                if let Ok(Answer::DeviceLog(log)) = &answer {
-                    // The adapter keeps the log before it hands it on.
-                    self.devices[device].log = log.clone();
-                }
-                let delay = self.delay();
-                let input = Input::Answered(id, answer);
-                self.later(delay, Occurrence::Give { device, incarnation, input });
-            }
         }
     }
 }
@@ -355,35 +375,14 @@ fn is_behind(event: &Event) -> bool {
     }
 }
 
-fn describe(event: &Event) -> String {
-    match event {
-        Event::Stored(operations) => format!("stored {}", operations.len()),
-        Event::Pushed { seq, operations } => format!("pushed {seq} with {}", operations.len()),
-        other => format!("{other:?}"),
-    }
-}
-
-fn name_of(request: &Request) -> String {
-    match request {
-        Request::Push(push) => {
-            let commit = lockstep_proto::commit::Commit::hash_of(&push.commit.bytes.0);
-            format!("push {commit}, {} envelopes", push.envelopes.len())
-        }
-        Request::Stage { envelopes } => format!("stage {}", envelopes.len()),
-        Request::Envelopes { places } => format!("envelopes {}", places.len()),
-        other => format!("{other:?}"),
-    }
-}
-
-fn name_of_answer(answer: &Result<Answer, Failure>) -> String {
-    let page = |page: &lockstep_proto::api::vault::Page| {
-        format!("{} commits, {} entries, head {}", page.commits.len(), page.entries.len(), page.head_seq)
-    };
-    match answer {
-        Ok(Answer::Page(found)) => page(found),
-        Ok(Answer::HeadMoved(found)) => format!("head moved, {}", page(found)),
-        Ok(Answer::Entries(entries, more)) => format!("{} entries, more {more}", entries.len()),
-        Ok(Answer::DeviceLog(log)) => format!("device log of {}", log.next_index()),
-        other => format!("{other:?}"),
-    }
+/// What a lie may end a sync with: no device is blamed for it.
+fn blames_the_server(error: &EngineError) -> bool {
+    matches!(
+        error,
+        EngineError::Server { .. }
+            | EngineError::Fork { .. }
+            | EngineError::Rollback { .. }
+            | EngineError::RecordRollback { .. }
+            | EngineError::Incomplete { .. }
+    )
 }

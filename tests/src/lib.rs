@@ -7,9 +7,11 @@
     clippy::panic,
     clippy::as_conversions,
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     reason = "a test that can not set up its parts has failed"
 )]
 
+pub mod bench;
 pub mod fuzz;
 pub mod hostile;
 pub mod postgres;

@@ -24,7 +24,8 @@ pub async fn next_chunk(response: &mut Response) -> Result<Option<Bytes>> {
 /// A whole answer of at most `bytes_max`. A server that sends a byte now and then does not hold the client up for ever.
 pub(super) async fn read_bounded(response: &mut Response, bytes_max: usize) -> Result<Vec<u8>> {
     let server = response.url().origin().ascii_serialization();
-    let mut out = Vec::new();
+    let told = response.content_length().and_then(|length| usize::try_from(length).ok());
+    let mut out = Vec::with_capacity(told.unwrap_or(0).min(bytes_max));
     let whole = async {
         while let Some(chunk) = next_chunk(response).await? {
             if out.len().saturating_add(chunk.len()) > bytes_max {

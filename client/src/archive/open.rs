@@ -221,6 +221,7 @@ fn stand_in_account(
         keyring,
         ignored: BTreeSet::new(),
         register: crate::keyring::Cache::default(),
+        policies: None,
     })
 }
 

@@ -142,7 +142,7 @@ impl Account {
     /// # Errors
     /// As [`Self::sync_vault`]; pending writes are kept.
     pub async fn send(&mut self, vault: &mut Vault) -> Result<()> {
-        match vault.sync().await {
+        match vault.send().await {
             Err(ClientError::KeysBehind(_)) => self.sync_vault(vault).await,
             other => other.map(|_| ()),
         }

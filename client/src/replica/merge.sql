@@ -12,3 +12,5 @@ CREATE TABLE merge (
     sealed BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX merge_entry ON merge (vault, entry);
+-- Merge policies of the app that runs here, which go before those of the vault. Sealed under a key of this device.
+ALTER TABLE vault ADD COLUMN policies BLOB;

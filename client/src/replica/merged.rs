@@ -7,7 +7,7 @@ use crate::rng;
 use lockstep_engine::replica::{MergeRow, RecordRow};
 use lockstep_proto::cbor::{Bytes, Wire as _, decode_local, encode};
 use lockstep_proto::id::{OperationId, RecordId, Revision};
-use rusqlite::{OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use zeroize::Zeroizing;
 
 /// Merges that are remembered in a vault.
@@ -49,7 +49,7 @@ impl VaultReplica {
     }
 
     /// Remembers a merge, and forgets the oldest beyond a thousand.
-    pub(super) fn add_merge(&self, t: &Transaction<'_>, row: &MergeRow) -> Result<()> {
+    pub(super) fn add_merge(&self, t: &Connection, row: &MergeRow) -> Result<()> {
         let entry = rng::bytes();
         let fields: Fields = (
             row.operation,
@@ -92,6 +92,40 @@ impl VaultReplica {
         let (operation, record, revision, utc, decisions, pending) = fields;
         let decisions = lockstep_merge::Record::decode(&decisions.0).map_err(|_| damaged())?;
         Ok(MergeEntry { entry, utc, operation, record, revision, decisions, pending: pending.0 })
+    }
+
+    fn policies_place(&self) -> Vec<u8> {
+        [&b"policies"[..], self.vault.as_bytes()].concat()
+    }
+
+    /// Merge policies of the app that this home belongs to, encoded.
+    ///
+    /// # Errors
+    /// [`crate::ClientError`].
+    pub(crate) fn own_policies(&self) -> Result<Option<Vec<u8>>> {
+        let text = "SELECT policies FROM vault WHERE id = ?1";
+        let sealed: Option<Vec<u8>> =
+            self.db.connection().prepare_cached(text)?.query_row([self.key], |row| row.get(0))?;
+        let open = |sealed: Vec<u8>| {
+            let plain = self.db.keys().open_row(&self.policies_place(), &sealed);
+            plain.map(|plain| plain.to_vec()).map_err(|_| super::damaged("the app's merge policies"))
+        };
+        sealed.map(open).transpose()
+    }
+
+    /// Sets them.
+    ///
+    /// # Errors
+    /// [`crate::ClientError`].
+    pub(crate) fn set_own_policies(&self, policies: Option<&[u8]>) -> Result<()> {
+        if self.own_policies()?.as_deref() == policies {
+            return Ok(());
+        }
+        let place = self.policies_place();
+        let sealed = policies.map(|policies| self.db.keys().seal_row(&place, policies, &mut rng::system()));
+        let text = "UPDATE vault SET policies = ?2 WHERE id = ?1";
+        self.db.connection().prepare_cached(text)?.execute(params![self.key, sealed])?;
+        Ok(())
     }
 
     /// Records that may wait for a decision, ascending, after one; at most `limit`. Those that were not looked at since

@@ -1,6 +1,7 @@
 //! The replica: one SQLite file in the home. Envelopes lie as received; what the device adds (pending
 //! writes, index tags, stat cache) is sealed under a key of the device (ADR 0004).
 
+mod host;
 mod merged;
 mod read;
 mod schema;
@@ -8,6 +9,7 @@ mod select;
 mod shelf;
 mod write;
 
+pub(crate) use host::StoreKey;
 pub use merged::MergeEntry;
 pub use shelf::Shelved;
 
@@ -18,7 +20,7 @@ use lockstep_proto::cbor::ByteArray;
 use lockstep_proto::id::{RecordId, VaultId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -28,6 +30,7 @@ pub struct Db {
     connection: Connection,
     keys: LocalKeys,
     writes: bool,
+    folder: PathBuf,
 }
 
 /// One vault's part of it; the engine reads through this.
@@ -72,12 +75,18 @@ impl Db {
             connection.pragma_update(None, "query_only", true)?;
         }
         connection.pragma_update(None, "cache_size", -16384)?;
-        Ok(Rc::new(Self { connection, keys, writes }))
+        let folder = path.parent().unwrap_or(Path::new(".")).to_path_buf();
+        Ok(Rc::new(Self { connection, keys, writes, folder }))
     }
 
     /// Keys of what is sealed here.
     pub fn keys(&self) -> &LocalKeys {
         &self.keys
+    }
+
+    /// The folder that it lies in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Whether this process may write here.
@@ -87,6 +96,20 @@ impl Db {
 
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Carries out writes durably, together; within another such call they become part of that.
+    ///
+    /// # Errors
+    /// Those of `write`, after which nothing of the outermost call was written; [`ClientError::Database`].
+    pub(crate) fn together<T>(&self, write: impl FnOnce() -> Result<T>) -> Result<T> {
+        if !self.connection.is_autocommit() {
+            return write();
+        }
+        let transaction = self.connection.unchecked_transaction()?;
+        let done = write()?;
+        transaction.commit()?;
+        Ok(done)
     }
 
     /// A small value.
@@ -127,6 +150,16 @@ impl Db {
         let rows =
             statement.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, [u8; 64]>(1)?)))?;
         rows.map(|row| row.map(signed).map_err(ClientError::from)).collect()
+    }
+
+    /// Entries of the device log that are stored.
+    ///
+    /// # Errors
+    /// [`ClientError::Database`].
+    pub(crate) fn device_log_entries(&self) -> Result<u64> {
+        let mut statement = self.connection.prepare_cached("SELECT count(*) FROM device_log")?;
+        let count: i64 = statement.query_row([], |row| row.get(0))?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// Stores verified log entries from a position on, and the key header that belongs to them, together.
@@ -214,12 +247,22 @@ impl Db {
             "shelved_commit",
             "shelved",
             "merge",
+            "host_store",
+            "host_row",
+            "host_change",
         ] {
             transaction.execute(&format!("DELETE FROM {table} WHERE vault = ?1"), [key])?;
         }
         transaction.execute("DELETE FROM vault WHERE id = ?1", [key])?;
         transaction.commit()?;
-        Ok(())
+        // Its objects are opened by nothing any more.
+        let objects = self.folder.join("objects").join(vault.to_string());
+        match std::fs::remove_dir_all(&objects) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(ClientError::io(objects, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Vaults that are held here.

@@ -354,8 +354,21 @@ impl Replica for VaultReplica {
         self.pending_where("vault = ?1 ORDER BY id LIMIT ?2", params![self.key, limit])
     }
 
+    fn pending_after(&self, after: OperationId, limit: usize) -> Result<Vec<PendingRow>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let place = "(SELECT id FROM pending WHERE vault = ?1 AND operation = ?3)";
+        let condition = format!("vault = ?1 AND id > {place} ORDER BY id LIMIT ?2");
+        self.pending_where(&condition, params![self.key, limit, after.as_bytes()])
+    }
+
     fn pending_of(&self, record: RecordId) -> Result<Vec<PendingRow>> {
         self.pending_where("vault = ?1 AND record = ?2 ORDER BY id", params![self.key, record.as_bytes()])
+    }
+
+    fn has_followers(&self) -> Result<bool> {
+        let text = "SELECT 1 FROM pending WHERE vault = ?1 AND base_operation IS NOT NULL LIMIT 1";
+        let mut statement = self.db.connection().prepare_cached(text).map_err(failed)?;
+        statement.exists([self.key]).map_err(failed)
     }
 
     fn abandoned(&self, seq: Seq, hash: Digest) -> Result<bool> {

@@ -19,6 +19,11 @@ const STEPS: &[&str] = &[
      CREATE INDEX shelved_waits ON shelved (vault, seq, id) WHERE state = 0",
     // What merging needs and leaves.
     include_str!("merge.sql"),
+    // Pending writes in their order, without sorting all of them; and those that follow another.
+    "CREATE INDEX pending_order ON pending (vault);
+     CREATE INDEX pending_follows ON pending (vault) WHERE base_operation IS NOT NULL",
+    // Databases of apps whose rows are records.
+    include_str!("host.sql"),
     // What of a vault is held here.
     include_str!("select.sql"),
 ];

@@ -7,7 +7,7 @@ use lockstep_proto::Digest;
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::commit::{Changes, Commit, KIND_REPAIR};
 use lockstep_proto::id::{RecordId, Revision, Seq};
-use rusqlite::{OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::BTreeSet;
 
 /// A version that no longer counts.
@@ -40,7 +40,7 @@ const REBASE: &str = "UPDATE shelved SET base = coalesce(
 
 impl VaultReplica {
     /// Makes the state after a commit the newest again.
-    pub(super) fn go_back(&self, t: &Transaction<'_>, to: Seq, on_chain: bool, carries: bool) -> Result<()> {
+    pub(super) fn go_back(&self, t: &Connection, to: Seq, on_chain: bool, carries: bool) -> Result<()> {
         let to = sql(to.value());
         // What was carried over once, counted again since, and is given up again waits again.
         t.prepare_cached(
@@ -75,7 +75,7 @@ impl VaultReplica {
 
     /// What only repairs abandon that were given up themselves is abandoned no more: the chain that counts has to name
     /// it, too.
-    fn forget_abandoned(&self, t: &Transaction<'_>, to: i64) -> Result<()> {
+    fn forget_abandoned(&self, t: &Connection, to: i64) -> Result<()> {
         let mut given_up = self.named_by(t, "shelved_commit", "seq > ?2", to)?;
         if given_up.is_empty() {
             return Ok(());
@@ -93,7 +93,7 @@ impl VaultReplica {
     /// What the repairs among some commits abandon.
     fn named_by(
         &self,
-        t: &Transaction<'_>,
+        t: &Connection,
         table: &str,
         condition: &str,
         to: i64,
@@ -112,7 +112,7 @@ impl VaultReplica {
         Ok(named)
     }
 
-    fn put_records_back(&self, t: &Transaction<'_>, to: i64) -> Result<()> {
+    fn put_records_back(&self, t: &Connection, to: i64) -> Result<()> {
         let text = "SELECT id, record, seq FROM record WHERE vault = ?1 AND seq > ?2";
         let newer: Vec<(i64, Vec<u8>, i64)> = t
             .prepare_cached(text)?

@@ -9,7 +9,7 @@ use lockstep_engine::replica::{
 };
 use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::id::OperationId;
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, params};
 use zeroize::Zeroizing;
 
 /// Tags of type and group, and whether somebody has to decide.
@@ -21,15 +21,10 @@ impl VaultReplica {
     /// # Errors
     /// [`crate::ClientError`]; nothing was written then.
     pub fn apply(&self, ops: &[WriteOp]) -> Result<()> {
-        let transaction = self.db.connection().unchecked_transaction()?;
-        for op in ops {
-            self.apply_one(&transaction, op)?;
-        }
-        transaction.commit()?;
-        Ok(())
+        self.db.together(|| ops.iter().try_for_each(|op| self.apply_one(self.db.connection(), op)))
     }
 
-    fn apply_one(&self, t: &Transaction<'_>, op: &WriteOp) -> Result<()> {
+    fn apply_one(&self, t: &Connection, op: &WriteOp) -> Result<()> {
         let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> Result<()> {
             t.prepare_cached(sql)?.execute(values)?;
             Ok(())
@@ -120,7 +115,7 @@ impl VaultReplica {
         }
     }
 
-    fn set_record(&self, t: &Transaction<'_>, row: &RecordRow, source: &EnvelopeSource) -> Result<()> {
+    fn set_record(&self, t: &Connection, row: &RecordRow, source: &EnvelopeSource) -> Result<()> {
         const UPSERT: &str = "ON CONFLICT (vault, record) DO UPDATE SET revision = excluded.revision,
             digest = excluded.digest, seq = excluded.seq, kind = excluded.kind, present = excluded.present,
             tag = coalesce(excluded.tag, tag), group_tag = coalesce(excluded.group_tag, group_tag),
@@ -168,14 +163,14 @@ impl VaultReplica {
         Ok(())
     }
 
-    fn add_pending(&self, t: &Transaction<'_>, row: &PendingRow) -> Result<()> {
+    fn add_pending(&self, t: &Connection, row: &PendingRow) -> Result<()> {
         let text = "INSERT INTO pending
             (vault, operation, record, kind, base_revision, base_operation, policy, pin, content, unpin_seq, grew)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         self.bind_pending(t, text, row.operation, row)
     }
 
-    fn replace_pending(&self, t: &Transaction<'_>, operation: OperationId, row: &PendingRow) -> Result<()> {
+    fn replace_pending(&self, t: &Connection, operation: OperationId, row: &PendingRow) -> Result<()> {
         let text = "UPDATE pending SET record = ?3, kind = ?4, base_revision = ?5, base_operation = ?6,
             policy = ?7, pin = ?8, content = ?9, unpin_seq = ?10, grew = ?11 WHERE vault = ?1 AND operation = ?2";
         self.bind_pending(t, text, operation, row)
@@ -183,7 +178,7 @@ impl VaultReplica {
 
     fn bind_pending(
         &self,
-        t: &Transaction<'_>,
+        t: &Connection,
         text: &str,
         operation: OperationId,
         row: &PendingRow,

@@ -117,7 +117,12 @@ impl VaultEngine {
         let first = rows.first().ok_or(EngineError::server("nothing was asked"))?;
         if entries.is_empty() {
             if self.gaps {
-                return self.build(replica, env, out);
+                let (ops, events) = crate::pull::without(replica, &self.setup)?;
+                if ops.is_empty() {
+                    return self.build(replica, env, out);
+                }
+                self.write(ops, Then::Filled { events }, out);
+                return Ok(());
             }
             return Err(EngineError::Incomplete { vault, seq: first.seq, record: first.record });
         }

@@ -18,7 +18,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use lockstep_proto::api::MEDIA_TYPE;
 use lockstep_proto::api::problem::Code;
-use lockstep_proto::cbor::Wire;
+use lockstep_proto::cbor::{Wire, encode_large};
 use std::convert::Infallible;
 use std::future::Future;
 
@@ -31,7 +31,7 @@ pub(crate) fn cbor<T: Wire>(value: &T) -> Response {
 
 /// 200 with a CBOR body whose share of the budget is held until it was sent.
 pub(crate) fn cbor_reserved<T: Wire>(value: &T, reserved: Reserved) -> Response {
-    reserved_body(value.encode(), reserved)
+    reserved_body(encode_large(value), reserved)
 }
 
 /// The same of bytes.

@@ -10,7 +10,7 @@ use crate::store::{EntryQuery, VaultKey};
 use axum::extract::State;
 use axum::response::Response;
 use lockstep_proto::api::problem::Code;
-use lockstep_proto::api::vault::{Entries, GetEnvelopes, History, Page};
+use lockstep_proto::api::vault::{CommitEntry, Entries, GetEnvelopes, History, Page};
 use lockstep_proto::id::{RecordId, Seq};
 use lockstep_proto::{cbor::Wire as _, commit::Commit, limits};
 use serde::Deserialize;
@@ -19,6 +19,11 @@ type Answer = Result<Response, ApiError>;
 
 /// A page counts once for the rows and once for its encoding.
 pub(super) const PAGE_RESERVE_BYTES: usize = 8 * limits::MIB;
+
+/// Bytes of a page of commits, half of what it may have: it is in memory twice, and the next one is asked for in time.
+const PAGE_BYTES: usize = limits::PAGE_BYTES_MAX / 2;
+/// Of these, so many are for change lists (one always fits): the rest is for the entries that they announce.
+const LISTS_BYTES_MAX: usize = PAGE_BYTES / 8;
 
 /// Query of commits.
 #[derive(Deserialize)]
@@ -29,7 +34,7 @@ pub(crate) struct After {
 
 /// The first page after a commit: commits, and entries that are still the newest.
 pub(super) async fn first_page(app: &App, vault: VaultKey, after: Option<Seq>) -> Result<Page, ApiError> {
-    let (head_seq, commits, more) = app.store.commits(vault, after).await?;
+    let (head_seq, mut commits, mut more) = app.store.commits(vault, after, LISTS_BYTES_MAX).await?;
     let last = commits.last().and_then(|entry| Commit::decode(&entry.commit.bytes.0).ok());
     let Some(last) = last else { return Ok(Page { head_seq, commits, more, entries: Vec::new() }) };
     let lists_bytes: usize =
@@ -39,9 +44,21 @@ pub(super) async fn first_page(app: &App, vault: VaultKey, after: Option<Seq>) -
         upto: last.seq,
         from: None,
         current_only: true,
-        bytes_max: limits::PAGE_BYTES_MAX.saturating_sub(lists_bytes),
+        bytes_max: PAGE_BYTES.saturating_sub(lists_bytes),
     };
-    let (entries, _) = app.store.entries(vault, query).await?;
+    let (mut entries, is_cut) = app.store.entries(vault, query).await?;
+    if let Some(last) = entries.last().map(|entry| entry.seq).filter(|_| is_cut) {
+        // Commits whose entries are all here are a round of their own for the client; the others come with the next page.
+        let whole = |commit: &CommitEntry| {
+            Commit::decode(&commit.commit.bytes.0).is_ok_and(|commit| commit.seq < last)
+        };
+        let count = commits.iter().take_while(|commit| whole(commit)).count();
+        if count > 0 {
+            commits.truncate(count);
+            entries.retain(|entry| entry.seq < last);
+            more = true;
+        }
+    }
     Ok(Page { head_seq, commits, more, entries })
 }
 

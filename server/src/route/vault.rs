@@ -17,7 +17,7 @@ use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{
     CreateVault, PushCommit, Pushed as PushedBody, StageEnvelopes, StagedEnvelopes, VaultLog, Vaults,
 };
-use lockstep_proto::cbor::Wire as _;
+use lockstep_proto::cbor::{Wire as _, encode_large};
 use lockstep_proto::vault_log::VaultLogEntry;
 use lockstep_proto::{envelope, limits};
 
@@ -105,7 +105,7 @@ pub(crate) async fn push(
             let reserved = app.budget.reserve(PAGE_RESERVE_BYTES).await?;
             let page = first_page(&app, row.key, after).await?;
             Err(ApiError::new(Code::HeadMoved, "the vault's head moved on")
-                .with_body(page.encode(), reserved))
+                .with_body(encode_large(&page), reserved))
         }
     }
 }

@@ -352,8 +352,14 @@ pub trait Store: Send + Sync + 'static {
         vault: VaultKey,
         commit: PreparedCommit,
     ) -> Result<Pushed>;
-    /// Head seq, commits after `after`, and whether there are more.
-    async fn commits(&self, vault: VaultKey, after: Option<Seq>) -> Result<(Seq, Vec<CommitEntry>, bool)>;
+    /// Head seq, commits after `after` with at most so many bytes of change lists (one always fits), and whether there are
+    /// more.
+    async fn commits(
+        &self,
+        vault: VaultKey,
+        after: Option<Seq>,
+        lists_bytes_max: usize,
+    ) -> Result<(Seq, Vec<CommitEntry>, bool)>;
     /// Entries ascending by (seq, record), and whether there are more.
     async fn entries(&self, vault: VaultKey, query: EntryQuery) -> Result<(Vec<Entry>, bool)>;
     /// Entries at given places, in that order, as far as a page goes; missing ones are left out.

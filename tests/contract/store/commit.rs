@@ -9,6 +9,7 @@ use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::commit::{Change, Changes};
 use lockstep_proto::envelope::{self, KIND_DOCUMENT, KIND_TOMBSTONE};
 use lockstep_proto::id::{BlobId, DeviceId, Epoch, Revision, Seq, VaultId};
+use lockstep_proto::limits;
 use lockstep_server::domain::commit::PreparedCommit;
 use lockstep_server::store::{Pushed, SignInChange};
 use std::sync::Arc;
@@ -34,7 +35,8 @@ pub(super) async fn commits_are_applied_and_seen(store: AnyStore) {
     );
     let row = store.vault(home.world.account, home.vault).await.unwrap().unwrap();
     assert_eq!((row.key, row.seq, row.head), (home.key, Seq::new(4), home.chain.tip.hash));
-    let (head, commits, more) = store.commits(home.key, Some(Seq::new(0))).await.unwrap();
+    let (head, commits, more) =
+        store.commits(home.key, Some(Seq::new(0)), limits::PAGE_CHANGES_BYTES_MAX).await.unwrap();
     assert_eq!((head, more, commits.len()), (Seq::new(4), false, 4));
     for (commit, draft) in commits.iter().zip(&drafts) {
         let pushed = draft.push(&home.world.author);

@@ -21,13 +21,14 @@ pub(super) async fn commits_come_in_pages(store: AnyStore) {
         home.commit(&[put(1)]).await;
     }
     let head = home.chain.seq();
-    let (told, first, more) = store.commits(home.key, None).await.unwrap();
+    let (told, first, more) = store.commits(home.key, None, limits::PAGE_CHANGES_BYTES_MAX).await.unwrap();
     assert_eq!((told, first.len(), more), (head, limits::PAGE_COMMITS_MAX, true));
     let all = all_commits(&store, home.key).await;
     let seqs: Vec<_> = all.iter().map(|entry| seq_of(&entry.commit).value()).collect();
     assert_eq!(seqs, (0..=head.value()).collect::<Vec<_>>(), "every commit once, in order");
     for (after, count) in [(0, 1024), (1, 1023), (900, 124), (1023, 1), (1024, 0), (u64::MAX >> 1, 0)] {
-        let (told, page, more) = store.commits(home.key, Some(Seq::new(after))).await.unwrap();
+        let (told, page, more) =
+            store.commits(home.key, Some(Seq::new(after)), limits::PAGE_CHANGES_BYTES_MAX).await.unwrap();
         assert_eq!((told, page.len(), more), (head, count, false), "after {after}");
         assert!(page.first().is_none_or(|entry| seq_of(&entry.commit).value() == after + 1));
     }
@@ -61,7 +62,7 @@ pub(super) async fn change_lists_fill_pages(store: AnyStore) {
     let mut after = Some(Seq::new(0));
     let mut sizes = Vec::new();
     loop {
-        let (_, page, more) = store.commits(home.key, after).await.unwrap();
+        let (_, page, more) = store.commits(home.key, after, limits::PAGE_CHANGES_BYTES_MAX).await.unwrap();
         let bytes: usize = page.iter().map(|entry| entry.changes.as_ref().unwrap().0.len()).sum();
         assert!(bytes <= limits::PAGE_CHANGES_BYTES_MAX);
         assert_eq!(seq_of(&page[0].commit), after.unwrap().next());
@@ -188,7 +189,8 @@ pub(super) async fn readers_see_no_gaps_while_somebody_writes(store: AnyStore) {
             tokio::spawn(async move {
                 let mut after = Seq::new(0);
                 while after < head {
-                    let (told, page, more) = store.commits(key, Some(after)).await.unwrap();
+                    let (told, page, more) =
+                        store.commits(key, Some(after), limits::PAGE_CHANGES_BYTES_MAX).await.unwrap();
                     for commit in &page {
                         assert_eq!(seq_of(&commit.commit), after.next(), "no gap");
                         after = after.next();

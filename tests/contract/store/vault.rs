@@ -4,6 +4,7 @@ use super::{AnyStore, Home, at_once, refused};
 use crate::world::World;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::id::{Seq, VaultId};
+use lockstep_proto::limits;
 use std::sync::Arc;
 
 const VAULT: VaultId = VaultId::from_bytes([0x33; 16]);
@@ -25,7 +26,7 @@ pub(super) async fn the_same_birth_twice_is_once(store: AnyStore) {
     let row = store.vault(account, VAULT).await.unwrap().unwrap();
     assert_eq!((row.seq, row.head), (Seq::new(0), birth.tip.hash));
     assert_eq!(store.vault_log(row.key).await.unwrap(), [birth.create]);
-    let (head, commits, more) = store.commits(row.key, None).await.unwrap();
+    let (head, commits, more) = store.commits(row.key, None, limits::PAGE_CHANGES_BYTES_MAX).await.unwrap();
     assert_eq!((head, commits.len(), more), (Seq::new(0), 1, false));
     assert_eq!(commits[0].commit, birth.genesis);
 }

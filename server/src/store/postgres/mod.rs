@@ -263,8 +263,13 @@ impl Store for PostgresStore {
         .await
     }
 
-    async fn commits(&self, key: VaultKey, after: Option<Seq>) -> Result<(Seq, Vec<CommitEntry>, bool)> {
-        self.run(Run::Statement, (), |c, ()| Box::pin(pull::commits(c, key, after))).await
+    async fn commits(
+        &self,
+        key: VaultKey,
+        after: Option<Seq>,
+        lists_bytes_max: usize,
+    ) -> Result<(Seq, Vec<CommitEntry>, bool)> {
+        self.run(Run::Statement, (), |c, ()| Box::pin(pull::commits(c, key, after, lists_bytes_max))).await
     }
 
     async fn entries(&self, key: VaultKey, query: EntryQuery) -> Result<(Vec<Entry>, bool)> {

@@ -20,6 +20,7 @@ pub(super) async fn commits(
     c: &mut PgConnection,
     key: VaultKey,
     after: Option<Seq>,
+    lists_bytes_max: usize,
 ) -> Result<(Seq, Vec<CommitEntry>, bool)> {
     let rows = sqlx::query(
         "SELECT v.seq, p.bytes, p.signature, CASE WHEN p.fits THEN p.changes END
@@ -34,7 +35,7 @@ pub(super) async fn commits(
     )
     .bind(key.0)
     .bind(after.map_or(Ok(-1), |seq| sql(seq.value()))?)
-    .bind(limit(limits::PAGE_CHANGES_BYTES_MAX))
+    .bind(limit(lists_bytes_max))
     .bind(limit(limits::PAGE_COMMITS_MAX))
     .fetch_all(c)
     .await

@@ -1,7 +1,7 @@
 //! Applying commits: everything is read, judged and written in the writer's transaction.
 
 use super::row::{digest, id16, maybe, number, sql};
-use super::{ROWS_A_STATEMENT, failed, heal, repair, stage, usage};
+use super::{failed, heal, pieces, repair, stage, usage};
 use crate::domain::commit::{Judged, Live, PreparedCommit, VaultState, check_authority, judge};
 use crate::domain::quota::{DefaultQuota, allowance_of, charge_of};
 use crate::error::{Refusal, StoreError};
@@ -122,7 +122,7 @@ async fn commit_hash(c: &mut SqliteConnection, key: VaultKey, seq: Seq) -> Resul
 async fn check_objects(c: &mut SqliteConnection, key: VaultKey, push: &PreparedCommit) -> Result<u64> {
     let mut missing = push.blobs();
     let named: Vec<_> = missing.iter().copied().collect();
-    for blobs in named.chunks(ROWS_A_STATEMENT) {
+    for blobs in pieces(&named) {
         let mut query =
             QueryBuilder::<Sqlite>::new("UPDATE object SET named = 1 WHERE complete = 1 AND vault = ");
         query.push_bind(key.0).push(" AND blob IN (");
@@ -153,7 +153,7 @@ async fn live(
     records: &[RecordId],
 ) -> Result<BTreeMap<RecordId, Live>> {
     let mut found = BTreeMap::new();
-    for records in records.chunks(ROWS_A_STATEMENT) {
+    for records in pieces(records) {
         let mut query =
             QueryBuilder::<Sqlite>::new("SELECT record, revision, digest, seq FROM live WHERE vault = ");
         query.push_bind(key.0).push(" AND record IN (");
@@ -339,7 +339,7 @@ async fn write_versions(
         };
         rows.push((record, sql(revision.value())?, kind, digest, previous, envelope));
     }
-    for chunk in rows.chunks(ROWS_A_STATEMENT) {
+    for chunk in pieces(&rows) {
         let mut query = QueryBuilder::<Sqlite>::new(
             "INSERT INTO version (vault, seq, record, revision, kind, digest, previous_seq, envelope) ",
         );
@@ -368,7 +368,10 @@ async fn write_versions(
               SET revision = excluded.revision, digest = excluded.digest, seq = excluded.seq",
         );
         query.build().execute(&mut *c).await.map_err(failed)?;
-        replace(c, key, chunk.iter().filter_map(|row| Some((row.4?, row.0))).collect(), seq).await?;
+        let places: Vec<_> = chunk.iter().filter_map(|row| Some((row.4?, row.0))).collect();
+        for places in pieces(&places) {
+            replace(c, key, places, seq).await?;
+        }
     }
     Ok(())
 }
@@ -377,16 +380,13 @@ async fn write_versions(
 async fn replace(
     c: &mut SqliteConnection,
     key: VaultKey,
-    places: Vec<(i64, RecordId)>,
+    places: &[(i64, RecordId)],
     seq: i64,
 ) -> Result<()> {
-    if places.is_empty() {
-        return Ok(());
-    }
     let mut query = QueryBuilder::<Sqlite>::new("UPDATE version SET replaced = ");
     query.push_bind(seq).push(" WHERE vault = ").push_bind(key.0).push(" AND (seq, record) IN (VALUES ");
     let mut list = query.separated(", ");
-    for (previous, record) in &places {
+    for (previous, record) in places {
         list.push("(").push_bind_unseparated(*previous).push_unseparated(", ");
         list.push_bind_unseparated(&record.as_bytes()[..]).push_unseparated(")");
     }

@@ -44,6 +44,17 @@ const READERS_MAX: u32 = 4;
 /// Rows a statement: enough to amortise it, far below SQLite's limit of variables.
 const ROWS_A_STATEMENT: usize = 100;
 
+/// Cuts rows into pieces of few different sizes: every size is a statement that is prepared, and kept, by itself.
+pub(super) fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    const SIZES: [usize; 4] = [ROWS_A_STATEMENT, 25, 5, 1];
+    std::iter::from_fn(move || {
+        let size = SIZES.into_iter().find(|size| *size <= rows.len())?;
+        let (piece, rest) = rows.split_at_checked(size)?;
+        rows = rest;
+        Some(piece)
+    })
+}
+
 /// The SQLite back end.
 pub struct SqliteStore {
     writer: Writer,
@@ -261,9 +272,14 @@ impl Store for SqliteStore {
         self.writer.run(move |c| Box::pin(commit::apply(c, account, key, quota, push))).await
     }
 
-    async fn commits(&self, key: VaultKey, after: Option<Seq>) -> Result<(Seq, Vec<CommitEntry>, bool)> {
+    async fn commits(
+        &self,
+        key: VaultKey,
+        after: Option<Seq>,
+        lists_bytes_max: usize,
+    ) -> Result<(Seq, Vec<CommitEntry>, bool)> {
         let mut transaction = self.readers.begin().await.map_err(failed)?;
-        pull::commits(&mut transaction, key, after).await
+        pull::commits(&mut transaction, key, after, lists_bytes_max).await
     }
 
     async fn entries(&self, key: VaultKey, query: EntryQuery) -> Result<(Vec<Entry>, bool)> {

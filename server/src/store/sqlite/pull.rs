@@ -13,6 +13,7 @@ pub(super) async fn commits(
     c: &mut SqliteConnection,
     key: VaultKey,
     after: Option<Seq>,
+    lists_bytes_max: usize,
 ) -> Result<(Seq, Vec<CommitEntry>, bool)> {
     let head: i64 = sqlx::query_scalar("SELECT seq FROM vault WHERE id = ?")
         .bind(key.0)
@@ -42,7 +43,7 @@ pub(super) async fn commits(
         for size in &sizes {
             let next_bytes = size_bytes.saturating_add(usize::try_from(*size).unwrap_or(usize::MAX));
             let taken = commits.len().saturating_add(count);
-            let full = taken >= limits::PAGE_COMMITS_MAX || next_bytes > limits::PAGE_CHANGES_BYTES_MAX;
+            let full = taken >= limits::PAGE_COMMITS_MAX || next_bytes > lists_bytes_max;
             if full && taken > 0 {
                 break;
             }

@@ -1,7 +1,7 @@
 //! Staged envelopes: they wait for the commit that names them.
 
 use super::row::{digest, number, sql};
-use super::{ROWS_A_STATEMENT, failed, usage};
+use super::{failed, pieces, usage};
 use crate::domain::commit::{PreparedCommit, check_staged};
 use crate::domain::quota::{Charge, DefaultQuota, allowance_of_staged, row_bytes};
 use crate::store::{Result, VaultKey};
@@ -20,7 +20,7 @@ pub(super) async fn put(
     let expires = sql(expires_utc)?;
     let allowance = allowance_of_staged(envelopes.iter().map(|(_, bytes)| bytes.as_slice()));
     let mut charge = Charge::default();
-    for rows in envelopes.chunks(ROWS_A_STATEMENT) {
+    for rows in pieces(&envelopes) {
         let known = renew(c, key, rows, expires).await?;
         let fresh: Vec<_> = rows.iter().filter(|(digest, _)| !known.contains(digest)).collect();
         if fresh.is_empty() {
@@ -65,7 +65,7 @@ pub(super) async fn take(
     let missing = push.missing();
     let mut found = Vec::new();
     let mut bytes = 0_u64;
-    for digests in missing.chunks(ROWS_A_STATEMENT) {
+    for digests in pieces(&missing) {
         let mut sizes = select("SELECT coalesce(sum(length(envelope)), 0)", key, digests);
         let sum = sizes.build().fetch_one(&mut *c).await.map_err(failed)?;
         bytes = bytes.saturating_add(number(&sum, 0)?);
@@ -93,7 +93,7 @@ fn select(columns: &str, key: VaultKey, digests: &[Digest]) -> QueryBuilder<Sqli
 
 /// Drops envelopes that a commit took over.
 pub(super) async fn forget(c: &mut SqliteConnection, key: VaultKey, digests: &[Digest]) -> Result<()> {
-    for digests in digests.chunks(ROWS_A_STATEMENT) {
+    for digests in pieces(digests) {
         let mut query = QueryBuilder::<Sqlite>::new("DELETE FROM staged WHERE vault = ");
         query.push_bind(key.0).push(" AND digest IN (");
         let mut list = query.separated(", ");

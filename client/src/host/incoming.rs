@@ -1,0 +1,230 @@
+//! What a host store is told.
+//!
+//! Delivery compares states: a record is delivered when what is here is not what the store has, whatever happened in
+//! between. So own changes do not come back, a merge of one does, and a repair that goes back is a change like any other.
+//! The cursor only says which commits need not be looked at again.
+
+use super::row::{HostKey, Row, Rows, fields_of, name_text};
+use super::{Fields, HostChange, Page, Unresolved};
+use crate::error::Result;
+use crate::heal::changes_of;
+use crate::late::commit_at;
+use lockstep_engine::replica::Replica as _;
+use lockstep_proto::Digest;
+use lockstep_proto::commit::Change;
+use lockstep_proto::envelope::KIND_DOCUMENT;
+use lockstep_proto::id::{RecordId, Seq};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+const ROWS_AT_ONCE: usize = 1024;
+
+/// What an acknowledgement makes durable.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    record: RecordId,
+    row: Row,
+    is_owed: bool,
+}
+
+impl Shown {
+    fn over(&self, row: Row) -> Row {
+        let known = self.row.known.clone();
+        Row { is_deleted: known.is_none(), known, ..row }
+    }
+}
+
+/// A record that the store does not have as it is here.
+struct News {
+    rank: usize,
+    row: Row,
+    /// What is here; none: it was deleted.
+    here: Option<Fields>,
+    conflict_of: Option<RecordId>,
+    written_utc_ms: u64,
+}
+
+/// The next changes, `limit` at most.
+pub(crate) fn page(rows: &Rows<'_>, limit: usize) -> Result<Page> {
+    let end = rows.vault.verified()?;
+    let mut all: Vec<(RecordId, News)> = Vec::new();
+    for record in candidates(rows)? {
+        if let Some(news) = news(rows, record)? {
+            all.push((record, news));
+        }
+    }
+    all.sort_by_key(|(record, news)| (news.rank, *record));
+    let coming: BTreeSet<RecordId> = all
+        .iter()
+        .filter(|(_, news)| news.row.key.is_none() && news.here.is_some())
+        .map(|(r, _)| *r)
+        .collect();
+    let mut page = Page { changes: Vec::new(), upto: None, shown: Vec::new() };
+    let mut later = Vec::new();
+    let mut is_cut = false;
+    for (record, news) in all {
+        if page.changes.len() >= limit.max(1) {
+            is_cut = true;
+            break;
+        }
+        match change(rows, &news, &coming)? {
+            (change, true) => later.push((record, news, change)),
+            (change, false) => add(&mut page, record, news, change),
+        }
+    }
+    // Rows that refer to each other: one of them comes first, and again once the other has its key.
+    if page.changes.is_empty() && !later.is_empty() {
+        let (record, news, change) = later.remove(0);
+        add(&mut page, record, news, change);
+    }
+    if later.is_empty() && !is_cut {
+        page.upto = end;
+    }
+    Ok(page)
+}
+
+fn add(page: &mut Page, record: RecordId, news: News, change: HostChange) {
+    let is_owed = !change.unresolved.is_empty();
+    let row = Row { known: news.here, ..news.row };
+    page.shown.push(Shown { record, row, is_owed });
+    page.changes.push(change);
+}
+
+/// Records that may have changed since the cursor.
+fn candidates(rows: &Rows<'_>) -> Result<BTreeSet<RecordId>> {
+    let mut found: BTreeSet<RecordId> = rows.replica().host_records(rows.store, true)?.into_iter().collect();
+    let cursor: Option<(Seq, Digest)> = rows.replica().host_cursor(rows.store)?;
+    if let Some(cursor) = cursor
+        && rows.vault.still_counts(cursor)?
+    {
+        for seq in rows.vault.counting_since(cursor.0)? {
+            let (_, changes) = commit_at(rows.replica(), seq)?;
+            found.extend(changes_of(&changes)?.0.iter().filter_map(Change::version).map(|version| version.0));
+        }
+        return Ok(found);
+    }
+    let mut after = None;
+    loop {
+        let records = rows.replica().records_after(after, ROWS_AT_ONCE)?;
+        let Some(last) = records.last() else { break };
+        after = Some(last.record);
+        found.extend(records.iter().map(|row| row.record));
+    }
+    found.extend(rows.replica().host_records(rows.store, false)?);
+    Ok(found)
+}
+
+fn news(rows: &Rows<'_>, record: RecordId) -> Result<Option<News>> {
+    let (row, is_owed) = rows.row(record)?.unzip();
+    let ranks = rows.schema.ranks();
+    let rank = |record_type: &str| ranks.get(record_type).copied();
+    let Some(document) = rows.vault.document(record)? else {
+        let is_unreadable = rows.replica().pending_of(record)?.is_empty()
+            && rows.replica().record(record)?.is_some_and(|row| row.kind == KIND_DOCUMENT);
+        let row = row.filter(|row| row.known.is_some() && !is_unreadable);
+        return Ok(row.map(|row| News {
+            rank: rank(&row.record_type).unwrap_or(0),
+            row,
+            here: None,
+            conflict_of: None,
+            written_utc_ms: 0,
+        }));
+    };
+    let Some(rank) = rank(&document.record_type) else { return Ok(None) };
+    let Some(here) = fields_of(&document) else { return Ok(None) };
+    let row = row.unwrap_or_else(|| Row {
+        record_type: document.record_type.clone(),
+        name: name_text(&document.name),
+        key: None,
+        known: None,
+        is_deleted: false,
+        edits: 0,
+    });
+    if row.known.as_ref() == Some(&here) && is_owed != Some(true) {
+        return Ok(None);
+    }
+    let (conflict_of, written_utc_ms) = (document.conflict_of, document.stamp.hlc.utc_ms);
+    Ok(Some(News { rank, row, here: Some(here), conflict_of, written_utc_ms }))
+}
+
+/// The change as the store is told it, and whether it has to wait: a row that it refers to comes first.
+fn change(rows: &Rows<'_>, news: &News, coming: &BTreeSet<RecordId>) -> Result<(HostChange, bool)> {
+    let row = &news.row;
+    let mut document = news.here.clone();
+    let (mut unresolved, mut waits) = (Vec::new(), false);
+    for (field, target) in rows.schema.types.get(&row.record_type).into_iter().flat_map(|of| &of.references) {
+        let Some(value) = document.as_mut().and_then(|document| document.get_mut(field)) else { continue };
+        let mut key_of = |name: &Value| -> Result<Option<Value>> {
+            let Some(name) = name.as_str() else { return Ok(None) };
+            let record = rows.record(target, name);
+            let key = rows.row(record)?.and_then(|(row, _)| row.key.filter(|_| !row.is_deleted));
+            if key.is_none() {
+                waits |= coming.contains(&record) && record != rows.record(&row.record_type, &row.name);
+                let (field, record_type) = (field.clone(), target.clone());
+                unresolved.push(Unresolved { field, record_type, name: name.to_owned() });
+            }
+            Ok(key.as_ref().map(HostKey::to_value))
+        };
+        *value = match &*value {
+            Value::Array(names) => {
+                let keys = names.iter().map(&mut key_of).collect::<Result<Vec<_>>>()?;
+                Value::Array(keys.into_iter().flatten().collect())
+            }
+            name => key_of(name)?.unwrap_or(Value::Null),
+        };
+    }
+    let conflict_of = match news.conflict_of {
+        Some(record) => rows.row(record)?.and_then(|(row, _)| row.key),
+        None => None,
+    };
+    let record = rows.record(&row.record_type, &row.name);
+    let device = match rows.replica().record(record)? {
+        Some(version) => Some(commit_at(rows.replica(), version.seq)?.0.device),
+        None => None,
+    };
+    let change = HostChange {
+        record_type: row.record_type.clone(),
+        name: row.name.clone(),
+        key: row.key.clone(),
+        document,
+        unresolved,
+        is_conflict: news.conflict_of.is_some(),
+        conflict_of,
+        device,
+        written_utc_ms: news.written_utc_ms,
+    };
+    Ok((change, waits))
+}
+
+/// The store has what the page says.
+pub(crate) fn acknowledge(rows: &Rows<'_>, page: &Page) -> Result<()> {
+    for shown in &page.shown {
+        let row = match rows.row(shown.record)? {
+            // It handed something in since: what it has now, that said.
+            Some((row, _)) if row.edits != shown.row.edits => row,
+            Some((row, _)) => shown.over(row),
+            None => shown.over(shown.row.clone()),
+        };
+        rows.set(&row, shown.is_owed)?;
+    }
+    if let Some(upto) = page.upto {
+        rows.replica().set_host_cursor(rows.store, upto)?;
+    }
+    Ok(())
+}
+
+/// The store gives a record a key, before it writes the row.
+pub(crate) fn assign(rows: &Rows<'_>, record_type: &str, name: &str, key: &HostKey) -> Result<()> {
+    rows.schema.of(record_type)?;
+    let record = rows.record(record_type, name);
+    let (row, is_owed) = rows.row(record)?.unwrap_or_else(|| {
+        let (record_type, name) = (record_type.to_owned(), name.to_owned());
+        (Row { record_type, name, key: None, known: None, is_deleted: false, edits: 0 }, false)
+    });
+    // A row that was deleted gives its key up.
+    if let Some(old) = rows.row_of_key(record_type, key)?.filter(|old| old.is_deleted && old.name != row.name)
+    {
+        rows.set(&Row { key: None, ..old }, false)?;
+    }
+    rows.set(&Row { key: Some(key.clone()), is_deleted: false, ..row }, is_owed)
+}
