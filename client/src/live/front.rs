@@ -8,6 +8,7 @@ use crate::account::Account;
 use crate::error::{ClientError, Result};
 use crate::replica::VaultReplica;
 use crate::vault::Vault;
+use lockstep_engine::EngineError;
 use lockstep_engine::replica::Replica as _;
 use lockstep_engine::{NewRecord, read};
 use lockstep_proto::envelope::KIND_TOMBSTONE;
@@ -140,7 +141,11 @@ impl Front {
         places.extend(replica.pending(usize::MAX)?.into_iter().map(|row| row.record));
         let mut found: Vec<Record> = Vec::new();
         for record in places {
-            let current = read::current(replica, keys, record)?.map(Record::from);
+            let current = match read::current(replica, keys, record) {
+                // It was let go of meanwhile.
+                Err(EngineError::NotHeld { .. }) => None,
+                other => other?.map(Record::from),
+            };
             found.extend(current.filter(|record| record.record_type == record_type));
         }
         found.sort_by(|left, right| left.name.cmp(&right.name));

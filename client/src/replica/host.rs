@@ -26,6 +26,13 @@ impl VaultReplica {
         if let Some(id) = find().optional()? {
             return Ok(StoreKey(id));
         }
+        if self.selection()?.is_some() {
+            return Err(ClientError::Usage(
+                "this device does not hold all of the vault, and a database of an app's own needs all rows: hold it whole \
+                 first (lockstep vault keep NAME --all)"
+                    .into(),
+            ));
+        }
         connection.prepare_cached(text)?.execute(params![self.key, tag])?;
         Ok(StoreKey(find()?))
     }

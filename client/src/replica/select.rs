@@ -2,7 +2,7 @@
 
 use super::read::{RECORD_COLUMNS, record_row, sql};
 use super::{Db, VaultReplica};
-use crate::error::Result;
+use crate::error::{ClientError, Result};
 use crate::rng;
 use lockstep_engine::replica::RecordRow;
 use lockstep_engine::select::{Selection, written};
@@ -23,6 +23,10 @@ pub(super) const HOLD: &str = "UPDATE record SET due = ?3 WHERE vault = ?1 AND r
 /// When a record that comes is to be looked at: at once, if not everything is held.
 pub(super) const DUE: &str = "(SELECT iif(keep IS NULL, NULL, 0) FROM vault WHERE id = ?1)";
 
+/// Finds the records that are due, a page at a time.
+const IS_DUE: &str =
+    "vault = ?1 AND due IS NOT NULL AND (due, id) > (?2, ?3) AND due <= ?4 ORDER BY due, id LIMIT ?5";
+
 /// Days, and types, each an array of none or one.
 type Fields = (Vec<u64>, Vec<Vec<String>>);
 
@@ -33,7 +37,7 @@ impl Db {
     /// Gives space back to the file system that is free in the database.
     ///
     /// # Errors
-    /// [`crate::ClientError`]; everything is as it was then.
+    /// [`ClientError`]; everything is as it was then.
     pub fn shrink(&self) -> Result<()> {
         Ok(self.connection().execute_batch("VACUUM")?)
     }
@@ -49,7 +53,7 @@ impl VaultReplica {
     /// What of the vault is held here; none: everything.
     ///
     /// # Errors
-    /// [`crate::ClientError`].
+    /// [`ClientError`].
     pub fn selection(&self) -> Result<Option<Selection>> {
         let mut statement = self.db.connection().prepare_cached("SELECT keep FROM vault WHERE id = ?1")?;
         let sealed: Option<Vec<u8>> = statement.query_row([self.key], |row| row.get(0))?;
@@ -66,8 +70,15 @@ impl VaultReplica {
     /// Sets it. Every record is looked at anew, and what is wanted now and is not here counts as missing.
     ///
     /// # Errors
-    /// [`crate::ClientError`]; nothing was changed then.
+    /// [`ClientError::Usage`] if an app's own database has the vault's rows: it could miss some. [`ClientError`]; nothing
+    /// was changed then.
     pub fn set_selection(&self, selection: Option<&Selection>) -> Result<()> {
+        let text = "SELECT 1 FROM host_store WHERE vault = ?1";
+        if selection.is_some() && self.db.connection().prepare_cached(text)?.exists([self.key])? {
+            return Err(ClientError::Usage(
+                "an app's own database has the rows of this vault: it is held whole".into(),
+            ));
+        }
         let wanted = match selection {
             None => Vec::new(),
             Some(selection) => self.wanted_again(selection)?,
@@ -118,7 +129,7 @@ impl VaultReplica {
     /// Records (of a type) that are known and deliberately not held, deletions included.
     ///
     /// # Errors
-    /// [`crate::ClientError`].
+    /// [`ClientError`].
     pub fn not_held(&self, record_type: Option<&str>) -> Result<Vec<RecordRow>> {
         Ok(match record_type {
             None => self.records("vault = ?1 AND evicted = 1", params![self.key])?,
@@ -133,17 +144,14 @@ impl VaultReplica {
     /// place of the last one.
     ///
     /// # Errors
-    /// [`crate::ClientError`].
+    /// [`ClientError`].
     pub(crate) fn due(
         &self,
         since: u64,
         after: DuePlace,
         limit: usize,
     ) -> Result<(Vec<RecordRow>, Option<DuePlace>)> {
-        let text = format!(
-            "SELECT {RECORD_COLUMNS}, due, id FROM record WHERE vault = ?1 AND (due, id) > (?2, ?3) AND due <= ?4
-             ORDER BY due, id LIMIT ?5"
-        );
+        let text = format!("SELECT {RECORD_COLUMNS}, due, id FROM record WHERE {IS_DUE}");
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut statement = self.db.connection().prepare_cached(&text)?;
         let mut rows = statement.query(params![self.key, after.0, after.1, sql(since), limit])?;
@@ -153,5 +161,145 @@ impl VaultReplica {
             last = Some((row.get(6)?, row.get(7)?));
         }
         Ok((found, last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockstep_client_crypto::local::LocalKeys;
+    use lockstep_client_crypto::secret::SecretKey;
+    use lockstep_engine::replica::{EnvelopeSource, IndexInfo, Replica as _, WriteOp};
+    use lockstep_proto::Digest;
+    use lockstep_proto::id::{Revision, Seq, VaultId};
+
+    struct Scratch(std::path::PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("lockstep-select-{}-{name}", std::process::id()));
+            std::fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn replica(&self) -> VaultReplica {
+            let keys = LocalKeys::new(&SecretKey::from_bytes(&[5; 32]));
+            let db = Db::open(&self.0.join("replica.sqlite"), keys, true).unwrap();
+            let create = super::super::signed((vec![1], [0; 64]));
+            db.vault(VaultId::from_bytes([7; 16]), Some(&create)).unwrap().unwrap()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn put(byte: u8) -> WriteOp {
+        let row = RecordRow {
+            record: RecordId::from_bytes([byte; 16]),
+            revision: Revision::new(1),
+            digest: Digest::from_bytes([byte; 32]),
+            seq: Seq::new(u64::from(byte)),
+            kind: 1,
+            present: true,
+        };
+        let index = IndexInfo { record_type: "secret-type".into(), group: Vec::new(), conflict: false };
+        WriteOp::SetRecord(row, EnvelopeSource::Here(vec![byte], Some(index)))
+    }
+
+    fn days(days: u64) -> Selection {
+        Selection { days: Some(days), types: None }
+    }
+
+    /// All that is due, in pages of two.
+    fn due(replica: &VaultReplica, since: u64) -> Vec<u8> {
+        let (mut found, mut after) = (Vec::new(), (-1, 0));
+        while let (rows, Some(last)) = replica.due(since, after, 2).unwrap() {
+            found.extend(rows.iter().map(|row| row.record.as_bytes()[0]));
+            after = last;
+        }
+        found
+    }
+
+    #[test]
+    fn a_selection_is_kept_sealed() {
+        let scratch = Scratch::new("sealed");
+        let selection = Selection { days: Some(3), types: Some(["secret-type".to_owned()].into()) };
+        for selection in [Some(selection), Some(days(0)), Some(Selection::default()), None] {
+            let replica = scratch.replica();
+            replica.set_selection(selection.as_ref()).unwrap();
+            assert_eq!(scratch.replica().selection().unwrap(), selection);
+            replica.db().shrink().unwrap();
+            for file in std::fs::read_dir(&scratch.0).unwrap() {
+                let bytes = std::fs::read(file.unwrap().path()).unwrap();
+                assert!(!bytes.windows(11).any(|window| window == b"secret-type"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_is_looked_at_when_it_is_due_and_not_before() {
+        let scratch = Scratch::new("due");
+        let replica = scratch.replica();
+        replica.apply(&(1..=5).map(put).collect::<Vec<_>>()).unwrap();
+        assert_eq!(due(&replica, u64::MAX >> 1), [0; 0], "who holds everything looks at nothing");
+        replica.set_selection(Some(&days(1))).unwrap();
+        assert_eq!(due(&replica, 0), [1, 2, 3, 4, 5]);
+        let record = |byte| RecordId::from_bytes([byte; 16]);
+        replica
+            .apply(&[
+                WriteOp::Hold(record(1), Some(100)),
+                WriteOp::Hold(record(2), None),
+                WriteOp::Evict(record(3)),
+                WriteOp::Hold(record(4), Some(99)),
+            ])
+            .unwrap();
+        assert_eq!((due(&replica, 99), due(&replica, 100)), (vec![5], vec![5, 4]));
+        assert_eq!(due(&replica, 101), [5, 4, 1]);
+        assert_eq!((replica.envelope(record(3)).unwrap(), replica.absent(9).unwrap()), (None, vec![]));
+        assert_eq!(replica.not_held(Some("secret-type")).unwrap().len(), 1);
+        assert!(replica.not_held(Some("other")).unwrap().is_empty());
+        // A new version is looked at, and held until then.
+        replica.apply(&[put(3), put(2)]).unwrap();
+        assert_eq!(due(&replica, 0), [2, 3, 5]);
+        assert!(replica.not_held(None).unwrap().is_empty() && replica.envelope(record(3)).unwrap().is_some());
+        replica.apply(&[WriteOp::Evict(record(3)), WriteOp::Recall(record(3))]).unwrap();
+        assert_eq!(replica.absent(9).unwrap().len(), 1);
+        replica.apply(&[WriteOp::Evict(record(3))]).unwrap();
+        replica.set_selection(None).unwrap();
+        assert_eq!((replica.absent(9).unwrap().len(), due(&replica, u64::MAX >> 1)), (1, vec![]));
+    }
+
+    #[test]
+    fn what_is_looked_for_after_every_sync_has_an_index() {
+        let scratch = Scratch::new("plan");
+        let replica = scratch.replica();
+        let plan = |text: &str| -> String {
+            let mut statement =
+                replica.db().connection().prepare(&format!("EXPLAIN QUERY PLAN {text}")).unwrap();
+            let values = vec![rusqlite::types::Value::Integer(1); statement.parameter_count()];
+            let rows = statement.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3));
+            rows.unwrap().map(|row| row.unwrap()).collect::<Vec<String>>().join("; ")
+        };
+        let due = plan(&format!("SELECT {RECORD_COLUMNS} FROM record WHERE {IS_DUE}"));
+        assert!(due.contains("record_due") && !due.contains("B-TREE"), "{due}");
+        let absent = plan(
+            "SELECT seq FROM record WHERE vault = ?1 AND present = 0 AND evicted = 0 ORDER BY seq, record",
+        );
+        assert!(absent.contains("record_missing") && !absent.contains("B-TREE"), "{absent}");
+    }
+
+    #[test]
+    fn a_vault_whose_rows_an_app_has_is_held_whole() {
+        let scratch = Scratch::new("host");
+        let replica = scratch.replica();
+        replica.set_selection(Some(&days(1))).unwrap();
+        assert!(matches!(replica.host_store("app"), Err(ClientError::Usage(_))));
+        replica.set_selection(None).unwrap();
+        replica.host_store("app").unwrap();
+        assert!(matches!(replica.set_selection(Some(&days(1))), Err(ClientError::Usage(_))));
+        assert_eq!(replica.selection().unwrap(), None);
     }
 }
