@@ -130,7 +130,8 @@ mod tests {
     #[test]
     fn a_failing_run_is_made_small() {
         let hooks = Hooks { write: planted::forgets_the_commit_in_flight, ..Hooks::HONEST };
-        let failing = (1..1000).map(|seed| Trial::new(seed, hooks)).find(|trial| trial.run().failure.is_some());
+        let failing =
+            (1..1000).map(|seed| Trial::new(seed, hooks)).find(|trial| trial.run().failure.is_some());
         let trial = failing.unwrap();
         let outcome = trial.run();
         let small = shrink(&trial, &outcome);

@@ -86,7 +86,8 @@ impl<'a> Outgoing<'a> {
 
     fn keep(&self, mut row: Row) -> Result<()> {
         row.edits = row.edits.saturating_add(1);
-        self.rows.set(&row, false)
+        row.withheld.clear();
+        self.rows.set(&row)
     }
 
     /// The row of a key; it gets its name now if it has none.
@@ -102,21 +103,14 @@ impl<'a> Outgoing<'a> {
             }
             // After a deletion the key names another row.
             old.key = None;
-            self.rows.set(&old, false)?;
+            self.rows.set(&old)?;
         }
         let record = self.rows.record(record_type, &name);
         let row = match self.rows.row(record)? {
-            Some((row, _)) => Row { key: Some(key.clone()), ..row },
-            None => Row {
-                record_type: record_type.to_owned(),
-                name,
-                key: Some(key.clone()),
-                known: None,
-                is_deleted: false,
-                edits: 0,
-            },
+            Some(row) => Row { key: Some(key.clone()), ..row },
+            None => Row { key: Some(key.clone()), ..Row::new(record_type, name) },
         };
-        self.rows.set(&row, false)?;
+        self.rows.set(&row)?;
         Ok(row)
     }
 
@@ -148,7 +142,7 @@ impl<'a> Outgoing<'a> {
             let is_taken = self
                 .rows
                 .row(record)?
-                .is_some_and(|(row, _)| !row.is_deleted && row.key.is_some_and(|of_row| of_row != *key));
+                .is_some_and(|row| !row.is_deleted && row.key.is_some_and(|of_row| of_row != *key));
             let still_has_it = match self.rows.here(record)? {
                 Some(here) => natural_name(of, &here, nth)?.as_ref() == Some(&name),
                 None => true,
@@ -206,7 +200,7 @@ impl<'a> Outgoing<'a> {
         let mut found = Vec::new();
         for name in names {
             let row = name.as_str().map(|name| self.rows.row(self.rows.record(target, name))).transpose()?;
-            if row.flatten().is_none_or(|(row, _)| row.key.is_none()) {
+            if row.flatten().is_none_or(|row| row.key.is_none()) {
                 found.push(name.clone());
             }
         }

@@ -1,0 +1,85 @@
+//! What a host store is owed: references that it was not shown, and changes that it overtook.
+
+use crate::device::{VAULT, World, synced};
+use crate::host::{Tables, host, sent, write};
+use lockstep_client::host::{Host, HostChange};
+use lockstep_client::live::{Live, document};
+use serde_json::{Value, json};
+
+/// Two devices that are in sync from the start.
+async fn two(world: &World) -> (Live, Live) {
+    (synced(&world.signup("a").await).await, synced(&world.login("b").await).await)
+}
+
+async fn hand_in(host: &Host, change: &str, record_type: &str, key: i64, document: Option<Value>) {
+    host.hand_in(vec![write(change, record_type, key, document)]).await.unwrap();
+}
+
+/// What one sends, the other has.
+async fn from_to(from: &Live, to: &Live) {
+    sent(from).await;
+    sent(to).await;
+}
+
+/// A document of the vault.
+async fn in_vault(live: &Live, record_type: &str) -> Value {
+    let records = live.list(VAULT, record_type).await.unwrap();
+    assert_eq!(records.len(), 1, "{records:?}");
+    serde_json::from_slice(&records[0].document).unwrap()
+}
+
+/// Deletes the symptom whose key is 2, so that references to it lead nowhere; gives its name.
+async fn delete_burn(live: &Live, host: &Host) -> Vec<u8> {
+    let records = live.list(VAULT, "symptom").await.unwrap();
+    let is_burn = |document: &[u8]| std::str::from_utf8(document).unwrap().contains("burn");
+    let name = records.into_iter().find(|record| is_burn(&record.document)).unwrap().name;
+    hand_in(host, "delete burn", "symptom", 2, None).await;
+    name
+}
+
+/// Pages of one change each, until there is none: the loop of the guide, with an end.
+async fn pages(tables: &mut Tables, host: &Host) -> Vec<HostChange> {
+    let mut all = Vec::new();
+    for _ in 0..20 {
+        let page = host.changes(1).await.unwrap();
+        for change in &page.changes {
+            tables.apply(host, change).await;
+        }
+        let is_over = page.changes.is_empty();
+        all.extend(page.changes.clone());
+        host.acknowledge(page).await.unwrap();
+        if is_over {
+            return all;
+        }
+    }
+    panic!("it does not end");
+}
+
+#[tokio::test]
+async fn a_reference_to_nothing_brings_its_row_once_and_holds_up_no_other() {
+    let world = World::new();
+    let (a, b) = two(&world).await;
+    let (at_a, at_b) = (host(&a), host(&b));
+    let entry = json!({"date": "mon", "symptoms": [1, 2], "worst": 2});
+    at_a.hand_in(vec![
+        write("a1", "symptom", 1, Some(json!({"name": "ache"}))),
+        write("a2", "symptom", 2, Some(json!({"name": "burn"}))),
+        write("a3", "entry", 1, Some(entry)),
+        write("a4", "dose", 1, Some(json!({"entry": 1, "drug": "d"}))),
+    ])
+    .await
+    .unwrap();
+    let burn = delete_burn(&a, &at_a).await;
+    from_to(&a, &b).await;
+    let mut tables = Tables::default();
+    let told = pages(&mut tables, &at_b).await;
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert_eq!(tables.of("entry"), [(1, json!({"date": "mon", "symptoms": [1], "worst": null}))]);
+    assert_eq!(tables.of("dose").len(), 1);
+    assert!(pages(&mut tables, &at_b).await.is_empty());
+    // It is there again: it comes, and what refers to it, once.
+    a.put(VAULT, vec![document("symptom", &burn, b"{\"name\": \"burn\"}".to_vec())]).await.unwrap();
+    from_to(&a, &b).await;
+    assert_eq!(pages(&mut tables, &at_b).await.len(), 2);
+    assert_eq!(tables.of("entry"), [(1, json!({"date": "mon", "symptoms": [1, 2], "worst": 2}))]);
+}
