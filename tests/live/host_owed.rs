@@ -83,3 +83,47 @@ async fn a_reference_to_nothing_brings_its_row_once_and_holds_up_no_other() {
     assert_eq!(pages(&mut tables, &at_b).await.len(), 2);
     assert_eq!(tables.of("entry"), [(1, json!({"date": "mon", "symptoms": [1, 2], "worst": 2}))]);
 }
+
+#[tokio::test]
+async fn an_edit_takes_no_reference_away_that_the_store_was_not_shown() {
+    let world = World::new();
+    let (a, b) = two(&world).await;
+    let (at_a, at_b) = (host(&a), host(&b));
+    let entry = json!({"date": "mon", "symptoms": [2, 1], "worst": 2});
+    at_a.hand_in(vec![
+        write("a1", "symptom", 1, Some(json!({"name": "ache"}))),
+        write("a2", "symptom", 2, Some(json!({"name": "burn"}))),
+        write("a3", "entry", 1, Some(entry)),
+    ])
+    .await
+    .unwrap();
+    let before = in_vault(&a, "entry").await;
+    let burn = delete_burn(&a, &at_a).await;
+    from_to(&a, &b).await;
+    let mut tables = Tables::default();
+    pages(&mut tables, &at_b).await;
+    let edit = |mood: u32| Some(json!({"date": "mon", "symptoms": [1], "worst": null, "mood": mood}));
+    for mood in [1, 2] {
+        hand_in(&at_b, &format!("b{mood}"), "entry", 1, edit(mood)).await;
+        let now = in_vault(&b, "entry").await;
+        assert_eq!((&now["symptoms"], &now["worst"]), (&before["symptoms"], &before["worst"]), "{mood}");
+    }
+    // It comes into being, and gets its key; an edit from before the row that refers to it came again.
+    sent(&b).await;
+    a.put(VAULT, vec![document("symptom", &burn, b"{\"name\": \"burn\"}".to_vec())]).await.unwrap();
+    from_to(&a, &b).await;
+    let page = at_b.changes(1).await.unwrap();
+    assert_eq!((page.changes.len(), page.changes[0].record_type.as_str()), (1, "symptom"));
+    tables.apply(&at_b, &page.changes[0]).await;
+    at_b.acknowledge(page).await.unwrap();
+    hand_in(&at_b, "b3", "entry", 1, edit(3)).await;
+    let now = in_vault(&b, "entry").await;
+    assert_eq!((&now["symptoms"], &now["worst"]), (&before["symptoms"], &before["worst"]));
+    pages(&mut tables, &at_b).await;
+    let shown = json!({"date": "mon", "symptoms": [2, 1], "worst": 2, "mood": 3});
+    assert_eq!(tables.of("entry"), [(1, shown)]);
+    // What it was shown it can take out.
+    hand_in(&at_b, "b4", "entry", 1, edit(4)).await;
+    let now = in_vault(&b, "entry").await;
+    assert_eq!((now["symptoms"].as_array().unwrap().len(), &now["worst"]), (1, &Value::Null));
+}

@@ -102,6 +102,9 @@ pub(crate) fn minted_name() -> String {
     format!("r:{}", rng::hex(&rng::bytes::<16>()))
 }
 
+/// References to rows that had no key in the store, as field and name.
+pub(crate) type Withheld = BTreeSet<(String, String)>;
+
 /// What is kept of a row.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
@@ -120,15 +123,15 @@ pub(crate) struct Row {
     /// Counts what the store handed in.
     #[serde(rename = "e", default)]
     pub(crate) edits: u64,
-    /// References in it that the store was not shown, as field and name: those rows had no key there.
+    /// References in it that the store was not shown.
     #[serde(rename = "w", default)]
-    pub(crate) withheld: BTreeSet<(String, String)>,
+    pub(crate) withheld: Withheld,
 }
 
 impl Row {
     pub(crate) fn new(record_type: &str, name: String) -> Self {
         let record_type = record_type.to_owned();
-        let withheld = BTreeSet::new();
+        let withheld = Withheld::new();
         Self { record_type, name, key: None, known: None, is_deleted: false, edits: 0, withheld }
     }
 
