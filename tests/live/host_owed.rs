@@ -2,7 +2,7 @@
 
 use crate::device::{VAULT, World, synced};
 use crate::host::{Tables, host, sent, write};
-use lockstep_client::host::{Host, HostChange};
+use lockstep_client::host::{Host, HostChange, Page};
 use lockstep_client::live::{Live, document};
 use serde_json::{Value, json};
 
@@ -126,4 +126,55 @@ async fn an_edit_takes_no_reference_away_that_the_store_was_not_shown() {
     hand_in(&at_b, "b4", "entry", 1, edit(4)).await;
     let now = in_vault(&b, "entry").await;
     assert_eq!((now["symptoms"].as_array().unwrap().len(), &now["worst"]), (1, &Value::Null));
+}
+
+/// An entry that both have; then A's edit of it is in a page that B was given.
+async fn given_out(a: &Live, b: &Live, tables: &mut Tables) -> Page {
+    let (at_a, at_b) = (host(a), host(b));
+    hand_in(&at_a, "a1", "entry", 1, Some(json!({"date": "mon", "mood": 1, "note": ""}))).await;
+    from_to(a, b).await;
+    pages(tables, &at_b).await;
+    hand_in(&at_a, "a2", "entry", 1, Some(json!({"date": "mon", "mood": 2, "note": ""}))).await;
+    from_to(a, b).await;
+    let page = at_b.changes(1).await.unwrap();
+    assert_eq!(page.changes.len(), 1);
+    page
+}
+
+#[tokio::test]
+async fn a_deletion_between_a_page_and_its_acknowledgement_loses_no_change() {
+    let world = World::new();
+    let (a, b) = two(&world).await;
+    let mut tables = Tables::default();
+    let page = given_out(&a, &b, &mut tables).await;
+    tables.0.clear();
+    hand_in(&host(&b), "b1", "entry", 1, None).await;
+    host(&b).acknowledge(page).await.unwrap();
+    let told = pages(&mut tables, &host(&b)).await;
+    assert_eq!(told.len(), 1);
+    assert_eq!(tables.of("entry"), [(1, json!({"date": "mon", "mood": 2, "note": ""}))]);
+    // Now it is a deletion of what the store has seen.
+    hand_in(&host(&b), "b2", "entry", 1, None).await;
+    assert!(b.list(VAULT, "entry").await.unwrap().is_empty());
+    from_to(&b, &a).await;
+    assert!(pages(&mut tables, &host(&b)).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_edit_between_a_page_and_its_acknowledgement_reverts_nothing() {
+    let world = World::new();
+    let (a, b) = two(&world).await;
+    let mut tables = Tables::default();
+    let page = given_out(&a, &b, &mut tables).await;
+    // The store wrote the page over its edit, or the edit over the page: nobody knows.
+    b.pause().await.unwrap();
+    hand_in(&host(&b), "b1", "entry", 1, Some(json!({"date": "mon", "mood": 1, "note": "of b"}))).await;
+    host(&b).acknowledge(page).await.unwrap();
+    let both = json!({"date": "mon", "mood": 2, "note": "of b"});
+    assert_eq!(in_vault(&b, "entry").await, both);
+    assert_eq!(pages(&mut tables, &host(&b)).await.len(), 1, "while nothing can be sent");
+    assert_eq!(tables.of("entry"), [(1, both)]);
+    let next = json!({"date": "mon", "mood": 2, "note": "of b", "sleep": 7});
+    hand_in(&host(&b), "b2", "entry", 1, Some(next.clone())).await;
+    assert_eq!(in_vault(&b, "entry").await, next);
 }

@@ -29,7 +29,7 @@ pub(crate) struct Shown {
 impl Shown {
     fn over(&self, row: Row) -> Row {
         let Row { known, withheld, .. } = self.row.clone();
-        Row { is_deleted: known.is_none(), known, withheld, ..row }
+        Row { is_deleted: known.is_none(), known, withheld, must_show: false, ..row }
     }
 }
 
@@ -120,7 +120,8 @@ fn news(rows: &Rows<'_>, record: RecordId) -> Result<Option<News>> {
     let Some(document) = rows.vault.document(record)? else {
         let is_unreadable = rows.replica().pending_of(record)?.is_empty()
             && rows.replica().record(record)?.is_some_and(|row| row.kind == KIND_DOCUMENT);
-        let row = row.filter(|row| row.known.is_some() && !is_unreadable);
+        let may_have_it = |row: &Row| row.known.is_some() || row.must_show && row.key.is_some();
+        let row = row.filter(|row| !is_unreadable && may_have_it(row));
         return Ok(row.map(|row| News {
             rank: rank(&row.record_type).unwrap_or(0),
             row,
@@ -132,7 +133,7 @@ fn news(rows: &Rows<'_>, record: RecordId) -> Result<Option<News>> {
     let Some(rank) = rank(&document.record_type) else { return Ok(None) };
     let Some(here) = fields_of(&document) else { return Ok(None) };
     let row = row.unwrap_or_else(|| Row::new(&document.record_type, name_text(&document.name)));
-    if row.known.as_ref() == Some(&here) && !can_show_more(rows, &row)? {
+    if row.known.as_ref() == Some(&here) && !row.must_show && !can_show_more(rows, &row)? {
         return Ok(None);
     }
     let (conflict_of, written_utc_ms) = (document.conflict_of, document.stamp.hlc.utc_ms);
@@ -204,8 +205,8 @@ fn change(rows: &Rows<'_>, news: &News, coming: &BTreeSet<RecordId>) -> Result<(
 pub(crate) fn acknowledge(rows: &Rows<'_>, page: &Page) -> Result<()> {
     for shown in &page.shown {
         let row = match rows.row(shown.record)? {
-            // It handed something in since: what it has now, that said.
-            Some(row) if row.edits != shown.row.edits => row,
+            // It handed something in since. Nobody knows which of both it wrote last, and the cursor goes on.
+            Some(row) if row.edits != shown.row.edits => Row { must_show: true, ..row },
             Some(row) => shown.over(row),
             None => shown.over(shown.row.clone()),
         };

@@ -126,18 +126,29 @@ pub(crate) struct Row {
     /// References in it that the store was not shown.
     #[serde(rename = "w", default)]
     pub(crate) withheld: Withheld,
+    /// Whether it has to be shown whatever is known: the store may have written over what it handed in, or the other way.
+    #[serde(rename = "m", default)]
+    pub(crate) must_show: bool,
 }
 
 impl Row {
     pub(crate) fn new(record_type: &str, name: String) -> Self {
         let record_type = record_type.to_owned();
-        let withheld = Withheld::new();
-        Self { record_type, name, key: None, known: None, is_deleted: false, edits: 0, withheld }
+        Self {
+            record_type,
+            name,
+            key: None,
+            known: None,
+            is_deleted: false,
+            edits: 0,
+            withheld: Withheld::new(),
+            must_show: false,
+        }
     }
 
     /// Whether it is looked at again although nothing was committed.
     fn is_owed(&self) -> bool {
-        !self.withheld.is_empty()
+        self.must_show || !self.withheld.is_empty()
     }
 }
 
