@@ -2,7 +2,7 @@
 
 use crate::device::{VAULT, World, synced};
 use crate::host::{Tables, host, sent, write};
-use lockstep_client::host::{Host, HostChange, Page};
+use lockstep_client::host::{Host, HostChange, Page, Unresolved};
 use lockstep_client::live::{Live, document};
 use serde_json::{Value, json};
 
@@ -177,4 +177,22 @@ async fn an_edit_between_a_page_and_its_acknowledgement_reverts_nothing() {
     let next = json!({"date": "mon", "mood": 2, "note": "of b", "sleep": 7});
     hand_in(&host(&b), "b2", "entry", 1, Some(next.clone())).await;
     assert_eq!(in_vault(&b, "entry").await, next);
+}
+
+#[tokio::test]
+async fn logs_show_nothing_of_rows() {
+    let world = World::new();
+    let live = synced(&world.signup("a").await).await;
+    let entry = json!({"date": "mon", "note": "SECRET"});
+    let edit = write("SECRET", "SECRET", 4711, Some(entry.clone()));
+    live.put(VAULT, vec![document("entry", b"SECRET", entry.to_string().into_bytes())]).await.unwrap();
+    let worst = json!({"date": "tue", "worst": "SECRET"}).to_string().into_bytes();
+    live.put(VAULT, vec![document("entry", b"SECRET two", worst)]).await.unwrap();
+    sent(&live).await;
+    let page = host(&live).changes(10).await.unwrap();
+    assert_eq!(page.changes.len(), 2);
+    let unresolved: Vec<&Unresolved> = page.changes.iter().flat_map(|change| &change.unresolved).collect();
+    assert_eq!((unresolved.len(), unresolved[0].name.as_str()), (1, "SECRET"));
+    let text = format!("{edit:?} {page:?} {:?} {unresolved:?} {:?}", page.changes, edit.key);
+    assert!(!text.contains("SECRET") && !text.contains("4711") && !text.contains("entry"), "{text}");
 }

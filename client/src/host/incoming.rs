@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 const ROWS_AT_ONCE: usize = 1024;
 
 /// What an acknowledgement makes durable.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Shown {
     record: RecordId,
     row: Row,

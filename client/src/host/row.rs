@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Key of a row in the host store.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum HostKey {
     /// A number, such as `++id` gives.
@@ -106,7 +106,7 @@ pub(crate) fn minted_name() -> String {
 pub(crate) type Withheld = BTreeSet<(String, String)>;
 
 /// What is kept of a row.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     #[serde(rename = "t")]
     pub(crate) record_type: String,
