@@ -4,6 +4,11 @@ use crate::device::{VAULT, World, synced};
 use crate::host::{Tables, host, sent, write};
 use lockstep_client::host::{Host, HostChange, Page, Unresolved};
 use lockstep_client::live::{Live, document};
+use lockstep_client_crypto::content::BlobRef;
+use lockstep_engine::NewRecord;
+use lockstep_proto::Digest;
+use lockstep_proto::cbor::ByteArray;
+use lockstep_proto::id::BlobId;
 use serde_json::{Value, json};
 
 /// Two devices that are in sync from the start.
@@ -195,4 +200,20 @@ async fn logs_show_nothing_of_rows() {
     assert_eq!((unresolved.len(), unresolved[0].name.as_str()), (1, "SECRET"));
     let text = format!("{edit:?} {page:?} {:?} {unresolved:?} {:?}", page.changes, edit.key);
     assert!(!text.contains("SECRET") && !text.contains("4711") && !text.contains("entry"), "{text}");
+}
+
+#[tokio::test]
+async fn an_edit_leaves_the_objects_and_the_schema_of_what_is_here() {
+    let world = World::new();
+    let live = synced(&world.signup("a").await).await;
+    // The object is at no server.
+    live.pause().await.unwrap();
+    let (blob, content_hash, seed) = (BlobId::from_bytes([7; 16]), Digest::ZERO, ByteArray([9; 32]));
+    let blobs = vec![BlobRef { blob, size: 10, content_hash, seed, chunk_log2: 16 }];
+    let record = document("entry", b"k:[\"mon\"]", b"{\"date\": \"mon\", \"photo\": 1}".to_vec());
+    live.put(VAULT, vec![NewRecord { schema: 3, blobs: blobs.clone(), ..record }]).await.unwrap();
+    hand_in(&host(&live), "a1", "entry", 1, Some(json!({"date": "mon", "mood": 1}))).await;
+    let now = live.get(VAULT, "entry", b"k:[\"mon\"]").await.unwrap().unwrap();
+    assert!(now.pending && now.document.windows(6).any(|text| text == b"\"mood\""), "{now:?}");
+    assert_eq!((now.schema, now.blobs), (3, blobs));
 }

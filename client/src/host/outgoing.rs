@@ -199,13 +199,22 @@ impl<'a> Outgoing<'a> {
         Ok(self.row_for(target, &key, fields.as_ref())?.name)
     }
 
-    /// As the engine takes it: merged by the policy of its type, if there is one.
+    /// As the engine takes it: merged by the policy of its type, if there is one. A store knows nothing of objects and
+    /// schemas; those of what is here stay.
     fn new_record(&self, row: &Row, fields: Option<&Fields>) -> Result<NewRecord> {
         let name = name_bytes(&row.name);
         let vault = self.rows.vault;
+        let here = match fields {
+            Some(_) => vault.document(self.rows.record(&row.record_type, &row.name))?,
+            None => None,
+        };
         if vault.policies().of(&row.record_type).is_none() {
             let bytes = fields.map(|fields| serde_json::to_vec(fields).unwrap_or_default());
-            return Ok(NewRecord { document: bytes, ..deletion(&row.record_type, &name) });
+            let new = NewRecord { document: bytes, ..deletion(&row.record_type, &name) };
+            return Ok(match here {
+                Some(here) => NewRecord { schema: here.schema, blobs: here.blobs, ..new },
+                None => new,
+            });
         }
         let json = fields.map(|fields| fields_from_json(Value::Object(fields.clone())));
         vault.new_record(NewDocument {
@@ -213,7 +222,7 @@ impl<'a> Outgoing<'a> {
             name,
             schema: None,
             fields: json.transpose()?,
-            blobs: Vec::new(),
+            blobs: here.map_or_else(Vec::new, |here| here.blobs),
             seen: None,
             expected: None,
         })
