@@ -22,7 +22,7 @@ pub(crate) fn fields(value: Value) -> Fields {
     fields
 }
 
-fn write(change: &str, record_type: &str, key: i64, document: Option<Value>) -> HostWrite {
+pub(crate) fn write(change: &str, record_type: &str, key: i64, document: Option<Value>) -> HostWrite {
     HostWrite {
         change: change.into(),
         record_type: record_type.into(),
@@ -33,11 +33,11 @@ fn write(change: &str, record_type: &str, key: i64, document: Option<Value>) -> 
 
 /// An app's tables: rows by type and key.
 #[derive(Default)]
-struct Tables(BTreeMap<(String, i64), Fields>);
+pub(crate) struct Tables(pub(crate) BTreeMap<(String, i64), Fields>);
 
 impl Tables {
     /// Takes all changes as an app does; gives them.
-    async fn pull(&mut self, host: &Host) -> Vec<HostChange> {
+    pub(crate) async fn pull(&mut self, host: &Host) -> Vec<HostChange> {
         let mut all = Vec::new();
         loop {
             let page = host.changes(2).await.unwrap();
@@ -53,7 +53,7 @@ impl Tables {
         }
     }
 
-    async fn apply(&mut self, host: &Host, change: &HostChange) {
+    pub(crate) async fn apply(&mut self, host: &Host, change: &HostChange) {
         let key = match &change.key {
             Some(HostKey::Number(key)) => *key,
             Some(HostKey::Text(_)) => panic!("keys are numbers here"),
@@ -71,13 +71,13 @@ impl Tables {
         };
     }
 
-    fn of(&self, record_type: &str) -> Vec<(i64, Value)> {
+    pub(crate) fn of(&self, record_type: &str) -> Vec<(i64, Value)> {
         let rows = self.0.iter().filter(|((t, _), _)| t == record_type);
         rows.map(|((_, key), fields)| (*key, Value::Object(fields.clone()))).collect()
     }
 }
 
-async fn sent(live: &Live) {
+pub(crate) async fn sent(live: &Live) {
     live.sync_now().await.unwrap();
     status(live, "everything sent", |status| status.pending == 0 && status.state == State::Idle).await;
 }

@@ -24,6 +24,7 @@ mod device;
 mod guide;
 mod host;
 mod host_crash;
+mod host_owed;
 #[path = "../cli/program.rs"]
 mod program;
 #[path = "../cli/server.rs"]

@@ -20,17 +20,16 @@ use std::collections::BTreeSet;
 const ROWS_AT_ONCE: usize = 1024;
 
 /// What an acknowledgement makes durable.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Shown {
     record: RecordId,
     row: Row,
-    is_owed: bool,
 }
 
 impl Shown {
     fn over(&self, row: Row) -> Row {
-        let known = self.row.known.clone();
-        Row { is_deleted: known.is_none(), known, ..row }
+        let Row { known, withheld, .. } = self.row.clone();
+        Row { is_deleted: known.is_none(), known, withheld, must_show: false, ..row }
     }
 }
 
@@ -84,9 +83,9 @@ pub(crate) fn page(rows: &Rows<'_>, limit: usize) -> Result<Page> {
 }
 
 fn add(page: &mut Page, record: RecordId, news: News, change: HostChange) {
-    let is_owed = !change.unresolved.is_empty();
-    let row = Row { known: news.here, ..news.row };
-    page.shown.push(Shown { record, row, is_owed });
+    let withheld = change.unresolved.iter().map(|left_out| (left_out.field.clone(), left_out.name.clone()));
+    let row = Row { known: news.here, withheld: withheld.collect(), ..news.row };
+    page.shown.push(Shown { record, row });
     page.changes.push(change);
 }
 
@@ -115,13 +114,14 @@ fn candidates(rows: &Rows<'_>) -> Result<BTreeSet<RecordId>> {
 }
 
 fn news(rows: &Rows<'_>, record: RecordId) -> Result<Option<News>> {
-    let (row, is_owed) = rows.row(record)?.unzip();
+    let row = rows.row(record)?;
     let ranks = rows.schema.ranks();
     let rank = |record_type: &str| ranks.get(record_type).copied();
     let Some(document) = rows.vault.document(record)? else {
         let is_unreadable = rows.replica().pending_of(record)?.is_empty()
             && rows.replica().record(record)?.is_some_and(|row| row.kind == KIND_DOCUMENT);
-        let row = row.filter(|row| row.known.is_some() && !is_unreadable);
+        let may_have_it = |row: &Row| row.known.is_some() || row.must_show && row.key.is_some();
+        let row = row.filter(|row| !is_unreadable && may_have_it(row));
         return Ok(row.map(|row| News {
             rank: rank(&row.record_type).unwrap_or(0),
             row,
@@ -132,19 +132,24 @@ fn news(rows: &Rows<'_>, record: RecordId) -> Result<Option<News>> {
     };
     let Some(rank) = rank(&document.record_type) else { return Ok(None) };
     let Some(here) = fields_of(&document) else { return Ok(None) };
-    let row = row.unwrap_or_else(|| Row {
-        record_type: document.record_type.clone(),
-        name: name_text(&document.name),
-        key: None,
-        known: None,
-        is_deleted: false,
-        edits: 0,
-    });
-    if row.known.as_ref() == Some(&here) && is_owed != Some(true) {
+    let row = row.unwrap_or_else(|| Row::new(&document.record_type, name_text(&document.name)));
+    if row.known.as_ref() == Some(&here) && !row.must_show && !can_show_more(rows, &row)? {
         return Ok(None);
     }
     let (conflict_of, written_utc_ms) = (document.conflict_of, document.stamp.hlc.utc_ms);
     Ok(Some(News { rank, row, here: Some(here), conflict_of, written_utc_ms }))
+}
+
+/// Whether a reference that was withheld can be shown by now. One that never can be does not bring its row again.
+fn can_show_more(rows: &Rows<'_>, row: &Row) -> Result<bool> {
+    let references = &rows.schema.of(&row.record_type)?.references;
+    for (field, name) in &row.withheld {
+        let Some(target) = references.get(field) else { return Ok(true) };
+        if rows.key_of(rows.record(target, name))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The change as the store is told it, and whether it has to wait: a row that it refers to comes first.
@@ -157,7 +162,7 @@ fn change(rows: &Rows<'_>, news: &News, coming: &BTreeSet<RecordId>) -> Result<(
         let mut key_of = |name: &Value| -> Result<Option<Value>> {
             let Some(name) = name.as_str() else { return Ok(None) };
             let record = rows.record(target, name);
-            let key = rows.row(record)?.and_then(|(row, _)| row.key.filter(|_| !row.is_deleted));
+            let key = rows.key_of(record)?;
             if key.is_none() {
                 waits |= coming.contains(&record) && record != rows.record(&row.record_type, &row.name);
                 let (field, record_type) = (field.clone(), target.clone());
@@ -174,7 +179,7 @@ fn change(rows: &Rows<'_>, news: &News, coming: &BTreeSet<RecordId>) -> Result<(
         };
     }
     let conflict_of = match news.conflict_of {
-        Some(record) => rows.row(record)?.and_then(|(row, _)| row.key),
+        Some(record) => rows.row(record)?.and_then(|row| row.key),
         None => None,
     };
     let record = rows.record(&row.record_type, &row.name);
@@ -200,12 +205,12 @@ fn change(rows: &Rows<'_>, news: &News, coming: &BTreeSet<RecordId>) -> Result<(
 pub(crate) fn acknowledge(rows: &Rows<'_>, page: &Page) -> Result<()> {
     for shown in &page.shown {
         let row = match rows.row(shown.record)? {
-            // It handed something in since: what it has now, that said.
-            Some((row, _)) if row.edits != shown.row.edits => row,
-            Some((row, _)) => shown.over(row),
+            // It handed something in since. Nobody knows which of both it wrote last, and the cursor goes on.
+            Some(row) if row.edits != shown.row.edits => Row { must_show: true, ..row },
+            Some(row) => shown.over(row),
             None => shown.over(shown.row.clone()),
         };
-        rows.set(&row, shown.is_owed)?;
+        rows.set(&row)?;
     }
     if let Some(upto) = page.upto {
         rows.replica().set_host_cursor(rows.store, upto)?;
@@ -217,14 +222,11 @@ pub(crate) fn acknowledge(rows: &Rows<'_>, page: &Page) -> Result<()> {
 pub(crate) fn assign(rows: &Rows<'_>, record_type: &str, name: &str, key: &HostKey) -> Result<()> {
     rows.schema.of(record_type)?;
     let record = rows.record(record_type, name);
-    let (row, is_owed) = rows.row(record)?.unwrap_or_else(|| {
-        let (record_type, name) = (record_type.to_owned(), name.to_owned());
-        (Row { record_type, name, key: None, known: None, is_deleted: false, edits: 0 }, false)
-    });
+    let row = rows.row(record)?.unwrap_or_else(|| Row::new(record_type, name.to_owned()));
     // A row that was deleted gives its key up.
     if let Some(old) = rows.row_of_key(record_type, key)?.filter(|old| old.is_deleted && old.name != row.name)
     {
-        rows.set(&Row { key: None, ..old }, false)?;
+        rows.set(&Row { key: None, ..old })?;
     }
-    rows.set(&Row { key: Some(key.clone()), is_deleted: false, ..row }, is_owed)
+    rows.set(&Row { key: Some(key.clone()), is_deleted: false, ..row })
 }

@@ -14,6 +14,7 @@
 mod incoming;
 mod join;
 mod outgoing;
+mod redacted;
 mod row;
 mod schema;
 
@@ -38,7 +39,7 @@ const BEGUN: u8 = 1;
 const DONE: u8 = 2;
 
 /// A change of one row, as the store hands it in.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct HostWrite {
     /// The store's id of the change: no two changes have the same.
     pub change: Vec<u8>,
@@ -60,7 +61,7 @@ pub enum Taken {
 }
 
 /// A row as it is to be in the store.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct HostChange {
     /// Its type.
     pub record_type: String,
@@ -84,7 +85,7 @@ pub struct HostChange {
 }
 
 /// A reference that can not be shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Unresolved {
     /// The field.
     pub field: String,
@@ -96,7 +97,7 @@ pub struct Unresolved {
 
 /// Changes to write and then to acknowledge. Rows that are referred to come before those that refer to them, if need be
 /// in a page before.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Page {
     /// The changes, in the order in which they are to be written.
     pub changes: Vec<HostChange>,

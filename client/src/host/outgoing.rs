@@ -1,7 +1,7 @@
 //! What a host store hands in.
 
 use super::join::{Newer, join};
-use super::row::{HostKey, Row, Rows, minted_name, name_bytes, natural_name};
+use super::row::{HostKey, Row, Rows, Withheld, minted_name, name_bytes, natural_name};
 use super::{Fields, HostWrite, Taken};
 use crate::documents::{NewDocument, fields_from_json};
 use crate::error::{ClientError, Result};
@@ -42,7 +42,7 @@ impl<'a> Outgoing<'a> {
         }
         let Some(fields) = &write.document else { return self.delete(write) };
         let mut row = self.row_for(&write.record_type, &write.key, Some(fields))?;
-        let portable = self.portable(&write.record_type, fields, row.known.as_ref())?;
+        let (portable, withheld) = self.portable(&write.record_type, fields, Some(&row))?;
         let record = self.rows.record(&row.record_type, &row.name);
         let here = self.rows.here(record)?;
         let mut records = Vec::new();
@@ -62,8 +62,7 @@ impl<'a> Outgoing<'a> {
             }
             _ => put(&portable)?,
         }
-        row.known = Some(portable);
-        row.is_deleted = false;
+        (row.known, row.is_deleted, row.withheld) = (Some(portable), false, withheld);
         self.keep(row)?;
         Ok((Taken::Now, records))
     }
@@ -79,14 +78,14 @@ impl<'a> Outgoing<'a> {
         if here.is_some() && here == row.known {
             records.push(self.new_record(&row, None)?);
         }
-        (row.known, row.is_deleted) = (None, true);
+        (row.known, row.is_deleted, row.withheld) = (None, true, Withheld::new());
         self.keep(row)?;
         Ok((Taken::Now, records))
     }
 
     fn keep(&self, mut row: Row) -> Result<()> {
         row.edits = row.edits.saturating_add(1);
-        self.rows.set(&row, false)
+        self.rows.set(&row)
     }
 
     /// The row of a key; it gets its name now if it has none.
@@ -102,21 +101,14 @@ impl<'a> Outgoing<'a> {
             }
             // After a deletion the key names another row.
             old.key = None;
-            self.rows.set(&old, false)?;
+            self.rows.set(&old)?;
         }
         let record = self.rows.record(record_type, &name);
         let row = match self.rows.row(record)? {
-            Some((row, _)) => Row { key: Some(key.clone()), ..row },
-            None => Row {
-                record_type: record_type.to_owned(),
-                name,
-                key: Some(key.clone()),
-                known: None,
-                is_deleted: false,
-                edits: 0,
-            },
+            Some(row) => Row { key: Some(key.clone()), ..row },
+            None => Row { key: Some(key.clone()), ..Row::new(record_type, name) },
         };
-        self.rows.set(&row, false)?;
+        self.rows.set(&row)?;
         Ok(row)
     }
 
@@ -140,7 +132,7 @@ impl<'a> Outgoing<'a> {
             .filter(|(field, _)| of.natural_key.contains(field))
             .map(|(field, value)| (field.clone(), value.clone()))
             .collect();
-        let portable = self.portable(record_type, &of_key, None)?;
+        let (portable, _) = self.portable(record_type, &of_key, None)?;
         self.begun.remove(&place);
         for nth in 0..SAME_KEY_MAX {
             let Some(name) = natural_name(of, &portable, nth)? else { break };
@@ -148,7 +140,7 @@ impl<'a> Outgoing<'a> {
             let is_taken = self
                 .rows
                 .row(record)?
-                .is_some_and(|(row, _)| !row.is_deleted && row.key.is_some_and(|of_row| of_row != *key));
+                .is_some_and(|row| !row.is_deleted && row.key.is_some_and(|of_row| of_row != *key));
             let still_has_it = match self.rows.here(record)? {
                 Some(here) => natural_name(of, &here, nth)?.as_ref() == Some(&name),
                 None => true,
@@ -160,66 +152,69 @@ impl<'a> Outgoing<'a> {
         Ok(minted_name())
     }
 
-    /// The document with names in the place of keys.
-    fn portable(&mut self, record_type: &str, fields: &Fields, known: Option<&Fields>) -> Result<Fields> {
+    /// The document with names in the place of keys, and what of a row's withheld references is still in it.
+    fn portable(
+        &mut self,
+        record_type: &str,
+        fields: &Fields,
+        row: Option<&Row>,
+    ) -> Result<(Fields, Withheld)> {
         let references = self.rows.schema.of(record_type)?.references.clone();
         let mut portable = fields.clone();
+        let mut kept = Withheld::new();
         for (field, target) in references {
-            let before = known.and_then(|known| known.get(&field));
-            let value = match fields.get(&field) {
-                None | Some(Value::Null) => self.unresolved(&target, before)?.into_iter().next(),
-                Some(Value::Array(keys)) => {
-                    let mut names = Vec::new();
-                    for key in keys {
-                        names.push(self.name_of(&target, &field, key)?);
-                    }
-                    // What the store could not show it could not take out either.
-                    names.extend(self.unresolved(&target, before)?);
-                    Some(Value::Array(names))
+            let before = row.and_then(|row| row.known.as_ref()).and_then(|known| known.get(&field));
+            let of_field = row.into_iter().flat_map(|row| &row.withheld).filter(|(of, _)| *of == field);
+            let mut withheld: Vec<&str> = of_field.map(|(_, name)| name.as_str()).collect();
+            let keys = match fields.get(&field) {
+                None | Some(Value::Null) => None,
+                Some(Value::Array(keys)) => Some(keys.as_slice()),
+                Some(key) => {
+                    let name = self.name_of(&target, &field, key)?;
+                    portable.insert(field, Value::String(name));
+                    continue;
                 }
-                Some(key) => Some(self.name_of(&target, &field, key)?),
             };
-            if let Some(value) = value {
-                portable.insert(field, value);
+            let mut names = Vec::new();
+            for key in keys.unwrap_or_default() {
+                names.push(self.name_of(&target, &field, key)?);
             }
+            withheld.retain(|name| !names.iter().any(|of_store| of_store == name));
+            // What the store was not shown it did not take out either.
+            if keys.is_some() || !withheld.is_empty() {
+                portable.insert(field.clone(), with_withheld(names, &withheld, before));
+            }
+            kept.extend(withheld.into_iter().map(|name| (field.clone(), name.to_owned())));
         }
-        Ok(portable)
+        Ok((portable, kept))
     }
 
-    fn name_of(&mut self, target: &str, field: &str, key: &Value) -> Result<Value> {
+    fn name_of(&mut self, target: &str, field: &str, key: &Value) -> Result<String> {
         let key = HostKey::from_value(key)
             .ok_or_else(|| ClientError::Usage(format!("field \"{field}\" holds no key of \"{target}\"")))?;
         if let Some(row) = self.rows.row_of_key(target, &key)? {
-            return Ok(Value::String(row.name));
+            return Ok(row.name);
         }
         let fields = self.batch.get(&(target, &key)).map(|fields| (*fields).clone());
-        Ok(Value::String(self.row_for(target, &key, fields.as_ref())?.name))
+        Ok(self.row_for(target, &key, fields.as_ref())?.name)
     }
 
-    /// Names in a reference that have no key in the store, so that it was not shown them.
-    fn unresolved(&self, target: &str, before: Option<&Value>) -> Result<Vec<Value>> {
-        let names: Vec<&Value> = match before {
-            Some(Value::Array(names)) => names.iter().collect(),
-            Some(name @ Value::String(_)) => vec![name],
-            _ => Vec::new(),
-        };
-        let mut found = Vec::new();
-        for name in names {
-            let row = name.as_str().map(|name| self.rows.row(self.rows.record(target, name))).transpose()?;
-            if row.flatten().is_none_or(|(row, _)| row.key.is_none()) {
-                found.push(name.clone());
-            }
-        }
-        Ok(found)
-    }
-
-    /// As the engine takes it: merged by the policy of its type, if there is one.
+    /// As the engine takes it: merged by the policy of its type, if there is one. A store knows nothing of objects and
+    /// schemas; those of what is here stay.
     fn new_record(&self, row: &Row, fields: Option<&Fields>) -> Result<NewRecord> {
         let name = name_bytes(&row.name);
         let vault = self.rows.vault;
+        let here = match fields {
+            Some(_) => vault.document(self.rows.record(&row.record_type, &row.name))?,
+            None => None,
+        };
         if vault.policies().of(&row.record_type).is_none() {
             let bytes = fields.map(|fields| serde_json::to_vec(fields).unwrap_or_default());
-            return Ok(NewRecord { document: bytes, ..deletion(&row.record_type, &name) });
+            let new = NewRecord { document: bytes, ..deletion(&row.record_type, &name) };
+            return Ok(match here {
+                Some(here) => NewRecord { schema: here.schema, blobs: here.blobs, ..new },
+                None => new,
+            });
         }
         let json = fields.map(|fields| fields_from_json(Value::Object(fields.clone())));
         vault.new_record(NewDocument {
@@ -227,9 +222,25 @@ impl<'a> Outgoing<'a> {
             name,
             schema: None,
             fields: json.transpose()?,
-            blobs: Vec::new(),
+            blobs: here.map_or_else(Vec::new, |here| here.blobs),
             seen: None,
             expected: None,
         })
     }
+}
+
+/// A reference as it was before, if the store changed nothing of what it was shown; else what it says and what it was not
+/// shown.
+fn with_withheld(names: Vec<String>, withheld: &[&str], before: Option<&Value>) -> Value {
+    match before {
+        Some(Value::Array(all)) => {
+            let shown = all.iter().filter_map(Value::as_str).filter(|name| !withheld.contains(name));
+            if shown.eq(names.iter().map(String::as_str)) {
+                return Value::Array(all.clone());
+            }
+        }
+        Some(name @ Value::String(_)) if names.is_empty() && !withheld.is_empty() => return name.clone(),
+        _ => {}
+    }
+    names.into_iter().chain(withheld.iter().map(|name| (*name).to_owned())).map(Value::String).collect()
 }

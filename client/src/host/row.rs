@@ -10,9 +10,10 @@ use crate::vault::Vault;
 use lockstep_proto::id::RecordId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Key of a row in the host store.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum HostKey {
     /// A number, such as `++id` gives.
@@ -101,8 +102,11 @@ pub(crate) fn minted_name() -> String {
     format!("r:{}", rng::hex(&rng::bytes::<16>()))
 }
 
+/// References to rows that had no key in the store, as field and name.
+pub(crate) type Withheld = BTreeSet<(String, String)>;
+
 /// What is kept of a row.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Row {
     #[serde(rename = "t")]
     pub(crate) record_type: String,
@@ -119,6 +123,33 @@ pub(crate) struct Row {
     /// Counts what the store handed in.
     #[serde(rename = "e", default)]
     pub(crate) edits: u64,
+    /// References in it that the store was not shown.
+    #[serde(rename = "w", default)]
+    pub(crate) withheld: Withheld,
+    /// Whether it has to be shown whatever is known: the store may have written over what it handed in, or the other way.
+    #[serde(rename = "m", default)]
+    pub(crate) must_show: bool,
+}
+
+impl Row {
+    pub(crate) fn new(record_type: &str, name: String) -> Self {
+        let record_type = record_type.to_owned();
+        Self {
+            record_type,
+            name,
+            key: None,
+            known: None,
+            is_deleted: false,
+            edits: 0,
+            withheld: Withheld::new(),
+            must_show: false,
+        }
+    }
+
+    /// Whether it is looked at again although nothing was committed.
+    fn is_owed(&self) -> bool {
+        self.must_show || !self.withheld.is_empty()
+    }
 }
 
 /// A document as an object, if it is one.
@@ -150,26 +181,32 @@ impl Rows<'_> {
         self.vault.setup().keys.record_id(record_type, &name_bytes(name))
     }
 
-    pub(crate) fn row(&self, record: RecordId) -> Result<Option<(Row, bool)>> {
-        let Some((plain, owed)) = self.replica().host_row(self.store, record)? else { return Ok(None) };
+    pub(crate) fn row(&self, record: RecordId) -> Result<Option<Row>> {
+        let Some(plain) = self.replica().host_row(self.store, record)? else { return Ok(None) };
         let row = serde_json::from_slice(&plain).map_err(|_| {
             ClientError::Damaged("the local database is damaged: a row of a host store".into())
         })?;
-        Ok(Some((row, owed)))
+        Ok(Some(row))
+    }
+
+    /// The key under which the store has a row; none if it has no such row.
+    pub(crate) fn key_of(&self, record: RecordId) -> Result<Option<HostKey>> {
+        Ok(self.row(record)?.and_then(|row| row.key.filter(|_| !row.is_deleted)))
     }
 
     pub(crate) fn row_of_key(&self, record_type: &str, key: &HostKey) -> Result<Option<Row>> {
         let Some(record) = self.replica().host_record(self.store, (record_type, &key.text()))? else {
             return Ok(None);
         };
-        Ok(self.row(record)?.map(|(row, _)| row))
+        self.row(record)
     }
 
-    pub(crate) fn set(&self, row: &Row, owed: bool) -> Result<()> {
+    pub(crate) fn set(&self, row: &Row) -> Result<()> {
         let plain = zeroize::Zeroizing::new(serde_json::to_vec(row).unwrap_or_default());
         let key = row.key.as_ref().map(HostKey::text);
         let key = key.as_deref().map(|key| (row.record_type.as_str(), key));
-        self.replica().set_host_row(self.store, self.record(&row.record_type, &row.name), key, owed, &plain)
+        let record = self.record(&row.record_type, &row.name);
+        self.replica().set_host_row(self.store, record, key, row.is_owed(), &plain)
     }
 }
 

@@ -79,20 +79,15 @@ impl VaultReplica {
         self.db.keys().tag("host key", format!("{record_type}\0{key}").as_bytes())
     }
 
-    /// What is kept of a record, and whether it is owed.
-    pub(crate) fn host_row(
-        &self,
-        store: StoreKey,
-        record: RecordId,
-    ) -> Result<Option<(Zeroizing<Vec<u8>>, bool)>> {
-        let text = "SELECT sealed, owed FROM host_row WHERE store = ?1 AND record = ?2";
+    /// What is kept of a record.
+    pub(crate) fn host_row(&self, store: StoreKey, record: RecordId) -> Result<Option<Zeroizing<Vec<u8>>>> {
+        let text = "SELECT sealed FROM host_row WHERE store = ?1 AND record = ?2";
         let mut statement = self.db.connection().prepare_cached(text)?;
-        let row: Option<(Vec<u8>, bool)> = statement
-            .query_row(params![store.0, record.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let Some((sealed, owed)) = row else { return Ok(None) };
+        let row: Option<Vec<u8>> =
+            statement.query_row(params![store.0, record.as_bytes()], |row| row.get(0)).optional()?;
+        let Some(sealed) = row else { return Ok(None) };
         let opened = self.db.keys().open_row(&self.host_place(store, record), &sealed);
-        Ok(Some((opened.map_err(|_| damaged("a row of a host store"))?, owed)))
+        Ok(Some(opened.map_err(|_| damaged("a row of a host store"))?))
     }
 
     /// The record of a row of the store.
@@ -129,7 +124,7 @@ impl VaultReplica {
         }
     }
 
-    /// Records of which something is kept; with `owed`, only those that are.
+    /// Records of which something is kept; with `owed`, only those that are looked at although nothing was committed.
     pub(crate) fn host_records(&self, store: StoreKey, owed: bool) -> Result<Vec<RecordId>> {
         let text = if owed {
             "SELECT record FROM host_row WHERE store = ?1 AND owed = 1"
