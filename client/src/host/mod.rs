@@ -24,10 +24,11 @@ pub use schema::{HostSchema, HostType};
 use crate::error::{ClientError, Result};
 use crate::live::Live;
 use crate::live::front::Front;
+use crate::replica::SchemaTag;
 use incoming::Shown;
 use join::Newer;
 use lockstep_proto::Digest;
-use lockstep_proto::id::{DeviceId, Seq};
+use lockstep_proto::id::{DeviceId, RecordId, Seq};
 use outgoing::Outgoing;
 use row::Rows;
 use std::sync::Arc;
@@ -104,6 +105,10 @@ pub struct Page {
     /// What the cursor moves to.
     upto: Option<(Seq, Digest)>,
     shown: Vec<Shown>,
+    /// What could not be read.
+    unreadable: Vec<RecordId>,
+    /// What the cursor is of.
+    schema: SchemaTag,
 }
 
 /// How far the import of what a store had before its first sync got.
