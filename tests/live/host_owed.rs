@@ -272,3 +272,38 @@ async fn what_can_not_be_read_holds_up_nothing_and_comes_once_it_can() {
     assert_eq!(told.len(), 2, "{told:?}");
     assert_eq!(tables.of("symptom"), [(1, json!({"name": "aches"})), (2, json!({"name": "burn"}))]);
 }
+
+/// What the guide asks of an app: a page whose row has an entry in the outbox waits until that was handed in.
+#[tokio::test]
+async fn an_edit_from_before_a_page_meets_it_if_it_is_handed_in_first() {
+    let world = World::new();
+    let (a, b) = two(&world).await;
+    let mut tables = Tables::default();
+    let page = given_out(&a, &b, &mut tables).await;
+    let mut outbox = vec![write("b1", "entry", 1, Some(json!({"date": "mon", "mood": 1, "note": "of b"})))];
+    if page.changes.iter().all(|change| outbox.iter().all(|entry| change.key.as_ref() != Some(&entry.key))) {
+        tables.apply(&host(&b), &page.changes[0]).await;
+        host(&b).acknowledge(page).await.unwrap();
+    }
+    host(&b).hand_in(std::mem::take(&mut outbox)).await.unwrap();
+    assert_eq!(pages(&mut tables, &host(&b)).await.len(), 1);
+    let both = json!({"date": "mon", "mood": 2, "note": "of b"});
+    assert_eq!(tables.of("entry"), [(1, both.clone())]);
+    from_to(&b, &a).await;
+    assert_eq!(in_vault(&a, "entry").await, both);
+}
+
+#[tokio::test]
+async fn an_edit_of_a_page_that_is_not_acknowledged_yet_takes_nothing_back() {
+    let world = World::new();
+    let (a, b) = two(&world).await;
+    let mut tables = Tables::default();
+    let page = given_out(&a, &b, &mut tables).await;
+    tables.apply(&host(&b), &page.changes[0]).await;
+    let edit = json!({"date": "mon", "mood": 2, "note": "after it"});
+    hand_in(&host(&b), "b1", "entry", 1, Some(edit.clone())).await;
+    host(&b).acknowledge(page).await.unwrap();
+    assert_eq!(in_vault(&b, "entry").await, edit);
+    pages(&mut tables, &host(&b)).await;
+    assert_eq!(tables.of("entry"), [(1, edit)]);
+}
