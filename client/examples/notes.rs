@@ -54,8 +54,18 @@ const SCHEMA: &str = r#"{"types": {
 }}"#;
 
 /// The app keeps its rows itself.
-async fn rows(live: &Live, outbox: Vec<(String, i64, Fields)>) -> Result<()> {
+async fn rows(live: &Live) -> Result<()> {
     let host = live.host(VAULT, "dexie", HostSchema::from_json(SCHEMA)?)?;
+    loop {
+        give(&host, outbox()).await?;
+        // Now those may be taken out of the app's outbox.
+        if !take(&host).await? {
+            return Ok(());
+        }
+    }
+}
+
+async fn give(host: &Host, outbox: Vec<(String, i64, Fields)>) -> Result<()> {
     let writes = outbox.into_iter().map(|(change, id, row)| HostWrite {
         change: change.into_bytes(),
         record_type: "entry".into(),
@@ -63,14 +73,13 @@ async fn rows(live: &Live, outbox: Vec<(String, i64, Fields)>) -> Result<()> {
         document: Some(row),
     });
     host.hand_in(writes.collect()).await?;
-    // Now they may be taken out of the app's outbox.
-    while take(&host).await? {}
     Ok(())
 }
 
 async fn take(host: &Host) -> Result<bool> {
     let page = host.changes(100).await?;
     let is_more = !page.changes.is_empty();
+    let mut rows = Vec::new();
     for change in &page.changes {
         let key = if let Some(key) = &change.key {
             key.clone()
@@ -79,9 +88,12 @@ async fn take(host: &Host) -> Result<bool> {
             host.assign(&change.record_type, &change.name, key.clone()).await?;
             key
         };
-        write_row(&change.record_type, &key, change.document.as_ref());
+        rows.push((change.record_type.as_str(), key, change.document.as_ref()));
     }
-    host.acknowledge(page).await?;
+    // Else the outbox is handed in first, and the page comes again, with what became of both.
+    if write_unless_edited(&rows) {
+        host.acknowledge(page).await?;
+    }
     Ok(is_more)
 }
 
@@ -90,14 +102,22 @@ fn next_id(_table: &str) -> i64 {
     1
 }
 
-/// Writes a row under its id whether it is there or not, or deletes it.
-fn write_row(_table: &str, _id: &HostKey, _row: Option<&Fields>) {}
+/// What the app changed and has not handed in: id of the change, id of the row, and the row.
+fn outbox() -> Vec<(String, i64, Fields)> {
+    Vec::new()
+}
+
+/// In one transaction of the app: if the outbox has an entry of one of the rows, nothing is written, and it says false. Else
+/// each is written under its id whether it is there or not, or deleted.
+fn write_unless_edited(_rows: &[(&str, HostKey, Option<&Fields>)]) -> bool {
+    true
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let Some(home) = std::env::args_os().nth(1) else { return Ok(()) };
     let live = notes(Path::new(&home)).await?;
-    rows(&live, Vec::new()).await?;
+    rows(&live).await?;
     let _ = tokio::time::timeout(Duration::from_secs(10), follow(&live)).await;
     std::io::Write::write_all(&mut std::io::stdout(), line(&live).as_bytes()).ok();
     live.close().await;

@@ -1,8 +1,8 @@
 //! What a host store is owed: references that it was not shown, and changes that it overtook.
 
-use crate::device::{VAULT, World, synced};
+use crate::device::{VAULT, World, start, synced};
 use crate::host::{Tables, host, sent, write};
-use lockstep_client::host::{Host, HostChange, Page, Unresolved};
+use lockstep_client::host::{Host, HostChange, HostSchema, Page, Unresolved};
 use lockstep_client::live::{Live, document};
 use lockstep_client_crypto::content::BlobRef;
 use lockstep_engine::NewRecord;
@@ -216,4 +216,94 @@ async fn an_edit_leaves_the_objects_and_the_schema_of_what_is_here() {
     let now = live.get(VAULT, "entry", b"k:[\"mon\"]").await.unwrap().unwrap();
     assert!(now.pending && now.document.windows(6).any(|text| text == b"\"mood\""), "{now:?}");
     assert_eq!((now.schema, now.blobs), (3, blobs));
+}
+
+#[tokio::test]
+async fn what_a_schema_did_not_have_comes_with_one_that_has_it() {
+    let world = World::new();
+    let (a, b) = two(&world).await;
+    let at_a = host(&a);
+    hand_in(&at_a, "a1", "symptom", 1, Some(json!({"name": "ache"}))).await;
+    hand_in(&at_a, "a2", "item", 1, Some(json!({"parent": null}))).await;
+    from_to(&a, &b).await;
+    let narrow = HostSchema::from_json(r#"{"types": {"item": {}}}"#).unwrap();
+    let mut tables = Tables::default();
+    assert_eq!(pages(&mut tables, &b.host(VAULT, "app", narrow.clone()).unwrap()).await.len(), 1);
+    let told = pages(&mut tables, &host(&b)).await;
+    assert_eq!((told.len(), told[0].record_type.as_str()), (1, "symptom"));
+    // What came while the store did not know of it, in between.
+    let narrow = b.host(VAULT, "app", narrow).unwrap();
+    hand_in(&at_a, "a3", "symptom", 2, Some(json!({"name": "burn"}))).await;
+    from_to(&a, &b).await;
+    assert!(pages(&mut tables, &narrow).await.is_empty());
+    assert_eq!(pages(&mut tables, &host(&b)).await.len(), 1);
+    assert!(pages(&mut tables, &host(&b)).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_can_not_be_read_holds_up_nothing_and_comes_once_it_can() {
+    let mut world = World::new();
+    let (home_a, home_b) = (world.signup("a").await, world.login("b").await);
+    let (a, b) = (synced(&home_a).await, synced(&home_b).await);
+    let at_a = host(&a);
+    hand_in(&at_a, "a1", "symptom", 1, Some(json!({"name": "ache"}))).await;
+    from_to(&a, &b).await;
+    // One of which something is known, and one of which nothing is.
+    let mut tables = Tables::default();
+    assert_eq!(pages(&mut tables, &host(&b)).await.len(), 1);
+    hand_in(&at_a, "a2", "symptom", 1, Some(json!({"name": "aches"}))).await;
+    hand_in(&at_a, "a3", "symptom", 2, Some(json!({"name": "burn"}))).await;
+    from_to(&a, &b).await;
+    b.close().await;
+    world.server.kill();
+    let present = |n: u8| {
+        let database = rusqlite::Connection::open(home_b.join("replica.sqlite")).unwrap();
+        let of_vault = "vault = (SELECT vault FROM host_store) AND kind = 1";
+        database.execute(&format!("UPDATE record SET present = ?1 WHERE {of_vault}"), [n]).unwrap()
+    };
+    assert!(present(0) >= 2);
+    let b = start(&home_b).await;
+    hand_in(&host(&b), "b1", "item", 1, Some(json!({"parent": null}))).await;
+    assert!(pages(&mut tables, &host(&b)).await.is_empty());
+    b.close().await;
+    present(1);
+    let b = start(&home_b).await;
+    let told = pages(&mut tables, &host(&b)).await;
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(tables.of("symptom"), [(1, json!({"name": "aches"})), (2, json!({"name": "burn"}))]);
+}
+
+/// What the guide asks of an app: a page whose row has an entry in the outbox waits until that was handed in.
+#[tokio::test]
+async fn an_edit_from_before_a_page_meets_it_if_it_is_handed_in_first() {
+    let world = World::new();
+    let (a, b) = two(&world).await;
+    let mut tables = Tables::default();
+    let page = given_out(&a, &b, &mut tables).await;
+    let mut outbox = vec![write("b1", "entry", 1, Some(json!({"date": "mon", "mood": 1, "note": "of b"})))];
+    if page.changes.iter().all(|change| outbox.iter().all(|entry| change.key.as_ref() != Some(&entry.key))) {
+        tables.apply(&host(&b), &page.changes[0]).await;
+        host(&b).acknowledge(page).await.unwrap();
+    }
+    host(&b).hand_in(std::mem::take(&mut outbox)).await.unwrap();
+    assert_eq!(pages(&mut tables, &host(&b)).await.len(), 1);
+    let both = json!({"date": "mon", "mood": 2, "note": "of b"});
+    assert_eq!(tables.of("entry"), [(1, both.clone())]);
+    from_to(&b, &a).await;
+    assert_eq!(in_vault(&a, "entry").await, both);
+}
+
+#[tokio::test]
+async fn an_edit_of_a_page_that_is_not_acknowledged_yet_takes_nothing_back() {
+    let world = World::new();
+    let (a, b) = two(&world).await;
+    let mut tables = Tables::default();
+    let page = given_out(&a, &b, &mut tables).await;
+    tables.apply(&host(&b), &page.changes[0]).await;
+    let edit = json!({"date": "mon", "mood": 2, "note": "after it"});
+    hand_in(&host(&b), "b1", "entry", 1, Some(edit.clone())).await;
+    host(&b).acknowledge(page).await.unwrap();
+    assert_eq!(in_vault(&b, "entry").await, edit);
+    pages(&mut tables, &host(&b)).await;
+    assert_eq!(tables.of("entry"), [(1, edit)]);
 }

@@ -6,9 +6,11 @@
 
 use super::row::{HostKey, Row, Rows, fields_of, name_text};
 use super::{Fields, HostChange, Page, Unresolved};
-use crate::error::Result;
+use crate::documents::Document;
+use crate::error::{ClientError, Result};
 use crate::heal::changes_of;
 use crate::late::commit_at;
+use crate::replica::SchemaTag;
 use lockstep_engine::replica::Replica as _;
 use lockstep_proto::Digest;
 use lockstep_proto::commit::Change;
@@ -47,9 +49,16 @@ struct News {
 pub(crate) fn page(rows: &Rows<'_>, limit: usize) -> Result<Page> {
     let end = rows.vault.verified()?;
     let mut all: Vec<(RecordId, News)> = Vec::new();
-    for record in candidates(rows)? {
-        if let Some(news) = news(rows, record)? {
-            all.push((record, news));
+    let schema = rows.schema_tag();
+    let mut page =
+        Page { changes: Vec::new(), upto: None, shown: Vec::new(), unreadable: Vec::new(), schema };
+    for record in candidates(rows, &schema)? {
+        match here(rows, record)? {
+            Here::Unreadable => page.unreadable.push(record),
+            Here::Nothing => all.extend(deletion(rows, record)?.map(|news| (record, news))),
+            Here::Document(document) => {
+                all.extend(news(rows, record, &document)?.map(|news| (record, news)));
+            }
         }
     }
     all.sort_by_key(|(record, news)| (news.rank, *record));
@@ -58,7 +67,6 @@ pub(crate) fn page(rows: &Rows<'_>, limit: usize) -> Result<Page> {
         .filter(|(_, news)| news.row.key.is_none() && news.here.is_some())
         .map(|(r, _)| *r)
         .collect();
-    let mut page = Page { changes: Vec::new(), upto: None, shown: Vec::new() };
     let mut later = Vec::new();
     let mut is_cut = false;
     for (record, news) in all {
@@ -90,9 +98,9 @@ fn add(page: &mut Page, record: RecordId, news: News, change: HostChange) {
 }
 
 /// Records that may have changed since the cursor.
-fn candidates(rows: &Rows<'_>) -> Result<BTreeSet<RecordId>> {
+fn candidates(rows: &Rows<'_>, schema: &SchemaTag) -> Result<BTreeSet<RecordId>> {
     let mut found: BTreeSet<RecordId> = rows.replica().host_records(rows.store, true)?.into_iter().collect();
-    let cursor: Option<(Seq, Digest)> = rows.replica().host_cursor(rows.store)?;
+    let cursor: Option<(Seq, Digest)> = rows.replica().host_cursor(rows.store, schema)?;
     if let Some(cursor) = cursor
         && rows.vault.still_counts(cursor)?
     {
@@ -113,25 +121,43 @@ fn candidates(rows: &Rows<'_>) -> Result<BTreeSet<RecordId>> {
     Ok(found)
 }
 
-fn news(rows: &Rows<'_>, record: RecordId) -> Result<Option<News>> {
+enum Here {
+    Document(Box<Document>),
+    /// It is not there, or deleted.
+    Nothing,
+    /// It is there, and can not be shown (yet).
+    Unreadable,
+}
+
+fn here(rows: &Rows<'_>, record: RecordId) -> Result<Here> {
+    match rows.vault.document(record) {
+        Ok(Some(document)) => Ok(Here::Document(Box::new(document))),
+        Ok(None) => {
+            let is_unreadable = rows.replica().pending_of(record)?.is_empty()
+                && rows.replica().record(record)?.is_some_and(|row| row.kind == KIND_DOCUMENT);
+            Ok(if is_unreadable { Here::Unreadable } else { Here::Nothing })
+        }
+        Err(ClientError::NotHeld(_) | ClientError::Incomplete(_)) => Ok(Here::Unreadable),
+        Err(error) => Err(error),
+    }
+}
+
+fn deletion(rows: &Rows<'_>, record: RecordId) -> Result<Option<News>> {
+    let may_have_it = |row: &Row| row.known.is_some() || row.must_show && row.key.is_some();
+    let row = rows.row(record)?.filter(may_have_it);
+    Ok(row.map(|row| News {
+        rank: rows.schema.ranks().get(row.record_type.as_str()).copied().unwrap_or(0),
+        row,
+        here: None,
+        conflict_of: None,
+        written_utc_ms: 0,
+    }))
+}
+
+fn news(rows: &Rows<'_>, record: RecordId, document: &Document) -> Result<Option<News>> {
     let row = rows.row(record)?;
-    let ranks = rows.schema.ranks();
-    let rank = |record_type: &str| ranks.get(record_type).copied();
-    let Some(document) = rows.vault.document(record)? else {
-        let is_unreadable = rows.replica().pending_of(record)?.is_empty()
-            && rows.replica().record(record)?.is_some_and(|row| row.kind == KIND_DOCUMENT);
-        let may_have_it = |row: &Row| row.known.is_some() || row.must_show && row.key.is_some();
-        let row = row.filter(|row| !is_unreadable && may_have_it(row));
-        return Ok(row.map(|row| News {
-            rank: rank(&row.record_type).unwrap_or(0),
-            row,
-            here: None,
-            conflict_of: None,
-            written_utc_ms: 0,
-        }));
-    };
-    let Some(rank) = rank(&document.record_type) else { return Ok(None) };
-    let Some(here) = fields_of(&document) else { return Ok(None) };
+    let Some(rank) = rows.schema.ranks().get(document.record_type.as_str()).copied() else { return Ok(None) };
+    let Some(here) = fields_of(document) else { return Ok(None) };
     let row = row.unwrap_or_else(|| Row::new(&document.record_type, name_text(&document.name)));
     if row.known.as_ref() == Some(&here) && !row.must_show && !can_show_more(rows, &row)? {
         return Ok(None);
@@ -213,7 +239,8 @@ pub(crate) fn acknowledge(rows: &Rows<'_>, page: &Page) -> Result<()> {
         rows.set(&row)?;
     }
     if let Some(upto) = page.upto {
-        rows.replica().set_host_cursor(rows.store, upto)?;
+        page.unreadable.iter().try_for_each(|record| rows.owe(*record))?;
+        rows.replica().set_host_cursor(rows.store, upto, &page.schema)?;
     }
     Ok(())
 }

@@ -24,10 +24,11 @@ pub use schema::{HostSchema, HostType};
 use crate::error::{ClientError, Result};
 use crate::live::Live;
 use crate::live::front::Front;
+use crate::replica::SchemaTag;
 use incoming::Shown;
 use join::Newer;
 use lockstep_proto::Digest;
-use lockstep_proto::id::{DeviceId, Seq};
+use lockstep_proto::id::{DeviceId, RecordId, Seq};
 use outgoing::Outgoing;
 use row::Rows;
 use std::sync::Arc;
@@ -104,6 +105,10 @@ pub struct Page {
     /// What the cursor moves to.
     upto: Option<(Seq, Digest)>,
     shown: Vec<Shown>,
+    /// What could not be read.
+    unreadable: Vec<RecordId>,
+    /// What the cursor is of.
+    schema: SchemaTag,
 }
 
 /// How far the import of what a store had before its first sync got.
@@ -203,13 +208,18 @@ impl Host {
     /// The next changes that the store does not have, `limit` at most or so; none if it has all. Asked again without an
     /// acknowledgement, it gives the same ones, as they are by then.
     ///
+    /// Write a page and look at the store's outbox in one transaction: if a row of the page has an entry there, write nothing,
+    /// acknowledge nothing, hand the entry in and ask again. An entry from before the page that is handed in after its
+    /// acknowledgement takes back what came with the page.
+    ///
     /// # Errors
     /// [`ClientError::NotFound`] if there is no such vault, [`ClientError::Damaged`].
     pub async fn changes(&self, limit: usize) -> Result<Page> {
         self.with(move |rows| incoming::page(rows, limit)).await
     }
 
-    /// Says that the store has written everything of a page durably.
+    /// Says that the store has written everything of a page durably, over rows without an entry in its outbox. Rows that were
+    /// handed in since the page was given come once more.
     ///
     /// # Errors
     /// [`ClientError::Database`].

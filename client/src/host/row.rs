@@ -4,7 +4,7 @@ use super::Fields;
 use super::schema::{HostSchema, HostType};
 use crate::documents::Document;
 use crate::error::{ClientError, Result};
-use crate::replica::{StoreKey, VaultReplica};
+use crate::replica::{SchemaTag, StoreKey, VaultReplica};
 use crate::rng;
 use crate::vault::Vault;
 use lockstep_proto::id::RecordId;
@@ -183,10 +183,24 @@ impl Rows<'_> {
 
     pub(crate) fn row(&self, record: RecordId) -> Result<Option<Row>> {
         let Some(plain) = self.replica().host_row(self.store, record)? else { return Ok(None) };
-        let row = serde_json::from_slice(&plain).map_err(|_| {
-            ClientError::Damaged("the local database is damaged: a row of a host store".into())
-        })?;
-        Ok(Some(row))
+        serde_json::from_slice(&plain)
+            .map_err(|_| ClientError::Damaged("the local database is damaged: a row of a host store".into()))
+    }
+
+    /// Looks at a record again, whatever is committed.
+    pub(crate) fn owe(&self, record: RecordId) -> Result<()> {
+        match self.row(record)? {
+            Some(row) if row.must_show => Ok(()),
+            Some(row) => self.set(&Row { must_show: true, ..row }),
+            None if self.replica().host_row(self.store, record)?.is_some() => Ok(()),
+            // Nobody knows its type and name: no row.
+            None => self.replica().set_host_row(self.store, record, None, true, b"null"),
+        }
+    }
+
+    /// Says which schema this is.
+    pub(crate) fn schema_tag(&self) -> SchemaTag {
+        self.replica().schema_tag(&serde_json::to_vec(self.schema).unwrap_or_default())
     }
 
     /// The key under which the store has a row; none if it has no such row.

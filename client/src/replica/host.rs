@@ -12,6 +12,10 @@ use zeroize::Zeroizing;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoreKey(i64);
 
+/// Says which schema a cursor is of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SchemaTag([u8; 16]);
+
 /// Type and key of a row, as the store has them.
 pub(crate) type KeyText<'a> = (&'a str, &'a str);
 
@@ -37,19 +41,30 @@ impl VaultReplica {
         Ok(StoreKey(find()?))
     }
 
-    pub(crate) fn host_cursor(&self, store: StoreKey) -> Result<Option<(Seq, Digest)>> {
-        let mut statement =
-            self.db.connection().prepare_cached("SELECT seq, hash FROM host_store WHERE id = ?1")?;
-        let row: (Option<i64>, Option<[u8; 32]>) =
-            statement.query_row([store.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let (Some(seq), Some(hash)) = row else { return Ok(None) };
+    /// A cursor of this schema; what was passed with another one may not have been delivered.
+    pub(crate) fn host_cursor(&self, store: StoreKey, schema: &SchemaTag) -> Result<Option<(Seq, Digest)>> {
+        let text = "SELECT seq, hash FROM host_store WHERE id = ?1 AND schema = ?2";
+        let mut statement = self.db.connection().prepare_cached(text)?;
+        let row: Option<(Option<i64>, Option<[u8; 32]>)> = statement
+            .query_row(params![store.0, schema.0], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((Some(seq), Some(hash))) = row else { return Ok(None) };
         let seq = u64::try_from(seq).map_err(|_| damaged("a cursor"))?;
         Ok(Some((Seq::new(seq), Digest::from_bytes(hash))))
     }
 
-    pub(crate) fn set_host_cursor(&self, store: StoreKey, place: (Seq, Digest)) -> Result<()> {
-        let text = "UPDATE host_store SET seq = ?2, hash = ?3 WHERE id = ?1";
-        let values = params![store.0, sql(place.0.value()), place.1.as_bytes()];
+    pub(crate) fn schema_tag(&self, schema: &[u8]) -> SchemaTag {
+        SchemaTag(self.db.keys().tag("host schema", schema))
+    }
+
+    pub(crate) fn set_host_cursor(
+        &self,
+        store: StoreKey,
+        place: (Seq, Digest),
+        schema: &SchemaTag,
+    ) -> Result<()> {
+        let text = "UPDATE host_store SET seq = ?2, hash = ?3, schema = ?4 WHERE id = ?1";
+        let values = params![store.0, sql(place.0.value()), place.1.as_bytes(), schema.0];
         self.db.connection().prepare_cached(text)?.execute(values)?;
         Ok(())
     }

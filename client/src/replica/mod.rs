@@ -9,7 +9,7 @@ mod select;
 mod shelf;
 mod write;
 
-pub(crate) use host::StoreKey;
+pub(crate) use host::{SchemaTag, StoreKey};
 pub use merged::MergeEntry;
 pub use shelf::Shelved;
 

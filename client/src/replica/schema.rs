@@ -26,6 +26,8 @@ const STEPS: &[&str] = &[
     include_str!("host.sql"),
     // What of a vault is held here.
     include_str!("select.sql"),
+    // The types that a store's cursor is of.
+    "ALTER TABLE host_store ADD COLUMN schema BLOB",
 ];
 
 fn version(connection: &Connection) -> Result<usize> {
