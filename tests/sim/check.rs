@@ -201,7 +201,19 @@ fn no_lost_update(versions: &Versions, places: &Places, ledger: &Ledger) -> Outc
                 places.filter(|place| place.0 == *record).map(|place| place.1).collect()
             }
         };
-        demand(seen.is_empty() || seen.iter().any(|seen| seen.next() == *revision), || {
+        // What stands on a write that says what the committed version says, by whomever, stands on that one.
+        let stands_on_equal = match operation.base {
+            Base::Revision(_) => false,
+            Base::Pending(before) => ledger.operations.get(&before).is_some_and(|before| {
+                let below = revision.value().checked_sub(1).map(Revision::new);
+                let below = below.and_then(|below| versions.get(&(*record, below)));
+                below.is_some_and(|below| {
+                    (below.kind, &below.content.document.0) == (before.kind, &before.document)
+                })
+            }),
+        };
+        let stands = seen.is_empty() || stands_on_equal || seen.iter().any(|seen| seen.next() == *revision);
+        demand(stands, || {
             format!("record {record}: revision {revision} was written upon {seen:?} by {}", content.operation)
         })?;
     }
