@@ -144,7 +144,11 @@ impl Vault {
         }
         let mut found = Vec::new();
         for record in records {
-            if let Some(document) = self.document(record)? {
+            let document = match self.document(record) {
+                Err(ClientError::NotHeld(_)) => continue,
+                other => other?,
+            };
+            if let Some(document) = document {
                 found.extend(self.conflicts_of(&document)?);
             } else if let Some(row) = self.replica.record(record)?
                 && self.replica.db().writes()
@@ -180,9 +184,12 @@ impl Vault {
         let mut found = Vec::new();
         if let Some(of) = document.conflict_of {
             let mut candidates = vec![whole(document, true)];
-            match self.document(of)? {
-                Some(original) => candidates.push(whole(&original, false)),
-                None => candidates.extend(self.deletion_of(of)?),
+            match self.document(of) {
+                Ok(Some(original)) => candidates.push(whole(&original, false)),
+                Ok(None) => candidates.extend(self.deletion_of(of)?),
+                // It can be fetched; the copy is shown all the same.
+                Err(ClientError::NotHeld(_)) => {}
+                Err(error) => return Err(error),
             }
             found.push(conflict(About::Copy { of }, candidates));
         }

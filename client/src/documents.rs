@@ -234,12 +234,17 @@ impl Vault {
 
     /// Takes the app's policies, or else those that stand in the vault. Those that can not be read are none.
     pub(crate) fn load_policies(&mut self) -> Result<()> {
+        let stored = self.policies_now()?;
+        if stored == *self.setup.policies { Ok(()) } else { self.take_policies(Arc::new(stored)) }
+    }
+
+    /// The policies as they stand by now, which a sync may have brought.
+    pub(crate) fn policies_now(&self) -> Result<Policies> {
         let stored = match self.replica.own_policies()? {
             Some(own) => Policies::from_cbor(&own).ok(),
             None => stored_policies(&self.replica, &self.setup.keys),
         };
-        let stored = stored.unwrap_or_default();
-        if stored == *self.setup.policies { Ok(()) } else { self.take_policies(Arc::new(stored)) }
+        Ok(stored.unwrap_or_default())
     }
 
     fn take_policies(&mut self, policies: Arc<Policies>) -> Result<()> {

@@ -6,10 +6,12 @@ use crate::error::Result;
 use crate::rng;
 use crate::vault::Vault;
 use lockstep_engine::Input;
+use lockstep_engine::engine::Setup;
 use lockstep_engine::replica::{Replica as _, WriteOp};
 use lockstep_engine::select;
 use lockstep_proto::envelope::KIND_DOCUMENT;
 use lockstep_proto::id::{RecordId, VaultId};
+use std::sync::Arc;
 
 pub use lockstep_engine::select::Selection;
 
@@ -37,6 +39,8 @@ impl Vault {
         if self.setup.heals || !self.replica.db().writes() {
             return Ok(0);
         }
+        // What the policies of the last round leave to somebody waits, too.
+        let setup = Setup { policies: Arc::new(self.policies_now()?), ..self.setup.clone() };
         let now = rng::now_utc();
         let since = selection.since(now);
         let (mut count, mut after) = (0_u64, (-1, 0));
@@ -44,7 +48,7 @@ impl Vault {
             let (rows, last) = self.replica.due(since, after, RECORDS_AT_ONCE)?;
             let Some(last) = last else { return Ok(count) };
             after = last;
-            let ops = select::evict(&self.replica, &self.setup, &selection, now, &rows)?;
+            let ops = select::evict(&self.replica, &setup, &selection, now, &rows)?;
             let evicted = ops.iter().filter(|op| matches!(op, WriteOp::Evict(_))).count();
             count = count.saturating_add(u64::try_from(evicted).unwrap_or(0));
             self.replica.apply(&ops)?;
@@ -60,7 +64,15 @@ impl Vault {
     /// [`crate::ClientError::RecordRollback`] if it gives out an older version; then they are not held, as before.
     pub async fn fetch(&mut self, records: &[RecordId]) -> Result<u64> {
         let wanted = select::recall(&self.replica, records)?;
-        if wanted.is_empty() {
+        // One that was wanted before and did not come is given up, too, if it does not come now.
+        let is_missing = |record: &RecordId| -> Result<bool> {
+            Ok(self.replica.record(*record)?.is_some_and(|row| !row.present))
+        };
+        let mut is_any_missing = false;
+        for record in records {
+            is_any_missing |= is_missing(record)?;
+        }
+        if wanted.is_empty() && !is_any_missing {
             return Ok(0);
         }
         self.replica.apply(&wanted)?;

@@ -231,7 +231,7 @@ impl World {
         let device = &mut self.devices[index];
         let skew_ms = if self.has_frozen_clocks { -(self.now_ms as i64) } else { device.skew_ms };
         let utc_ms = (EPOCH_MS + self.now_ms).saturating_add_signed(skew_ms);
-        let is_put = matches!(input, Input::Put(_));
+        let is_put = matches!(input, Input::Put(_) | Input::Edit(_) | Input::Decide(..));
         let mut drawn =
             if hooks.draws_nonces && !is_put { device.nonces.next() } else { generator(0, index as u64) };
         let rng = if is_put && hooks.draws_ids { &mut device.ids } else { &mut drawn };

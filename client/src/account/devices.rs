@@ -38,7 +38,10 @@ impl Account {
     /// [`ClientError::Database`].
     pub fn is_of(&self, vault: VaultId, error: &ClientError) -> Result<bool> {
         Ok(match error {
-            ClientError::Fault(_) | ClientError::Damaged(_) | ClientError::Refused { .. } => true,
+            ClientError::Fault(_)
+            | ClientError::Damaged(_)
+            | ClientError::NotHeld(_)
+            | ClientError::Refused { .. } => true,
             ClientError::Fork(_) => !self.holds(vault)?,
             _ => false,
         })
