@@ -288,12 +288,7 @@ impl<'a> Settling<'a> {
 
     /// Turns the losing write, and what is written upon it, into a new record.
     fn make_copy(&mut self, row: &PendingRow, later: &mut dyn Iterator<Item = PendingRow>) -> Result<()> {
-        let mut copy = Copy::of(self.scene.setup, row, None)?;
-        let is_new = self.scene.overlay.is_some_and(|overlay| overlay.touched.contains_key(&copy.record));
-        if is_new || self.scene.replica.record(copy.record)?.is_some() {
-            // A copy of this device's data made the same one, or it lost against that one.
-            copy = Copy::of(self.scene.setup, row, Some(self.scene.touched.row.digest))?;
-        }
+        let copy = self.free_copy(row)?;
         let base = Base::Revision(Revision::new(0));
         let moved = PendingRow { base, grew: None, ..copy.renamed(row)? };
         self.ops.push(WriteOp::ReplacePending(row.operation, moved));
@@ -303,6 +298,24 @@ impl<'a> Settling<'a> {
             self.ops.push(WriteOp::ReplacePending(row.operation, copy.renamed(&row)?));
         }
         Ok(())
+    }
+}
+
+/// Names that are tried for one conflict copy: each one that is taken was made by another copy of this device.
+const COPY_NAMES_MAX: u64 = 1024;
+
+impl Settling<'_> {
+    /// A new record for a write that lost, under the first name that is free here: a copy of this device's data may have
+    /// made some of them, or the write lost against one.
+    fn free_copy(&self, row: &PendingRow) -> Result<Copy> {
+        for number in 0..COPY_NAMES_MAX {
+            let copy = Copy::of(self.scene.setup, row, number)?;
+            let is_new = self.scene.overlay.is_some_and(|overlay| overlay.touched.contains_key(&copy.record));
+            if !is_new && self.scene.replica.record(copy.record)?.is_none() {
+                return Ok(copy);
+            }
+        }
+        Err(EngineError::replica("a conflict copy has no name that is free"))
     }
 }
 
@@ -319,8 +332,8 @@ struct Copy {
 }
 
 impl Copy {
-    /// A copy of a write; where its name is taken, named after the version that it lost against as well.
-    fn of(setup: &Setup, row: &PendingRow, lost_against: Option<Digest>) -> Result<Self> {
+    /// A copy of a write, named after its operation, or after that and a number.
+    fn of(setup: &Setup, row: &PendingRow, number: u64) -> Result<Self> {
         let content = decode(row)?;
         let mut name = content.name.0.clone();
         if content.conflict_of().is_some() {
@@ -328,12 +341,11 @@ impl Copy {
             name.truncate(name.len().saturating_sub(17));
         }
         name.push(0);
-        match lost_against {
-            None => name.extend_from_slice(row.operation.as_bytes()),
-            Some(version) => {
-                let suffix = Digest::of_cbor(label::LOCAL_DOCUMENT, &(row.operation, version));
-                name.extend(suffix.as_bytes().iter().take(16));
-            }
+        if number == 0 {
+            name.extend_from_slice(row.operation.as_bytes());
+        } else {
+            let suffix = Digest::of_cbor(label::LOCAL_DOCUMENT, &(row.operation, number));
+            name.extend(suffix.as_bytes().iter().take(16));
         }
         let record = setup.keys.record_id(&content.record_type, &name);
         Ok(Self { record, name, conflict_of: row.record })

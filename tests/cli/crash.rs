@@ -104,7 +104,7 @@ fn a_server_that_is_killed_loses_nothing() {
 #[test]
 fn ctrl_c_ends_a_backup_cleanly() {
     let world = World::new();
-    for number in 0..600 {
+    for number in 0..2000 {
         write(&world.path(&format!("docs/{number}")), noise(number, 30_000));
     }
     let a = world.signup("a");
@@ -116,7 +116,7 @@ fn ctrl_c_ends_a_backup_cleanly() {
     let before = size(&world.server.objects());
     a.backup("docs");
     // What was sent before is not sent again.
-    assert!(size(&world.server.objects()) < before + 600 * 33_000);
+    assert!(size(&world.server.objects()) < before + 2000 * 33_000);
     let mut running = a.start(&["restore", "out"]);
     assert!(poll(60, || size(&world.path("out")) > 0 || !running.is_running()));
     running.interrupt();
