@@ -183,10 +183,11 @@ fn written_twice(server: &Server) -> (String, String, Vec<u8>) {
     let vault: i64 = database.query_row(text, [], |row| row.get(0)).unwrap();
     let text = "SELECT record FROM version WHERE vault = ?1 AND revision = 2";
     let record: Vec<u8> = database.query_row(text, [vault], |row| row.get(0)).unwrap();
+    let text = "SELECT envelope FROM version WHERE vault = ?1 AND record = ?2 AND revision = 1";
+    let envelope = database.query_row(text, rusqlite::params![vault, record], |row| row.get(0)).unwrap();
     let record = server.literal(&record);
     let is_it = |revision| format!("vault = {vault} AND record = {record} AND revision = {revision}");
-    let text = format!("SELECT envelope FROM version WHERE {}", is_it(1));
-    (is_it(1), is_it(2), database.query_row(&text, [], |row| row.get(0)).unwrap())
+    (is_it(1), is_it(2), envelope)
 }
 
 #[test]

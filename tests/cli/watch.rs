@@ -103,14 +103,18 @@ fn a_vault_that_can_not_be_synced_does_not_end_it() {
     a.put("n", "1").ok();
     a.ok(&["vault", "create", "other"]);
     a.run_with(&["record", "put", "--vault", "other", "--type", "note", "--id", "m"], "1").ok();
-    let text = "SELECT h.id, h.signature FROM commit_header h JOIN vault v ON v.id = h.vault
+    let text = "SELECT h.vault, h.seq, h.signature FROM commit_header h JOIN vault v ON v.id = h.vault
                 WHERE v.is_keyring = 0 AND h.seq = v.seq ORDER BY v.id DESC LIMIT 1";
-    let (row, signature): (i64, Vec<u8>) =
-        world.server.database().query_row(text, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let (vault, seq, signature): (i64, i64, Vec<u8>) = world
+        .server
+        .database()
+        .query_row(text, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .unwrap();
     let sign = |signature: &[u8]| {
         let bytes = world.server.literal(signature);
-        let changed =
-            world.server.change(&format!("UPDATE commit_header SET signature = {bytes} WHERE id = {row}"));
+        let changed = world.server.change(&format!(
+            "UPDATE commit_header SET signature = {bytes} WHERE vault = {vault} AND seq = {seq}"
+        ));
         assert_eq!(changed, 1);
     };
     sign(&[7; 64]);
