@@ -86,8 +86,8 @@ impl Vault {
     }
 
     /// Seals contents into the home; they are durable when this returns. The reference is for
-    /// [`crate::documents::NewDocument::blobs`], within a day: what no write has named by then is removed. The document names the object by its id, as 16 bytes or as text. The
-    /// contents are read twice.
+    /// [`crate::documents::NewDocument::blobs`], within a day: what no write has named by then is removed. The document
+    /// names the object by its id, as 16 bytes or as text. The contents are read twice.
     ///
     /// # Errors
     /// [`ClientError::Io`], and [`ClientError::Usage`] if the contents change while they are read.
