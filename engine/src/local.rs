@@ -144,8 +144,15 @@ impl Batch<'_> {
                 let policy = self.policy_of(&new)?;
                 let before = self.before(record)?;
                 let stamp = Stamp { hlc: self.clock, device: self.setup.device.id() };
+                // A deletion says nothing of the document: what stands against one grew from what its writer saw.
+                let seen = match &change {
+                    Change::Seen(seen) if before.as_ref().is_some_and(Origin::is_deletion) => {
+                        Some((**seen).clone())
+                    }
+                    _ => None,
+                };
                 let written = edit::write(policy, before.as_ref(), new, change, stamp)?;
-                (written, before)
+                (written, seen.or(before))
             }
             _ => (Some(Written::plain(new)), None),
         };

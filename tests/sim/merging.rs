@@ -433,3 +433,22 @@ fn an_edit_of_a_version_that_was_replaced_meanwhile_is_merged_at_once() {
     let events = edit(&mut desks[0], Some(&json!({ "count": 3 })), before);
     assert!(matches!(stopped(&events), EngineError::Document { .. }));
 }
+
+/// The same where what came meanwhile is a deletion, which says nothing of the document.
+#[test]
+fn an_edit_of_what_was_deleted_meanwhile_still_grew_from_what_was_seen() {
+    let (mut server, mut desks) = three("tally", &json!({ "count": 5 }));
+    let row = desks[0].replica.record(record_of("tally", "a")).unwrap().unwrap();
+    let seen = Origin::of(&read::open_row(&desks[0].replica, &FIXTURE.keys, &row).unwrap().unwrap());
+    desks[1].write("tally", &json!({ "count": 15 }));
+    desks[2].delete("tally");
+    desks[2].sync(&mut server);
+    desks[0].run(Input::Pull, &mut |request| server.serve(request));
+    let edit = (document("tally", "a", Some(&json!({ "count": 6 }))), Some(seen));
+    desks[0].run(Input::Edit(vec![edit]), &mut |_| unreachable!("it sends nothing"));
+    desks[1].sync(&mut server);
+    sync_all(&mut server, &mut desks);
+    for desk in &desks {
+        assert_eq!(desk.shown("tally"), json!({ "count": 16 }));
+    }
+}
