@@ -215,6 +215,13 @@ impl Vault {
         let mut found = Vec::new();
         for entry in entries {
             let path = entry.map_err(|error| ClientError::io(&folder, error))?.path();
+            if path.extension().is_some_and(|extension| extension == "part") {
+                // Of an attachment that was cut off.
+                if is_orphan(&path) {
+                    std::fs::remove_file(&path).map_err(|error| ClientError::io(&path, error))?;
+                }
+                continue;
+            }
             let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
             found.extend(name.map(|blob: BlobId| (blob, path)));
         }
@@ -246,8 +253,7 @@ impl Vault {
         for (blob, path) in waiting {
             let io = |error| ClientError::io(&path, error);
             if !named.contains(&blob) {
-                let age = path.metadata().and_then(|file| file.modified()).map(|time| time.elapsed());
-                if !kept.contains(&blob) && age.is_ok_and(|age| age.is_ok_and(|age| age > ORPHAN_AGE)) {
+                if !kept.contains(&blob) && is_orphan(&path) {
                     std::fs::remove_file(&path).map_err(io)?;
                 }
                 continue;
@@ -294,6 +300,12 @@ impl Vault {
         }
         Ok(true)
     }
+}
+
+/// Whether a file is older than whatever may still become of it.
+fn is_orphan(path: &Path) -> bool {
+    let age = path.metadata().and_then(|file| file.modified()).map(|time| time.elapsed());
+    age.is_ok_and(|age| age.is_ok_and(|age| age > ORPHAN_AGE))
 }
 
 /// Gives what is read to a function, piece by piece.

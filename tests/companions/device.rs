@@ -62,9 +62,14 @@ impl Device {
         self.account.device_id()
     }
 
-    pub(crate) async fn sync(&mut self) {
+    /// Syncs; pictures of drafts may wait.
+    pub(crate) async fn settle(&mut self) {
         self.account.sync_keyring().await.unwrap();
         self.account.sync_vault(&mut self.vault).await.unwrap();
+    }
+
+    pub(crate) async fn sync(&mut self) {
+        self.settle().await;
         assert_eq!(self.vault.waiting_objects().unwrap().objects, 0);
     }
 
@@ -111,6 +116,12 @@ impl Device {
     /// A picture that waits here to be sent.
     pub(crate) fn photo(&self, contents: &[u8]) -> BlobRef {
         self.vault.attach(&mut Cursor::new(contents)).unwrap()
+    }
+
+    /// Where sealed pictures of a state lie.
+    pub(crate) fn objects(&self, state: &str) -> std::path::PathBuf {
+        let home = self.account.home().path();
+        home.join("objects").join(self.vault.setup().vault().to_string()).join(state)
     }
 
     /// A picture as it is read; from the server alone, if it is not to be looked for here.

@@ -22,6 +22,7 @@
 mod back_end;
 mod day;
 mod device;
+mod objects;
 #[path = "../cli/program.rs"]
 mod program;
 #[path = "../cli/server.rs"]
