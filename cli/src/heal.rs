@@ -44,14 +44,17 @@ pub(crate) async fn heal(context: &Context, args: Heal) -> Result<ExitCode> {
         account.refresh_devices().await?;
         diagnosis = account.diagnose().await?;
     }
+    account.look_for_envelopes(&mut diagnosis).await?;
+    explain(context, &diagnosis);
     if !diagnosis.is_whole() {
-        explain(context, &diagnosis);
         agree(context, &args)?;
         if diagnosis.needs_owner() && passphrase.is_none() {
             passphrase = Some(ask_passphrase(&args)?);
         }
         mend(&mut account, &diagnosis, passphrase.as_ref(), &mut healed).await?;
     }
+    // Before the sync, which may wait for some of them.
+    account.give_envelopes_back(&diagnosis, &mut healed).await?;
     let vaults = match sync_all(context, &mut account).await {
         Err(error) if error.code() == Some(Code::MissingObject) => {
             account.push_healing().await?;
@@ -59,6 +62,7 @@ pub(crate) async fn heal(context: &Context, args: Heal) -> Result<ExitCode> {
         }
         other => other?,
     };
+    account.give_rest_back(&diagnosis, &mut healed).await?;
     account.pin_heads(true).await?;
     if account.sign_in_is_due()? {
         let passphrase = match passphrase {
@@ -88,11 +92,15 @@ pub(crate) async fn heal(context: &Context, args: Heal) -> Result<ExitCode> {
     }
     account.keep_session()?;
     report(context, &healed, log_is_whole, found, &left);
-    Ok(if left.is_empty() && healed.snapshots_left == 0 && healed.withheld.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(INCOMPLETE)
-    })
+    Ok(if left.is_empty() && is_whole(&healed) { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
+}
+
+/// Whether the server has everything now, but for objects.
+fn is_whole(healed: &Healed) -> bool {
+    healed.snapshots_left == 0
+        && healed.withheld.is_empty()
+        && healed.not_held.is_empty()
+        && healed.refused.is_empty()
 }
 
 async fn mend(
@@ -134,7 +142,20 @@ fn explain(context: &Context, diagnosis: &Diagnosis) {
         }
     }
     for found in &diagnosis.vaults {
-        if let Some(text) = in_words(found) {
+        let envelopes = (!found.lacks.is_empty()).then(|| {
+            format!(
+                "the server lacks the newest versions of {} records that this device holds; they are given back",
+                found.lacks.len()
+            )
+        });
+        let not_held = (!found.not_held.is_empty()).then(|| {
+            format!(
+                "the server lacks the newest versions of {} records that this device does not hold either; they are \
+                 not given back. Another device that holds them can do that: run lockstep heal there",
+                found.not_held.len()
+            )
+        });
+        for text in [in_words(found), envelopes, not_held].into_iter().flatten() {
             context.out.note(&format!("vault {}: {text}", shown(found.name.as_bytes())));
         }
     }
@@ -195,14 +216,16 @@ fn ask_passphrase(args: &Heal) -> Result<Passphrase> {
 
 fn report(context: &Context, healed: &Healed, log_is_whole: bool, found: usize, left: &[Lost]) {
     let mut text = String::new();
-    if log_is_whole && healed.commits == 0 && healed.repairs == 0 && healed.carried == 0 && found == 0 {
+    let given = healed.commits + healed.envelopes + healed.repairs + healed.carried;
+    if log_is_whole && given == 0 && found == 0 {
         text.push_str("nothing to heal: the server has everything that this device holds");
     } else {
         let _ = write!(
             text,
-            "healed: {} commits given back, {} repairs signed, {} versions carried over, {} kept for review, {} \
-             objects uploaded again",
+            "healed: {} commits given back, {} envelopes of others, {} repairs signed, {} versions carried over, {} \
+             kept for review, {} objects uploaded again",
             healed.commits,
+            healed.envelopes,
             healed.repairs,
             healed.carried,
             healed.kept,
@@ -233,11 +256,21 @@ fn report(context: &Context, healed: &Healed, log_is_whole: bool, found: usize, 
         let _ = write!(
             text,
             "\nnot given back: what commit {seq} wrote to record {record}; this device does not hold it, by what it \
-             is to keep (see: lockstep vault list). A device that holds it can write it again"
+             is to keep (see: lockstep vault list). Run lockstep heal on a device that holds it"
         );
     }
     if healed.not_held.len() > WITHHELD_NAMED_MAX {
         let _ = write!(text, "\nnot given back: {} versions in all", healed.not_held.len());
+    }
+    for (seq, record) in healed.refused.iter().take(WITHHELD_NAMED_MAX) {
+        let _ = write!(
+            text,
+            "\nstill missing: what commit {seq} wrote to record {record}; the server got it back and does not give it \
+             out. Write it again on a device that holds it"
+        );
+    }
+    if healed.refused.len() > WITHHELD_NAMED_MAX {
+        let _ = write!(text, "\nstill missing: {} versions in all", healed.refused.len());
     }
     for object in left {
         let _ = write!(
@@ -251,7 +284,8 @@ fn report(context: &Context, healed: &Healed, log_is_whole: bool, found: usize, 
     context.out.result(
         &text,
         &json!({
-            "commits": healed.commits, "repairs": healed.repairs, "carried": healed.carried, "kept": healed.kept,
+            "commits": healed.commits, "envelopes": healed.envelopes, "refused": healed.refused.len(),
+            "repairs": healed.repairs, "carried": healed.carried, "kept": healed.kept,
             "snapshots_left": healed.snapshots_left, "withheld": healed.withheld.len(), "not_held": healed.not_held.len(), "uploaded": found - left.len(), "missing": names,
         }),
     );

@@ -10,11 +10,15 @@ use lockstep_client::vault::Vault;
 use lockstep_engine::Replica as _;
 use lockstep_proto::DeviceId;
 use lockstep_proto::api::usage::Usage;
+use lockstep_proto::id::{RecordId, Seq};
 use lockstep_proto::recovery::{account_fingerprint, identity_fingerprint};
 use lockstep_proto::size::size_text;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::process::ExitCode;
+
+/// Records that are named one by one; more are counted.
+const MISSING_NAMED_MAX: usize = 16;
 
 pub(crate) fn whoami(context: &Context) -> Result<()> {
     let account = context.account_to_read()?;
@@ -124,22 +128,26 @@ pub(crate) async fn status(context: &Context) -> Result<()> {
         let Ok(vault) = account.open_vault_locally(&entry.name) else { continue };
         let head = vault.replica().head()?.map(|head| head.tip.seq.value());
         let pending = vault.replica().pending_count()?;
-        let absent = vault.replica().absent(1)?.len();
+        let missing = vault.missing()?;
         let quarantined = vault.replica().quarantined()?.len();
         // What is damaged here is for `check` to say.
         let newest = vault.newest().unwrap_or_default();
         let _ = writeln!(
             text,
-            "vault {}: {}{}, {pending} writes pending{}{}",
+            "vault {}: {}{}, {pending} writes pending{}",
             crate::output::shown(entry.name.as_bytes()),
             head.map_or("never synced".into(), |seq| format!("commit {seq}")),
             newest.map_or_else(String::new, |(utc, device)| written_text(&account, utc, device)),
-            if absent > 0 { ", some records still missing" } else { "" },
             if quarantined > 0 { format!(", {quarantined} records quarantined") } else { String::new() },
         );
+        tell_missing(&mut text, &missing);
+        let missing: Vec<_> = missing
+            .iter()
+            .map(|(seq, record)| json!({ "record": record.to_string(), "commit": seq.value() }))
+            .collect();
         list.push(json!({
             "name": entry.name, "vault": entry.vault.to_string(), "commit": head, "pending": pending,
-            "complete": absent == 0, "quarantined": quarantined,
+            "complete": missing.is_empty(), "missing": missing, "quarantined": quarantined,
             "written": newest.map(|(utc, _)| utc), "author": newest.map(|(_, device)| device.to_string()),
         }));
     }
@@ -167,6 +175,21 @@ pub(crate) async fn status(context: &Context) -> Result<()> {
         }),
     );
     synced
+}
+
+/// Names what is to be held here and did not come.
+fn tell_missing(text: &mut String, missing: &[(Seq, RecordId)]) {
+    if missing.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        text,
+        "  {} records are to be held here, and the server did not give them out as they were signed:",
+        missing.len()
+    );
+    for (seq, record) in missing.iter().take(MISSING_NAMED_MAX) {
+        let _ = writeln!(text, "  missing: record {record} of commit {seq}");
+    }
 }
 
 /// How old what is shown is: a server can withhold what came later, but not make this commit any newer.

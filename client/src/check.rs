@@ -32,7 +32,8 @@ pub struct Report {
     pub objects: u64,
     /// Bytes of contents read.
     pub bytes: u64,
-    /// Records whose envelopes are not held here, by the device's selection: the server's were compared.
+    /// Records whose envelopes are not held here, by the device's selection, or because they did not come: the server's
+    /// were compared.
     pub not_held: u64,
     /// What is wrong.
     pub problems: Vec<String>,
@@ -173,7 +174,7 @@ fn check_record(
     report: &mut Report,
 ) -> Result<()> {
     report.records += 1;
-    if !row.present && vault.replica().is_evicted(row.record)? {
+    if !row.present {
         report.not_held += 1;
         return Ok(());
     }
@@ -320,7 +321,7 @@ fn check_not_held(
     report: &mut Report,
 ) -> Result<()> {
     let (seq, record) = (entry.seq, entry.record);
-    if !vault.replica().is_evicted(record)? {
+    if vault.replica().record(record)?.is_none_or(|row| row.present) {
         return Ok(());
     }
     let Some(version) = vault.replica().version(seq, record)? else { return Ok(()) };

@@ -20,6 +20,9 @@ use std::collections::BTreeMap;
 /// Places that are asked for in one request.
 const PLACES_A_REQUEST: usize = limits::PAGE_ENTRIES_MAX / 4;
 
+/// Takes what became of a version.
+type Each<'a> = dyn FnMut(&VersionRow, Result<Option<Content>>) -> Result<()> + 'a;
+
 /// What was checked already and need not be again while the vault is open.
 #[derive(Default)]
 pub(crate) struct Checked {
@@ -169,11 +172,21 @@ impl Vault {
         versions: &[VersionRow],
         each: &mut dyn FnMut(&VersionRow, Option<Content>) -> Result<()>,
     ) -> Result<Vec<VersionRow>> {
+        self.open_each(versions, &mut |version, opened| each(version, opened?)).await
+    }
+
+    /// The same; `each` gets what is wrong with an envelope, too, and says whether that is the end.
+    pub(crate) async fn open_each(
+        &self,
+        versions: &[VersionRow],
+        each: &mut Each<'_>,
+    ) -> Result<Vec<VersionRow>> {
         let mut past: Vec<&VersionRow> = Vec::new();
         for version in versions {
             match self.replica.record(version.record)? {
                 Some(row) if row.present && row.seq == version.seq => {
-                    each(version, read::open(&self.replica, &self.setup.keys, &row)?)?;
+                    let opened = read::open(&self.replica, &self.setup.keys, &row);
+                    each(version, opened.map_err(ClientError::from))?;
                 }
                 _ => past.push(version),
             }
@@ -194,11 +207,7 @@ impl Vault {
     }
 
     /// One request; leaves what did not come, and says whether more may come.
-    async fn ask(
-        &self,
-        wanted: &mut Vec<&VersionRow>,
-        each: &mut dyn FnMut(&VersionRow, Option<Content>) -> Result<()>,
-    ) -> Result<bool> {
+    async fn ask(&self, wanted: &mut Vec<&VersionRow>, each: &mut Each<'_>) -> Result<bool> {
         let path = format!("/v1/vaults/{}/envelopes/get", self.setup.vault());
         let places = wanted.iter().map(|version| (version.seq, version.record)).collect();
         let page: Entries = self.api().post(&path, &GetEnvelopes(places)).await?;
@@ -210,7 +219,8 @@ impl Vault {
         for version in std::mem::take(wanted) {
             match got.remove(&(version.seq, version.record)) {
                 Some(bytes) => {
-                    each(version, read::open_version(&self.replica, &self.setup, version, &bytes)?)?;
+                    let opened = read::open_version(&self.replica, &self.setup, version, &bytes);
+                    each(version, opened.map_err(ClientError::from))?;
                 }
                 None => left.push(version),
             }

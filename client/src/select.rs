@@ -10,7 +10,7 @@ use lockstep_engine::engine::Setup;
 use lockstep_engine::replica::{Replica as _, WriteOp};
 use lockstep_engine::select;
 use lockstep_proto::envelope::KIND_DOCUMENT;
-use lockstep_proto::id::{RecordId, VaultId};
+use lockstep_proto::id::{RecordId, Seq, VaultId};
 use std::sync::Arc;
 
 pub use lockstep_engine::select::Selection;
@@ -36,7 +36,7 @@ impl Vault {
     pub fn evict(&mut self) -> Result<u64> {
         let Some(selection) = self.replica.selection()? else { return Ok(0) };
         // A server that is being healed may need what is here.
-        if self.setup.heals || !self.replica.db().writes() {
+        if self.setup.heals || !self.replica.db().lets_go() {
             return Ok(0);
         }
         // What the policies of the last round leave to somebody waits, too.
@@ -61,37 +61,44 @@ impl Vault {
     ///
     /// # Errors
     /// [`crate::ClientError::Incomplete`] if the server does not give one out,
-    /// [`crate::ClientError::RecordRollback`] if it gives out an older version; then they are not held, as before.
+    /// [`crate::ClientError::RecordRollback`] if it gives out an older version; then those that did not come are not held,
+    /// as before, and nothing waits for them.
     pub async fn fetch(&mut self, records: &[RecordId]) -> Result<u64> {
-        let wanted = select::recall(&self.replica, records)?;
-        // One that was wanted before and did not come is given up, too, if it does not come now.
-        let is_missing = |record: &RecordId| -> Result<bool> {
-            Ok(self.replica.record(*record)?.is_some_and(|row| !row.present))
-        };
-        let mut is_any_missing = false;
+        let mut missing = Vec::new();
         for record in records {
-            is_any_missing |= is_missing(record)?;
+            if self.replica.record(*record)?.is_some_and(|row| !row.present) {
+                missing.push(*record);
+            }
         }
-        if wanted.is_empty() && !is_any_missing {
+        if missing.is_empty() {
             return Ok(0);
         }
-        self.replica.apply(&wanted)?;
-        let done = self.drive(Input::Pull).await;
-        if done.is_err() {
-            self.replica.apply(&select::give_up(&self.replica, records)?)?;
-        }
-        done?;
+        let done = self.drive(Input::Fetch(missing.clone())).await;
         let held = Some(rng::now_utc());
         let mut ops = Vec::new();
-        for op in &wanted {
-            if let WriteOp::Recall(record) = op
-                && self.replica.record(*record)?.is_some_and(|row| row.present)
-            {
+        for record in &missing {
+            if self.replica.record(*record)?.is_some_and(|row| row.present) {
                 ops.push(WriteOp::Hold(*record, held));
             }
         }
+        let count = u64::try_from(ops.len()).unwrap_or(0);
+        if done.is_err() {
+            ops.extend(select::give_up(&self.replica, records)?);
+        }
         self.replica.apply(&ops)?;
-        Ok(u64::try_from(ops.len()).unwrap_or(0))
+        done?;
+        Ok(count)
+    }
+
+    /// Records whose newest version should be here and is not: the server did not give it out, or not as it was signed,
+    /// when it was asked last. Every sync asks for them again; what is sent waits only for those that never were here.
+    ///
+    /// # Errors
+    /// [`crate::ClientError::Database`].
+    pub fn missing(&self) -> Result<Vec<(Seq, RecordId)>> {
+        let mut rows = self.replica.absent(usize::MAX)?;
+        rows.extend(self.replica.wanted(None, usize::MAX)?);
+        Ok(rows.into_iter().map(|row| (row.seq, row.record)).collect())
     }
 
     /// Records (of a type) that are known and not held here, but for deletions.

@@ -185,7 +185,7 @@ impl Vault {
         if self.replica.db().meta(CLONED)?.is_some() {
             return Err(ClientError::Cloned("noticed before".into()));
         }
-        let is_sync = matches!(input, Input::Sync | Input::Send | Input::Pull);
+        let is_sync = matches!(input, Input::Sync | Input::Send | Input::Pull | Input::Fetch(_));
         let done = self.drive_to_the_end(input).await;
         if is_sync && done.is_ok() {
             // Another device may have changed them.

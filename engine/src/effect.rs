@@ -126,6 +126,9 @@ pub enum Input {
     Send,
     /// Pull only: nothing is signed or sent.
     Pull,
+    /// Pull, then get the envelopes of these records that are not here: the first one that does not come as it was signed
+    /// ends it.
+    Fetch(Vec<RecordId>),
     /// Pull, then push pending deletions only: the server takes nothing else now. What else is pending waits, and a
     /// commit of it that was refused is taken back.
     Deletions,
@@ -199,6 +202,14 @@ pub enum Event {
         record: RecordId,
         /// Commit that put it.
         seq: Seq,
+    },
+    /// An envelope that is wanted again did not come, or not as it was signed: it is asked for again with the next
+    /// sync, and nothing waits for it.
+    StillWanted {
+        /// The record.
+        record: RecordId,
+        /// What is wrong.
+        error: EngineError,
     },
     /// Nothing is left to do.
     Idle,

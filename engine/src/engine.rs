@@ -3,6 +3,7 @@
 mod ahead;
 mod descent;
 mod fetch;
+mod rest;
 
 use crate::bound::{Ahead, Looked};
 use crate::effect::{Answer, Effect, Env, Event, Failure, Input, Request};
@@ -18,8 +19,9 @@ use lockstep_client_crypto::vault::VaultKeys;
 use lockstep_merge::Policies;
 use lockstep_proto::api::vault::Page;
 use lockstep_proto::device_log::DeviceLog;
-use lockstep_proto::id::{AccountId, Epoch, OperationId, Seq, VaultId};
+use lockstep_proto::id::{AccountId, Epoch, OperationId, RecordId, Seq, VaultId};
 use lockstep_proto::{Digest, Signed, envelope};
+use rest::Asked;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -81,6 +83,8 @@ enum Doing {
     State(Box<Pull>),
     Missing(Box<Pull>),
     Fill(Vec<RecordRow>),
+    Fetch(Vec<RecordRow>),
+    Wanted(Vec<RecordRow>),
     Stage(Box<InFlight>),
     Push(Box<InFlight>),
 }
@@ -90,6 +94,7 @@ enum Then {
     Missing(Box<Pull>),
     Pulled { events: Vec<Event>, more: bool },
     Filled { events: Vec<Event> },
+    Rest { events: Vec<Event> },
     Send(Box<InFlight>),
     Rebuild,
     Ahead,
@@ -122,6 +127,10 @@ pub struct VaultEngine {
     races: u32,
     pull_only: bool,
     deletions_only: bool,
+    /// Records that were asked for by name.
+    fetch: Vec<RecordId>,
+    /// How far recalled envelopes were asked for since the sync began; none: they are not.
+    asked: Option<Asked>,
     /// Whether envelopes that do not come are left absent.
     pub(crate) gaps: bool,
 }
@@ -143,6 +152,8 @@ impl VaultEngine {
             races: 0,
             pull_only: false,
             deletions_only: false,
+            fetch: Vec::new(),
+            asked: None,
             gaps: false,
         }
     }
@@ -204,12 +215,17 @@ impl VaultEngine {
                 self.store(operations, ops, out);
                 Ok(())
             }
-            Input::Sync | Input::Send | Input::Pull | Input::Deletions => {
+            Input::Sync | Input::Send | Input::Pull | Input::Fetch(_) | Input::Deletions => {
                 if !self.is_busy() {
                     self.races = 0;
                     self.looks = 0;
-                    self.pull_only = matches!(input, Input::Pull);
+                    self.pull_only = matches!(input, Input::Pull | Input::Fetch(_));
                     self.deletions_only = matches!(input, Input::Deletions);
+                    self.asked = matches!(input, Input::Sync | Input::Pull).then(Asked::default);
+                    self.fetch = match &input {
+                        Input::Fetch(records) => records.clone(),
+                        _ => Vec::new(),
+                    };
                     if matches!(input, Input::Send) && ahead::may_push_first(replica)? {
                         self.build(replica, env, out)?;
                     } else {
@@ -222,6 +238,7 @@ impl VaultEngine {
                 if !self.is_busy() {
                     self.pull_only = true;
                     self.looks = 0;
+                    (self.asked, self.fetch) = (None, Vec::new());
                     let seq = replica.head()?.map_or(Seq::new(0), |head| head.tip.seq);
                     self.seek(replica, EngineError::Fork { vault: self.setup.vault(), seq }, out)?;
                 }
@@ -299,6 +316,11 @@ impl VaultEngine {
                 out.extend(events.into_iter().map(Effect::Report));
                 self.fill_or_push(replica, env, out)?;
             }
+            Then::Rest { events } => {
+                out.extend(events.into_iter().map(Effect::Report));
+                // Writes may have come meanwhile.
+                self.build(replica, env, out)?;
+            }
             Then::Send(in_flight) => self.send_commit(in_flight, out),
             Then::Rebuild => self.build(replica, env, out)?,
             Then::Ahead => self.ask_commits(replica, out)?,
@@ -365,6 +387,10 @@ impl VaultEngine {
             }
             (Doing::Missing(pull), Answer::Entries(entries, _)) => self.missing(replica, pull, entries, out),
             (Doing::Fill(rows), Answer::Entries(entries, _)) => self.fill(replica, env, &rows, entries, out),
+            (Doing::Fetch(rows), Answer::Entries(entries, _)) => self.fetched(replica, &rows, entries, out),
+            (Doing::Wanted(rows), Answer::Entries(entries, _)) => {
+                self.came_back(replica, &rows, entries, out)
+            }
             (Doing::Stage(in_flight), Answer::Staged) => {
                 self.staged =
                     in_flight.sealed.iter().map(|sealed| envelope::digest(&sealed.envelope)).collect();
@@ -423,8 +449,7 @@ impl VaultEngine {
             return Ok(());
         }
         if self.pull_only {
-            out.push(Effect::Report(Event::Idle));
-            return Ok(());
+            return self.rest(replica, out);
         }
         if let Some(in_flight) = replica.in_flight()? {
             let is_wanted = !self.deletions_only || push::puts_nothing(&in_flight)?;
@@ -446,7 +471,7 @@ impl VaultEngine {
         match built {
             None => {
                 self.forget_made();
-                out.push(Effect::Report(Event::Idle));
+                self.rest(replica, out)?;
             }
             Some(push::Built { in_flight, sealed }) => {
                 self.made = sealed;

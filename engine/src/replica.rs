@@ -215,7 +215,8 @@ pub enum WriteOp {
     SetRecord(RecordRow, EnvelopeSource),
     /// Lets go of a record's envelope, on purpose: it is known and not held, until it is recalled or a new version comes.
     Evict(RecordId),
-    /// It is wanted again: it counts as absent from now on.
+    /// An envelope that is not here is wanted, and nothing waits for it: every sync asks for it after all else. One whose
+    /// record is still to be sent stays as it is, unless it was evicted.
     Recall(RecordId),
     /// A record was looked at and stays held: as long as what is held begins no later than this (seconds since 1970), or
     /// whatever its age.
@@ -274,10 +275,14 @@ pub trait Replica {
     fn version(&self, seq: Seq, record: RecordId) -> Result<Option<VersionRow>>;
     /// Newest versions ascending by record, after a place, at most `limit`.
     fn records_after(&self, after: Option<RecordId>, limit: usize) -> Result<Vec<RecordRow>>;
-    /// Whether a record's envelope was let go of on purpose.
+    /// Whether a record's envelope was let go of on purpose, and is not wanted again.
     fn is_evicted(&self, record: RecordId) -> Result<bool>;
-    /// Records whose envelope is not here and should be, at most `limit`: those that were evicted are left out.
+    /// Records whose envelope is not here and should be before anything is sent, at most `limit`: those that were evicted
+    /// are left out, wanted again or not.
     fn absent(&self, limit: usize) -> Result<Vec<RecordRow>>;
+    /// Records whose envelope was recalled and did not come yet, ascending by commit and record, after a place, at most
+    /// `limit`.
+    fn wanted(&self, after: Option<(Seq, RecordId)>, limit: usize) -> Result<Vec<RecordRow>>;
     /// Pending writes in order, at most `limit`.
     fn pending(&self, limit: usize) -> Result<Vec<PendingRow>>;
     /// Pending writes after one of them, in order, at most `limit`.

@@ -90,7 +90,8 @@ pub fn evict(
     Ok(ops)
 }
 
-/// Wants envelopes back: the next pull asks for them, and takes them as the commits announced them.
+/// Wants envelopes back: the next sync asks for them once everything else is done, and takes them as the commits announced
+/// them.
 ///
 /// # Errors
 /// The replica's.
@@ -104,7 +105,8 @@ pub fn recall(replica: &dyn Replica, records: &[RecordId]) -> Result<Vec<WriteOp
     Ok(ops)
 }
 
-/// Gives up on envelopes that did not come back.
+/// No longer waits for envelopes that were never here and do not come: they are named, and asked for as what was recalled
+/// is. Not where a write that is still to be sent has to be joined with one.
 ///
 /// # Errors
 /// The replica's.
@@ -112,8 +114,8 @@ pub fn give_up(replica: &dyn Replica, records: &[RecordId]) -> Result<Vec<WriteO
     let mut ops = Vec::new();
     for record in records {
         let is_absent = replica.record(*record)?.is_some_and(|row| !row.present);
-        if is_absent && !replica.is_evicted(*record)? {
-            ops.push(WriteOp::Evict(*record));
+        if is_absent && !replica.is_evicted(*record)? && replica.pending_of(*record)?.is_empty() {
+            ops.push(WriteOp::Recall(*record));
         }
     }
     Ok(ops)

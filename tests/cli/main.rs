@@ -30,6 +30,7 @@ mod help;
 mod history;
 mod homes;
 mod kit;
+mod lacking;
 mod life;
 mod lost;
 mod lost_pin;

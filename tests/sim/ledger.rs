@@ -206,6 +206,7 @@ impl Ledger {
             Event::ConflictCopy { .. } => self.count("conflict copy"),
             Event::Adopted { .. } => self.count("adopted"),
             Event::Merged { .. } => self.count("merged"),
+            Event::StillWanted { record, error } => return Err(format!("{record} does not come: {error}")),
             Event::Quarantined { .. } => return Err("an envelope is quarantined".into()),
             Event::Stopped(lockstep_engine::EngineError::Misuse { .. }) => self.count("misuse"),
             Event::Stopped(error) => return Err(format!("the sync stopped: {error}")),

@@ -39,6 +39,8 @@ pub(crate) struct MemReplica {
     pub(crate) expected: Option<(Seq, Digest)>,
     /// Records whose envelope was let go of.
     pub(crate) evicted: BTreeSet<RecordId>,
+    /// Records whose envelope is wanted, and nothing waits for it.
+    pub(crate) wanted: BTreeSet<RecordId>,
     /// What merges decided.
     pub(crate) merges: Vec<MergeRow>,
 }
@@ -59,6 +61,7 @@ impl Default for MemReplica {
             given_up: BTreeSet::new(),
             expected: None,
             evicted: BTreeSet::new(),
+            wanted: BTreeSet::new(),
             merges: Vec::new(),
         }
     }
@@ -121,8 +124,12 @@ impl MemReplica {
             WriteOp::SetRecord(row, source) => self.set_record(row, source)?,
             WriteOp::Evict(record) => self.evict(*record)?,
             WriteOp::Recall(record) => {
-                if !self.evicted.remove(record) {
-                    return Err("a record is recalled that is not evicted".into());
+                if !self.records.get(record).is_some_and(|held| !held.row.present) {
+                    return Err("a record is recalled that is here, or is not there".into());
+                }
+                let waits = self.pending.iter().any(|row| row.record == *record);
+                if self.evicted.remove(record) || !waits {
+                    self.wanted.insert(*record);
                 }
             }
             WriteOp::Hold(record, _) => {
@@ -171,6 +178,7 @@ impl MemReplica {
         }
         self.records.insert(row.record, Held { row: *row, envelope, index });
         self.evicted.remove(&row.record);
+        self.wanted.remove(&row.record);
         Ok(())
     }
 
@@ -181,6 +189,7 @@ impl MemReplica {
         let held = self.records.get_mut(&record).ok_or("a record is evicted that is not there")?;
         held.row.present = false;
         held.envelope = None;
+        self.wanted.remove(&record);
         self.evicted.insert(record);
         Ok(())
     }
@@ -204,6 +213,7 @@ impl MemReplica {
         }
         // A version that counts again is older still: it stays evicted.
         self.evicted.retain(|record| self.records.contains_key(record));
+        self.wanted.retain(|record| self.records.contains_key(record));
         if !on_chain {
             let later = self.commits.iter().filter(|(seq, _)| **seq > to);
             self.given_up.extend(later.map(|(seq, (hash, ..))| (*seq, *hash)));
@@ -268,9 +278,19 @@ impl Replica for MemReplica {
     }
 
     fn absent(&self, limit: usize) -> Result<Vec<RecordRow>> {
-        let is_wanted = |row: &RecordRow| !row.present && !self.evicted.contains(&row.record);
-        let absent = self.records.values().map(|held| held.row).filter(is_wanted);
-        Ok(absent.take(limit).collect())
+        let is_known =
+            |row: &RecordRow| self.evicted.contains(&row.record) || self.wanted.contains(&row.record);
+        let absent = self.records.values().map(|held| held.row);
+        Ok(absent.filter(|row| !row.present && !is_known(row)).take(limit).collect())
+    }
+
+    fn wanted(&self, after: Option<(Seq, RecordId)>, limit: usize) -> Result<Vec<RecordRow>> {
+        let wanted = self.wanted.iter().filter_map(|record| self.records.get(record));
+        let mut rows: Vec<RecordRow> = wanted.map(|held| held.row).collect();
+        rows.sort_unstable_by_key(|row| (row.seq, row.record));
+        rows.retain(|row| after.is_none_or(|after| (row.seq, row.record) > after));
+        rows.truncate(limit);
+        Ok(rows)
     }
 
     fn pending(&self, limit: usize) -> Result<Vec<PendingRow>> {

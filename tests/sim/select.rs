@@ -11,9 +11,9 @@ use lockstep_engine::error::EngineError;
 use lockstep_engine::read;
 use lockstep_engine::replica::{Policy, RecordRow, Replica as _, WriteOp};
 use lockstep_engine::select::{self, Selection};
-use lockstep_proto::id::RecordId;
+use lockstep_proto::id::{RecordId, Seq};
 use lockstep_proto::state::StateDigest;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -44,10 +44,8 @@ impl Desk {
         serve: &mut dyn FnMut(&Request) -> Result<Answer, Failure>,
     ) -> Vec<Event> {
         let records: Vec<RecordId> = names.iter().map(|name| place_of(name)).collect();
-        let ops = select::recall(&self.replica, &records).unwrap();
-        assert_eq!(ops.len(), names.len());
-        self.replica.apply(&ops).unwrap();
-        let events = self.run(Input::Pull, serve);
+        assert!(names.iter().all(|name| !self.replica.records[&place_of(name)].row.present));
+        let events = self.run(Input::Fetch(records.clone()), serve);
         self.replica.apply(&select::give_up(&self.replica, &records).unwrap()).unwrap();
         events
     }
@@ -281,4 +279,123 @@ fn a_version_that_counts_again_stays_let_go_of() {
     assert!(matches!(reader.why("mon"), EngineError::NotHeld { .. }));
     assert_eq!(reader.replica.absent(10).unwrap(), []);
     assert_eq!(reader.replica.evicted, ["mon", "tue", "wed"].map(place_of).into());
+}
+
+impl Desk {
+    fn want(&mut self, names: &[&str]) {
+        let records: Vec<RecordId> = names.iter().map(|name| place_of(name)).collect();
+        let ops = select::recall(&self.replica, &records).unwrap();
+        assert_eq!(ops.len(), names.len());
+        self.replica.apply(&ops).unwrap();
+    }
+}
+
+/// A request without the places of some envelopes, as it is to a server that lost them.
+fn without(request: &Request, lost: &[(Seq, RecordId)]) -> Request {
+    match request {
+        Request::Envelopes { places } => {
+            let there = places.iter().filter(|place| !lost.contains(place));
+            Request::Envelopes { places: there.copied().collect() }
+        }
+        other => other.clone(),
+    }
+}
+
+fn still_wanted(events: &[Event]) -> Vec<(RecordId, EngineError)> {
+    let named = events.iter().filter_map(|event| match event {
+        Event::StillWanted { record, error } => Some((*record, error.clone())),
+        _ => None,
+    });
+    named.collect()
+}
+
+#[test]
+fn what_is_wanted_again_and_lost_keeps_nothing_from_being_sent() {
+    let vault = FIXTURE.keys.vault();
+    for sizes in [ROOMY, TIGHT] {
+        let (mut server, mut writer, mut reader) = week(sizes);
+        reader.evict(&days(0));
+        reader.want(&["mon", "tue", "wed", "thu", "sun"]);
+        // One is lost, one is as it was before; they come before one that is there.
+        let (first, tue) =
+            ((crate::tamper::seq(1), place_of("mon")), (crate::tamper::seq(2), place_of("tue")));
+        let (newest, thu) =
+            ((crate::tamper::seq(8), place_of("mon")), (crate::tamper::seq(4), place_of("thu")));
+        let whole = server.versions.clone();
+        server.versions.get_mut(&newest).unwrap().envelope = whole[&first].envelope.clone();
+        reader.put(vec![note("own", Some(b"own"))]);
+        let events = reader.run(Input::Sync, &mut |request| server.serve(&without(request, &[tue, thu])));
+        assert_eq!(events.last(), Some(&Event::Idle), "{events:?}");
+        let pushed = events.iter().position(|event| matches!(event, Event::Pushed { .. })).unwrap();
+        let named = events.iter().position(|event| matches!(event, Event::StillWanted { .. })).unwrap();
+        assert!(pushed < named, "{events:?}");
+        let lost = |(seq, record)| EngineError::Incomplete { vault, seq, record };
+        let back = EngineError::RecordRollback { vault, record: newest.1, seq: newest.0, old: first.0 };
+        let named: BTreeMap<RecordId, EngineError> = still_wanted(&events).into_iter().collect();
+        assert_eq!(named, [(tue.1, lost(tue)), (thu.1, lost(thu)), (newest.1, back)].into());
+        assert_eq!(still_wanted(&events).len(), 3, "each once: {events:?}");
+        assert_eq!(reader.names(&WEEK), ["wed", "sun"]);
+        assert_eq!(reader.why("tue"), lost(tue));
+        assert_eq!(reader.replica.wanted(None, 9).unwrap().len(), 3);
+        writer.sync(&mut server);
+        assert_eq!(writer.read("own"), Some(b"own".to_vec()));
+        // A small change is sent without asking for any of it; a pull asks again.
+        reader.put(vec![note("more", Some(b"more"))]);
+        let sent = reader.run(Input::Send, &mut |request| {
+            assert!(!matches!(request, Request::Envelopes { .. }));
+            server.serve(request)
+        });
+        assert_eq!((sent.last(), still_wanted(&sent).len()), (Some(&Event::Idle), 0), "{sent:?}");
+        let pulled = reader.run(Input::Pull, &mut |request| server.serve(&without(request, &[tue, thu])));
+        assert_eq!((pulled.last(), still_wanted(&pulled).len()), (Some(&Event::Idle), 3), "{pulled:?}");
+        // One is written anew, the others are there again.
+        server.versions.insert(newest, whole[&newest].clone());
+        writer.put(vec![note("tue", Some(b"tue, anew"))]);
+        writer.sync(&mut server);
+        assert_eq!(still_wanted(&reader.sync(&mut server)), []);
+        assert_eq!(reader.names(&WEEK), ["mon", "tue", "wed", "thu", "sun"]);
+        assert_eq!(reader.read("tue"), Some(b"tue, anew".to_vec()));
+        assert!(reader.replica.wanted.is_empty());
+    }
+}
+
+#[test]
+fn a_wanted_record_is_written_over_before_it_comes() {
+    let (mut server, mut writer, mut reader) = week(ROOMY);
+    reader.evict(&days(0));
+    reader.want(&["tue", "wed"]);
+    reader.put(vec![note("tue", Some(b"over it")), note("wed", None)]);
+    let lost = ["tue", "wed"].map(|name| (reader.replica.records[&place_of(name)].row.seq, place_of(name)));
+    let events = reader.run(Input::Sync, &mut |request| server.serve(&without(request, &lost)));
+    assert_eq!((events.last(), still_wanted(&events)), (Some(&Event::Idle), vec![]));
+    writer.sync(&mut server);
+    assert_eq!((writer.read("tue"), writer.read("wed")), (Some(b"over it".to_vec()), None));
+    assert!(reader.replica.wanted.is_empty());
+}
+
+/// What never was here is waited for before anything is sent, until somebody asked for it in vain.
+#[test]
+fn what_never_was_here_is_waited_for_until_it_was_fetched_in_vain() {
+    let mut server = ModelServer::new(TIGHT);
+    let (mut writer, mut reader) = (Desk::new(0), Desk::new(1));
+    reader.sync(&mut server);
+    writer.put(vec![note("lost", Some(b"lost"))]);
+    writer.sync(&mut server);
+    writer.put(vec![note("later", Some(b"later"))]);
+    writer.sync(&mut server);
+    let record = place_of("lost");
+    let lost = EngineError::Incomplete { vault: FIXTURE.keys.vault(), seq: crate::tamper::seq(1), record };
+    let mut lose = |request: &Request| {
+        let answer = server.serve(request)?;
+        Ok(in_entries(answer, |entries| entries.retain(|entry| entry.record != record)))
+    };
+    reader.put(vec![note("own", Some(b"own"))]);
+    assert_eq!(stopped(&reader.run(Input::Sync, &mut lose)), lost);
+    let events = reader.fetch(&["lost"], &mut lose);
+    assert_eq!((stopped(&events), reader.replica.pending.len()), (lost.clone(), 1));
+    let events = reader.run(Input::Sync, &mut lose);
+    assert_eq!((events.last(), still_wanted(&events)), (Some(&Event::Idle), vec![(record, lost)]));
+    assert!(reader.replica.pending.is_empty());
+    reader.sync(&mut server);
+    assert_eq!(reader.read("lost"), Some(b"lost".to_vec()));
 }

@@ -44,6 +44,9 @@ pub struct Outcome {
     pub problems: Vec<String>,
 }
 
+/// Why records can not be written, for people.
+type Wrong = BTreeMap<RecordId, String>;
+
 /// Writes everything to a folder that is new or empty.
 ///
 /// # Errors
@@ -163,23 +166,28 @@ impl Job<'_> {
             let page = self.vault.replica.records_after(after, 1000)?;
             let Some(last) = page.last() else { return Ok(list) };
             after = Some(last.record);
-            let mut fetched = self.not_held(&page).await?;
+            let (mut fetched, mut wrong) = self.not_held(&page).await?;
             for row in page.iter().filter(|row| row.kind == KIND_DOCUMENT) {
                 if self.stop.load(Ordering::Relaxed) {
                     return Err(ClientError::Interrupted);
                 }
                 let keys = &self.vault.setup.keys;
                 let content = if row.present {
-                    read::open(&self.vault.replica, keys, row)?
+                    read::open(&self.vault.replica, keys, row).map_err(|error| error.to_string())
                 } else {
-                    fetched.remove(&row.record)
+                    wrong.remove(&row.record).map_or_else(|| Ok(fetched.remove(&row.record)), Err)
                 };
-                let Some(content) = content else {
-                    let why = if row.present { "does not open" } else { "is missing" };
-                    let text =
-                        format!("vault {}: record {} of commit {} {why}", self.name, row.record, row.seq);
-                    self.outcome.problems.push(text);
-                    continue;
+                let missing = if row.present { "it does not open" } else { "it is missing" };
+                let content = match content.and_then(|content| content.ok_or_else(|| missing.into())) {
+                    Ok(content) => content,
+                    Err(why) => {
+                        let text = format!(
+                            "vault {}: record {} of commit {}: {why}",
+                            self.name, row.record, row.seq
+                        );
+                        self.outcome.problems.push(text);
+                        continue;
+                    }
                 };
                 if [FILE_TYPE, SNAPSHOT_TYPE, SOURCE_TYPE].contains(&content.record_type.as_str()) {
                     continue;
@@ -198,22 +206,31 @@ impl Job<'_> {
         }
     }
 
-    /// Contents of what this device does not hold, from the server.
-    async fn not_held(&self, page: &[RecordRow]) -> Result<BTreeMap<RecordId, Content>> {
-        let replica = &self.vault.replica;
+    /// Contents of what this device does not hold, from the server; and what is wrong with those that can not be had.
+    async fn not_held(&self, page: &[RecordRow]) -> Result<(BTreeMap<RecordId, Content>, Wrong)> {
         let mut versions = Vec::new();
         for row in page.iter().filter(|row| row.kind == KIND_DOCUMENT && !row.present) {
-            if replica.is_evicted(row.record)? {
-                versions.extend(replica.version(row.seq, row.record)?);
-            }
+            versions.extend(self.vault.replica.version(row.seq, row.record)?);
         }
-        let mut found = BTreeMap::new();
-        let mut take = |version: &VersionRow, content: Option<Content>| {
-            found.extend(content.map(|content| (version.record, content)));
+        let (mut found, mut wrong) = (BTreeMap::new(), Wrong::new());
+        let mut take = |version: &VersionRow, opened: Result<Option<Content>>| {
+            let record = version.record;
+            match opened {
+                Ok(Some(content)) => drop(found.insert(record, content)),
+                Ok(None) => drop(wrong.insert(record, "it does not open".into())),
+                // One that is not what was signed says nothing of the others.
+                Err(
+                    error @ (ClientError::RecordRollback(_)
+                    | ClientError::Server(_)
+                    | ClientError::Incomplete(_)
+                    | ClientError::Damaged(_)),
+                ) => drop(wrong.insert(record, error.to_string())),
+                Err(error) => return Err(error),
+            }
             Ok(())
         };
-        self.vault.open_versions(&versions, &mut take).await?;
-        Ok(found)
+        self.vault.open_each(&versions, &mut take).await?;
+        Ok((found, wrong))
     }
 
     fn record(

@@ -44,7 +44,7 @@ impl Owner<'_> {
             let Some(opened) = open(vault, &row)? else {
                 healed.kept += u64::from(row.has_envelope);
                 if vault.replica.was_not_held(row.id)? {
-                    healed.not_held.push((row.seq, row.record));
+                    healed.not_held.insert((row.seq, row.record));
                 }
                 done.push(row.id);
                 continue;

@@ -1,17 +1,18 @@
 //! Giving commits back to a server that lacks them.
 
-use super::changes_of;
+use super::envelopes::newest_of;
 use crate::account::Account;
 use crate::error::{ClientError, Result};
-use crate::replica::VaultReplica;
 use lockstep_engine::replica::Replica as _;
+use lockstep_proto::Signed;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::{CreateVault, PushCommit, Pushed, StageEnvelopes, StagedEnvelopes};
 use lockstep_proto::cbor::Bytes;
 use lockstep_proto::id::{RecordId, Seq, VaultId};
+use std::collections::BTreeSet;
 
 /// Envelopes beyond this are staged before their commit is sent.
-const INLINE_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(super) const INLINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 impl Account {
     /// Posts a vault's birth to a server that lost the whole vault.
@@ -29,45 +30,36 @@ impl Account {
         &mut self,
         id: VaultId,
         after: Seq,
-        not_held: &mut Vec<(Seq, RecordId)>,
+        not_held: &mut BTreeSet<(Seq, RecordId)>,
     ) -> Result<u64> {
         let Some(replica) = self.db.vault(id, None)? else { return Ok(0) };
         let Some(head) = replica.head()? else { return Ok(0) };
         let mut given = 0_u64;
         let mut seq = after.next();
         while seq <= head.tip.seq {
-            self.give_commit_back(&replica, seq, not_held).await?;
+            let missing = || ClientError::Damaged(format!("commit {seq} of vault {id} is missing here"));
+            let (commit, changes) = replica.commit(seq)?.ok_or_else(missing)?;
+            let (mut envelopes, others) = newest_of(&replica, seq, &changes)?;
+            not_held.extend(others);
+            let bytes: usize = envelopes.iter().map(|envelope| envelope.0.len()).sum();
+            if bytes > INLINE_BYTES_MAX {
+                self.stage(id, std::mem::take(&mut envelopes)).await?;
+            }
+            self.post_commit(id, commit, changes, envelopes).await?;
             given += 1;
             seq = seq.next();
         }
         Ok(given)
     }
 
-    async fn give_commit_back(
+    /// Posts a commit that the server lacks, or envelopes of one that it has.
+    pub(super) async fn post_commit(
         &self,
-        replica: &VaultReplica,
-        seq: Seq,
-        not_held: &mut Vec<(Seq, RecordId)>,
+        id: VaultId,
+        commit: Signed,
+        changes: Vec<u8>,
+        envelopes: Vec<Bytes>,
     ) -> Result<()> {
-        let id = replica.vault();
-        let missing = || ClientError::Damaged(format!("commit {seq} of vault {id} is missing here"));
-        let (commit, changes) = replica.commit(seq)?.ok_or_else(missing)?;
-        let mut envelopes: Vec<Bytes> = Vec::new();
-        for change in &changes_of(&changes)?.0 {
-            let Some((record, _, digest)) = change.version() else { continue };
-            let row = replica.record(record)?.filter(|row| row.seq == seq && row.digest == digest);
-            if row.is_some_and(|row| row.present)
-                && let Some(envelope) = replica.envelope(record)?
-            {
-                envelopes.push(envelope.into());
-            } else if row.is_some() && replica.is_evicted(record)? {
-                not_held.push((seq, record));
-            }
-        }
-        let bytes: usize = envelopes.iter().map(|envelope| envelope.0.len()).sum();
-        if bytes > INLINE_BYTES_MAX {
-            self.stage(id, std::mem::take(&mut envelopes)).await?;
-        }
         let push = PushCommit { commit, changes: changes.into(), envelopes, heals: true };
         let pushed: Result<Pushed> = self.api.post(&format!("/v1/vaults/{id}/commits"), &push).await;
         match pushed {

@@ -4,6 +4,7 @@
 
 mod carry;
 mod chain;
+mod envelopes;
 mod objects;
 mod rescue;
 mod shown;
@@ -23,6 +24,7 @@ use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::id::{RecordId, Seq, VaultId};
 use lockstep_proto::{Digest, Signed, label, limits};
 use shown::ServerChain;
+use std::collections::BTreeSet;
 
 /// How a server's device log stands to the one held here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +69,11 @@ pub struct VaultFinding {
     pub held: Option<Seq>,
     /// Its head at the server.
     pub server: Option<Seq>,
+    /// Newest versions that the server does not give out as they were signed and that are held here: commit and record.
+    /// They are given back.
+    pub lacks: BTreeSet<(Seq, RecordId)>,
+    /// Those of what the server lacks that are not held here either: nobody gets them back from this device.
+    pub not_held: BTreeSet<(Seq, RecordId)>,
 }
 
 /// What was found.
@@ -79,9 +86,10 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// Whether device log and chains are whole.
+    /// Whether device log and chains are whole, and nothing that is held here is lacking.
     pub fn is_whole(&self) -> bool {
-        self.log == LogState::Whole && self.vaults.iter().all(|found| found.state == VaultState::Whole)
+        let is_whole = |found: &VaultFinding| found.state == VaultState::Whole && found.lacks.is_empty();
+        self.log == LogState::Whole && self.vaults.iter().all(is_whole)
     }
 
     /// Whether the owner's word is needed: an identity signs what is given up.
@@ -106,9 +114,12 @@ pub struct Healed {
     pub kept: u64,
     /// Versions that devices wrote and that the server does not give out as they were signed: commit and record.
     pub withheld: Vec<(Seq, RecordId)>,
-    /// Newest versions that this device does not hold, by its selection, so that the server did not get them from it:
-    /// commit and record.
-    pub not_held: Vec<(Seq, RecordId)>,
+    /// Envelopes that the server got back of commits that it had.
+    pub envelopes: u64,
+    /// Newest versions that the server lacks and this device does not hold: commit and record.
+    pub not_held: BTreeSet<(Seq, RecordId)>,
+    /// Newest versions that the server got back and does not give out all the same: commit and record.
+    pub refused: BTreeSet<(Seq, RecordId)>,
     /// Snapshots that could not be carried over whole; a new backup takes their place.
     pub snapshots_left: u64,
 }
@@ -132,11 +143,13 @@ impl Account {
         self.db.drop_meta(SIGN_IN_DUE)
     }
 
-    /// Looks at what the server lacks of what this device holds. Changes nothing.
+    /// Looks at what the server's device log and chains lack of what this device has. Changes nothing. From here on this
+    /// account lets go of no envelope, until it is opened anew: the server may need it.
     ///
     /// # Errors
     /// [`ClientError`] if the server can not be asked.
     pub async fn diagnose(&mut self) -> Result<Diagnosis> {
+        self.db.hold_all();
         let log = self.diagnose_log().await?;
         if log != LogState::Whole {
             return Ok(Diagnosis { log, vaults: Vec::new() });
@@ -150,7 +163,16 @@ impl Account {
         held.sort_by_key(|vault| *vault != keyring);
         for vault in held.into_iter().filter(|vault| !deleted.contains(vault)) {
             let server = listed.0.iter().find(|info| info.vault == vault).map(|info| (info.seq, info.head));
-            vaults.push(self.diagnose_vault(vault, server).await?);
+            let mut found = self.diagnose_vault(vault, server).await?;
+            let after = match &found.state {
+                VaultState::Missing => Some(None),
+                VaultState::Behind(seq) | VaultState::Parted(seq) => Some(Some(*seq)),
+                _ => None,
+            };
+            if let (Some(after), Some(replica)) = (after, self.db.vault(vault, None)?) {
+                found.not_held = envelopes::not_here(&replica, after)?;
+            }
+            vaults.push(found);
         }
         Ok(Diagnosis { log, vaults })
     }
@@ -182,6 +204,8 @@ impl Account {
             state: VaultState::Whole,
             held: None,
             server: server.map(|(seq, _)| seq),
+            lacks: BTreeSet::new(),
+            not_held: BTreeSet::new(),
         };
         let Some(replica) = self.db.vault(id, None)? else { return Ok(found) };
         let Some(head) = replica.head()? else { return Ok(found) };
@@ -211,7 +235,8 @@ impl Account {
                 VaultState::Parted(ServerChain::shared(&vault).await?)
             }
             Err(ClientError::Fault(text)) => VaultState::Fault(text),
-            Err(ClientError::KeysBehind(_)) => VaultState::Whole,
+            // What it withholds another device may have to give back; the sync after this tells.
+            Err(ClientError::KeysBehind(_) | ClientError::Incomplete(_)) => VaultState::Whole,
             other => {
                 other?;
                 let late = late::first_late(&vault, self.keyring.device_log(), &self.db, false)?;

@@ -19,6 +19,7 @@ use lockstep_proto::Signed;
 use lockstep_proto::cbor::ByteArray;
 use lockstep_proto::id::{RecordId, VaultId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use std::cell::Cell;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -31,6 +32,8 @@ pub struct Db {
     keys: LocalKeys,
     writes: bool,
     folder: PathBuf,
+    /// Whether every envelope that is here stays, whatever a selection says.
+    holds_all: Cell<bool>,
 }
 
 /// One vault's part of it; the engine reads through this.
@@ -78,7 +81,7 @@ impl Db {
         }
         connection.pragma_update(None, "cache_size", -32768)?;
         let folder = path.parent().unwrap_or(Path::new(".")).to_path_buf();
-        Ok(Rc::new(Self { connection, keys, writes, folder }))
+        Ok(Rc::new(Self { connection, keys, writes, folder, holds_all: Cell::new(false) }))
     }
 
     /// Keys of what is sealed here.
@@ -94,6 +97,16 @@ impl Db {
     /// Whether this process may write here.
     pub const fn writes(&self) -> bool {
         self.writes
+    }
+
+    /// From now on no envelope is let go of through this.
+    pub(crate) fn hold_all(&self) {
+        self.holds_all.set(true);
+    }
+
+    /// Whether envelopes may be let go of.
+    pub(crate) fn lets_go(&self) -> bool {
+        self.writes && !self.holds_all.get()
     }
 
     pub(crate) fn connection(&self) -> &Connection {

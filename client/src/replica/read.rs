@@ -1,5 +1,6 @@
 //! The engine's reading side, and a few listings for the client.
 
+use super::select::WANTED;
 use super::{VaultReplica, signed};
 use crate::error::Result as ClientResult;
 use lockstep_client_crypto::content::Hlc;
@@ -213,7 +214,8 @@ impl VaultReplica {
         let mut statement = self.db.connection().prepare_cached(
             "SELECT (SELECT coalesce(max(id), 0) FROM pending WHERE vault = ?1),
                     (SELECT count(*) FROM pending WHERE vault = ?1),
-                    (SELECT count(*) FROM record WHERE vault = ?1 AND present = 0 AND evicted = 0)",
+                    (SELECT count(*) FROM record WHERE vault = ?1 AND present = 0 AND evicted = 0)
+                        + (SELECT count(*) FROM record WHERE vault = ?1 AND evicted = 2)",
         )?;
         Ok(statement.query_row([self.key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
     }
@@ -341,6 +343,15 @@ impl Replica for VaultReplica {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let condition = "vault = ?1 AND present = 0 AND evicted = 0 ORDER BY seq, record LIMIT ?2";
         self.records(condition, params![self.key, limit])
+    }
+
+    fn wanted(&self, after: Option<(Seq, RecordId)>, limit: usize) -> Result<Vec<RecordRow>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let (seq, record) = match after {
+            Some((seq, record)) => (sql(seq.value()), record.as_bytes().to_vec()),
+            None => (-1, Vec::new()),
+        };
+        self.records(WANTED, params![self.key, seq, record, limit])
     }
 
     fn is_evicted(&self, record: RecordId) -> Result<bool> {

@@ -15,9 +15,13 @@ pub(super) const EVICT: &str =
     "UPDATE record SET present = 0, evicted = 1, envelope = NULL, quarantined = 0, conflict = 0, due = NULL
      WHERE vault = ?1 AND record = ?2
      AND NOT EXISTS (SELECT 1 FROM pending p WHERE p.vault = ?1 AND p.record = ?2)";
-/// Wants it back.
+/// Wants it, without waiting for it; but for one that was never here and that a write may have to be joined with.
 pub(super) const RECALL: &str =
-    "UPDATE record SET evicted = 0 WHERE vault = ?1 AND record = ?2 AND evicted = 1";
+    "UPDATE record SET evicted = 2 WHERE vault = ?1 AND record = ?2 AND present = 0
+     AND (evicted = 1 OR NOT EXISTS (SELECT 1 FROM pending p WHERE p.vault = ?1 AND p.record = ?2))";
+/// Finds those that are wanted and did not come yet.
+pub(super) const WANTED: &str =
+    "vault = ?1 AND evicted = 2 AND (seq, record) > (?2, ?3) ORDER BY seq, record LIMIT ?4";
 /// Says when a record is to be looked at again.
 pub(super) const HOLD: &str = "UPDATE record SET due = ?3 WHERE vault = ?1 AND record = ?2";
 /// When a record that comes is to be looked at: at once, if not everything is held.
@@ -67,7 +71,7 @@ impl VaultReplica {
         }))
     }
 
-    /// Sets it. Every record is looked at anew, and what is wanted now and is not here counts as missing.
+    /// Sets it. Every record is looked at anew, and what is wanted now and is not here is asked for with every sync.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if an app's own database has the vault's rows: it could miss some. [`ClientError`]; nothing
@@ -92,9 +96,13 @@ impl VaultReplica {
         let transaction = self.db.connection().unchecked_transaction()?;
         transaction.execute("UPDATE vault SET keep = ?2 WHERE id = ?1", params![self.key, sealed])?;
         if selection.is_none() {
-            let all = "UPDATE record SET evicted = 0, due = NULL WHERE vault = ?1 AND (evicted = 1 OR due IS NOT NULL)";
+            let all = "UPDATE record SET evicted = 2 WHERE vault = ?1 AND evicted > 0";
             transaction.execute(all, [self.key])?;
+            let never = "UPDATE record SET due = NULL WHERE vault = ?1 AND due IS NOT NULL";
+            transaction.execute(never, [self.key])?;
         } else {
+            let none = "UPDATE record SET evicted = 1 WHERE vault = ?1 AND evicted = 2";
+            transaction.execute(none, [self.key])?;
             let anew = "UPDATE record SET due = 0 WHERE vault = ?1 AND evicted = 0 AND due IS NOT 0";
             transaction.execute(anew, [self.key])?;
             for record in wanted {
@@ -126,16 +134,17 @@ impl VaultReplica {
         Ok(wanted)
     }
 
-    /// Records (of a type) that are known and deliberately not held, deletions included.
+    /// Records (of a type) that are known and not held, deletions included: they were let go of, or are wanted and did not
+    /// come.
     ///
     /// # Errors
     /// [`ClientError`].
     pub fn not_held(&self, record_type: Option<&str>) -> Result<Vec<RecordRow>> {
         Ok(match record_type {
-            None => self.records("vault = ?1 AND evicted = 1", params![self.key])?,
+            None => self.records("vault = ?1 AND evicted > 0", params![self.key])?,
             Some(record_type) => {
                 let tag = self.db.keys().tag("type", record_type.as_bytes());
-                self.records("vault = ?1 AND evicted = 1 AND tag = ?2", params![self.key, &tag[..]])?
+                self.records("vault = ?1 AND evicted > 0 AND tag = ?2", params![self.key, &tag[..]])?
             }
         })
     }
@@ -266,10 +275,69 @@ mod tests {
         assert_eq!(due(&replica, 0), [2, 3, 5]);
         assert!(replica.not_held(None).unwrap().is_empty() && replica.envelope(record(3)).unwrap().is_some());
         replica.apply(&[WriteOp::Evict(record(3)), WriteOp::Recall(record(3))]).unwrap();
-        assert_eq!(replica.absent(9).unwrap().len(), 1);
+        assert_eq!((wanted(&replica), replica.is_evicted(record(3)).unwrap()), (vec![3], false));
         replica.apply(&[WriteOp::Evict(record(3))]).unwrap();
+        assert_eq!((wanted(&replica), replica.is_evicted(record(3)).unwrap()), (vec![], true));
         replica.set_selection(None).unwrap();
-        assert_eq!((replica.absent(9).unwrap().len(), due(&replica, u64::MAX >> 1)), (1, vec![]));
+        assert_eq!((wanted(&replica), due(&replica, u64::MAX >> 1)), (vec![3], vec![]));
+    }
+
+    /// All that is wanted and not here, one by one; nothing that is sent waits for any of it.
+    fn wanted(replica: &VaultReplica) -> Vec<u8> {
+        assert!(replica.absent(9).unwrap().is_empty());
+        let (mut found, mut after) = (Vec::new(), None);
+        while let Some(row) = replica.wanted(after, 1).unwrap().first() {
+            found.push(row.record.as_bytes()[0]);
+            after = Some((row.seq, row.record));
+        }
+        found
+    }
+
+    #[test]
+    fn what_a_selection_wants_again_is_wanted_until_it_comes_or_is_not_wanted_any_more() {
+        let scratch = Scratch::new("wanted");
+        let replica = scratch.replica();
+        replica.apply(&(1..=4).map(put).collect::<Vec<_>>()).unwrap();
+        let record = |byte| RecordId::from_bytes([byte; 16]);
+        replica.apply(&(1..=3).map(|byte| WriteOp::Evict(record(byte))).collect::<Vec<_>>()).unwrap();
+        let types = |name: &str| Selection { days: None, types: Some([name.to_owned()].into()) };
+        replica.set_selection(Some(&types("other"))).unwrap();
+        assert_eq!((wanted(&replica), replica.not_held(None).unwrap().len()), (vec![], 3));
+        let before = replica.counts().unwrap();
+        replica.set_selection(None).unwrap();
+        assert_eq!((wanted(&replica), replica.not_held(None).unwrap().len()), (vec![1, 2, 3], 3));
+        assert_ne!(replica.counts().unwrap(), before);
+        // What comes is here.
+        replica.apply(&[put(2)]).unwrap();
+        assert_eq!(wanted(&replica), [1, 3]);
+        replica.set_selection(Some(&types("other"))).unwrap();
+        assert_eq!((wanted(&replica), replica.not_held(Some("secret-type")).unwrap().len()), (vec![], 2));
+        assert!(replica.is_evicted(record(1)).unwrap());
+        // What is here is not wanted again, and what never was here and a write waits for stays waited for.
+        replica.apply(&[WriteOp::Recall(record(2))]).unwrap();
+        assert!(replica.record(record(2)).unwrap().unwrap().present && wanted(&replica).is_empty());
+        let absent = RecordRow { present: false, ..replica.record(record(4)).unwrap().unwrap() };
+        let pending = lockstep_engine::replica::PendingRow {
+            operation: lockstep_proto::id::OperationId::from_bytes([4; 16]),
+            record: record(4),
+            kind: 1,
+            content: Vec::new(),
+            base: lockstep_engine::replica::Base::Revision(Revision::new(1)),
+            policy: lockstep_engine::replica::Policy::KeepBoth,
+            pin: lockstep_engine::replica::Pinning::None,
+            grew: None,
+        };
+        let operation = pending.operation;
+        replica
+            .apply(&[
+                WriteOp::SetRecord(absent, EnvelopeSource::Absent),
+                WriteOp::AddPending(pending),
+                WriteOp::Recall(record(4)),
+            ])
+            .unwrap();
+        assert_eq!((replica.absent(9).unwrap().len(), replica.wanted(None, 9).unwrap().len()), (1, 0));
+        replica.apply(&[WriteOp::DropPending(operation), WriteOp::Recall(record(4))]).unwrap();
+        assert_eq!(wanted(&replica), [4]);
     }
 
     #[test]
@@ -289,6 +357,10 @@ mod tests {
             "SELECT seq FROM record WHERE vault = ?1 AND present = 0 AND evicted = 0 ORDER BY seq, record",
         );
         assert!(absent.contains("record_missing") && !absent.contains("B-TREE"), "{absent}");
+        let wanted = plan(&format!("SELECT {RECORD_COLUMNS} FROM record WHERE {WANTED}"));
+        assert!(wanted.contains("record_wanted") && !wanted.contains("B-TREE"), "{wanted}");
+        let held = plan("SELECT seq FROM record WHERE vault = ?1 AND evicted > 0 AND tag = ?2");
+        assert!(held.contains("record_evicted"), "{held}");
     }
 
     #[test]

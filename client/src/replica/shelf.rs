@@ -208,7 +208,7 @@ impl VaultReplica {
     /// # Errors
     /// [`crate::ClientError`].
     pub(crate) fn was_not_held(&self, id: i64) -> Result<bool> {
-        let text = "SELECT 1 FROM shelved WHERE vault = ?1 AND id = ?2 AND evicted = 1 AND envelope IS NULL";
+        let text = "SELECT 1 FROM shelved WHERE vault = ?1 AND id = ?2 AND evicted > 0 AND envelope IS NULL";
         Ok(self.db.connection().prepare_cached(text)?.exists(params![self.key, id])?)
     }
 
