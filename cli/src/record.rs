@@ -252,7 +252,7 @@ async fn rm(context: &Context, place: &RecordPlace, id: &str) -> Result<()> {
     let record = keys.record_id(&place.record_type, &name_of(id));
     match read::current(vault.replica(), keys, record) {
         // It is there; what it says is not needed.
-        Err(EngineError::NotHeld { .. }) => {}
+        Err(EngineError::NotHeld { .. } | EngineError::Incomplete { .. }) => {}
         other => drop(other?.ok_or_else(|| missing(place, id))?),
     }
     let deletion = new_record(&vault, place, id, None)?;

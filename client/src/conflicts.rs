@@ -145,7 +145,7 @@ impl Vault {
         let mut found = Vec::new();
         for record in records {
             let document = match self.document(record) {
-                Err(ClientError::NotHeld(_)) => continue,
+                Err(ClientError::NotHeld(_) | ClientError::Incomplete(_)) => continue,
                 other => other?,
             };
             if let Some(document) = document {
@@ -188,7 +188,7 @@ impl Vault {
                 Ok(Some(original)) => candidates.push(whole(&original, false)),
                 Ok(None) => candidates.extend(self.deletion_of(of)?),
                 // It can be fetched; the copy is shown all the same.
-                Err(ClientError::NotHeld(_)) => {}
+                Err(ClientError::NotHeld(_) | ClientError::Incomplete(_)) => {}
                 Err(error) => return Err(error),
             }
             found.push(conflict(About::Copy { of }, candidates));

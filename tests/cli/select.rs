@@ -217,3 +217,78 @@ fn what_the_server_lost_or_took_back_is_found_when_it_is_fetched() {
     world.server.stop();
     b.read("n0").ends(4, &["is not held on this device"]);
 }
+
+/// Both devices write a record while the server is away; the second one does not hold what the first one wrote.
+#[test]
+fn a_conflict_is_listed_and_decided_where_its_other_side_is_not_held() {
+    let (mut world, a, b) = two();
+    world.server.stop();
+    for (device, who) in [(&a, "a"), (&b, "b")] {
+        for id in ["n0", "n1"] {
+            device.put(id, &json!({ "of": who }).to_string()).ok();
+        }
+    }
+    world.server.restart();
+    a.ok(&["status"]);
+    let before = b.envelopes();
+    b.ok(&["status"]);
+    // The copies wait for somebody and stay; the originals are not held.
+    assert_eq!(b.envelopes(), before + 2);
+    let list = || b.ok(&["--json", "conflicts", "list"]).json().as_array().unwrap().clone();
+    let found = list();
+    assert_eq!(found.len(), 2, "{found:?}");
+    for conflict in &found {
+        let versions = conflict["versions"].as_array().unwrap();
+        assert_eq!((versions.len(), &versions[0]["value"]), (1, &json!({ "of": "b" })), "{conflict}");
+    }
+    // Nor is one that was to be held and that the server lost.
+    world.server.stop();
+    let database = world.server.database();
+    let text = "SELECT count(*) FROM version WHERE revision = 2 AND vault = (SELECT id FROM vault ORDER BY records DESC LIMIT 1)";
+    assert_eq!(database.query_row(text, [], |row| row.get::<_, i64>(0)).unwrap(), 2);
+    drop(database);
+    let nothing = world.server.literal(&[]);
+    let lose = format!(
+        "UPDATE version SET envelope = {nothing} WHERE revision = 2 AND vault = (SELECT id FROM vault ORDER BY records DESC LIMIT 1)"
+    );
+    assert_eq!(world.server.change(&lose), 2);
+    world.server.restart();
+    b.ok(&["vault", "keep", "files", "--all"]);
+    assert_eq!(list(), found);
+    let id = found[0]["id"].as_str().unwrap();
+    let resolve = ["conflicts", "resolve", "--type", "note", "--id", id, "--keep", "local"];
+    b.run(&resolve).ends(6, &["the server withholds record"]);
+    crate::heal::heal(&world, &a).ok();
+    b.ok(&resolve);
+    assert_eq!((list().len(), a.get(id.split('~').next().unwrap())), (1, "{\"of\":\"b\"}".into()));
+}
+
+/// The policies by which a record waits for a decision come in the same round as the record.
+#[test]
+fn what_waits_by_policies_that_just_came_stays() {
+    let (mut world, a, b) = two();
+    let c = world.login("c");
+    let policy = json!({ "lockstep-merge": 1, "types": { "note": {
+        "schema": { "oldest": 1, "newest": 1 }, "delete": "edit-wins",
+        "document": { "policy": "three-way", "default": "last-write-wins", "fields": { "number": "manual" } },
+    } } });
+    std::fs::write(world.path("policies.json"), policy.to_string()).unwrap();
+    a.ok(&["policy", "set", "policies.json"]);
+    a.put("open", "{\"number\":0}").ok();
+    c.ok(&["status"]);
+    world.server.stop();
+    a.put("open", "{\"number\":100}").ok();
+    c.put("open", "{\"number\":200}").ok();
+    world.server.restart();
+    a.ok(&["status"]);
+    c.ok(&["status"]);
+    let before = b.envelopes();
+    b.ok(&["status"]);
+    // The policies, and what waits by them.
+    assert_eq!((b.envelopes(), b.ids("note")), (before + 2, vec!["open".to_owned()]));
+    let found = b.ok(&["--json", "conflicts", "list"]).json();
+    assert_eq!((found.as_array().unwrap().len(), &found[0]["id"]), (1, &json!("open")), "{found}");
+    a.ok(&["conflicts", "resolve", "--type", "note", "--id", "open", "--keep", "local"]);
+    b.ok(&["status"]);
+    assert_eq!((b.envelopes(), b.ids("note")), (before + 1, vec![]));
+}

@@ -27,6 +27,7 @@ mod host_crash;
 mod host_owed;
 #[path = "../cli/program.rs"]
 mod program;
+mod select;
 #[path = "../cli/server.rs"]
 mod server;
 mod sync;

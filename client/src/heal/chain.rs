@@ -74,22 +74,51 @@ impl Account {
     }
 
     async fn stage(&self, id: VaultId, envelopes: Vec<Bytes>) -> Result<()> {
-        let mut waiting: Vec<Bytes> = Vec::new();
-        let mut bytes = 0_usize;
-        for envelope in envelopes {
-            if bytes.saturating_add(envelope.0.len()) > INLINE_BYTES_MAX {
-                self.stage_some(id, std::mem::take(&mut waiting)).await?;
-                bytes = 0;
-            }
-            bytes = bytes.saturating_add(envelope.0.len());
-            waiting.push(envelope);
+        for some in batches(envelopes, INLINE_BYTES_MAX) {
+            self.stage_some(id, some).await?;
         }
-        self.stage_some(id, waiting).await
+        Ok(())
     }
 
     async fn stage_some(&self, id: VaultId, envelopes: Vec<Bytes>) -> Result<()> {
         let _staged: StagedEnvelopes =
             self.api.post(&format!("/v1/vaults/{id}/envelopes"), &StageEnvelopes(envelopes)).await?;
         Ok(())
+    }
+}
+
+/// Envelopes in their order, so many together as fit into so many bytes, at least one.
+pub(super) fn batches(envelopes: Vec<Bytes>, bytes_max: usize) -> Vec<Vec<Bytes>> {
+    let mut all: Vec<Vec<Bytes>> = Vec::new();
+    let mut size_bytes = 0_usize;
+    for envelope in envelopes {
+        size_bytes = size_bytes.saturating_add(envelope.0.len());
+        match all.last_mut().filter(|_| size_bytes <= bytes_max) {
+            Some(last) => last.push(envelope),
+            None => {
+                size_bytes = envelope.0.len();
+                all.push(vec![envelope]);
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_goes_together_and_everything_goes_in_its_order() {
+        let sizes = |sizes: &[usize]| -> Vec<Vec<usize>> {
+            let envelopes = sizes.iter().map(|size| vec![0; *size].into()).collect();
+            batches(envelopes, 10)
+                .iter()
+                .map(|some| some.iter().map(|bytes| bytes.0.len()).collect())
+                .collect()
+        };
+        assert_eq!(sizes(&[]), Vec::<Vec<usize>>::new());
+        assert_eq!(sizes(&[4, 6, 1, 9, 1]), [vec![4, 6], vec![1, 9], vec![1]]);
+        assert_eq!(sizes(&[30, 2, 11, 9, 2]), [vec![30], vec![2], vec![11], vec![9], vec![2]]);
     }
 }

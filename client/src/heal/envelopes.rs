@@ -1,6 +1,7 @@
 //! Newest envelopes that a server lacks although it has their commits: it was healed by a device that did not hold them, or
 //! lost them. The server is asked for all of them; those that are held here are posted with their commits again.
 
+use super::chain::{INLINE_BYTES_MAX, batches};
 use super::{Diagnosis, Healed, VaultFinding, VaultState, changes_of};
 use crate::account::Account;
 use crate::error::{ClientError, Result};
@@ -152,24 +153,16 @@ impl Account {
         let missing = || ClientError::Damaged(format!("commit {seq} of vault {id} is missing here"));
         let (commit, changes) = replica.commit(seq)?.ok_or_else(missing)?;
         let (mut envelopes, mut given): (Vec<Bytes>, Vec<_>) = (Vec::new(), Vec::new());
-        let mut size_bytes = 0_usize;
         for record in records {
             // A new version may have come since.
             let Some(row) = replica.record(*record)?.filter(|row| row.seq == seq) else { continue };
-            let Some(bytes) = held(replica, &row)? else { continue };
-            if !envelopes.is_empty()
-                && size_bytes.saturating_add(bytes.len()) > super::chain::INLINE_BYTES_MAX
-            {
-                let some = std::mem::take(&mut envelopes);
-                self.post_commit(id, commit.clone(), changes.clone(), some).await?;
-                size_bytes = 0;
+            if let Some(bytes) = held(replica, &row)? {
+                envelopes.push(bytes.into());
+                given.push(((seq, *record), row.digest));
             }
-            size_bytes = size_bytes.saturating_add(bytes.len());
-            envelopes.push(bytes.into());
-            given.push(((seq, *record), row.digest));
         }
-        if !envelopes.is_empty() {
-            self.post_commit(id, commit, changes, envelopes).await?;
+        for some in batches(envelopes, INLINE_BYTES_MAX) {
+            self.post_commit(id, commit.clone(), changes.clone(), some).await?;
         }
         Ok(given)
     }
