@@ -124,7 +124,7 @@ impl MemReplica {
             WriteOp::SetRecord(row, source) => self.set_record(row, source)?,
             WriteOp::Evict(record) => self.evict(*record)?,
             WriteOp::Recall(record) => {
-                if !self.records.get(record).is_some_and(|held| !held.row.present) {
+                if self.records.get(record).is_none_or(|held| held.row.present) {
                     return Err("a record is recalled that is here, or is not there".into());
                 }
                 let waits = self.pending.iter().any(|row| row.record == *record);

@@ -93,12 +93,11 @@ pub(super) fn batches(envelopes: Vec<Bytes>, bytes_max: usize) -> Vec<Vec<Bytes>
     let mut size_bytes = 0_usize;
     for envelope in envelopes {
         size_bytes = size_bytes.saturating_add(envelope.0.len());
-        match all.last_mut().filter(|_| size_bytes <= bytes_max) {
-            Some(last) => last.push(envelope),
-            None => {
-                size_bytes = envelope.0.len();
-                all.push(vec![envelope]);
-            }
+        if let Some(last) = all.last_mut().filter(|_| size_bytes <= bytes_max) {
+            last.push(envelope);
+        } else {
+            size_bytes = envelope.0.len();
+            all.push(vec![envelope]);
         }
     }
     all
