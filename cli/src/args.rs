@@ -390,6 +390,9 @@ pub(crate) struct Backup {
     /// Leave out what matches, by name or by path below the root. May be repeated.
     #[arg(long, value_name = "GLOB")]
     pub(crate) exclude: Vec<String>,
+    /// Send contents again although this device sent them into the vault before.
+    #[arg(long)]
+    pub(crate) no_deduplicate: bool,
     /// Tag of the snapshots. May be repeated.
     #[arg(long, value_name = "T")]
     pub(crate) tag: Vec<String>,

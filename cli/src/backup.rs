@@ -34,8 +34,12 @@ pub(crate) fn path_text(path: &Path) -> String {
 }
 
 pub(crate) async fn backup(context: &Context, args: Backup) -> Result<ExitCode> {
-    let options =
-        Options { exclude: globs(&args.exclude)?, tags: args.tag.clone(), stop: Arc::clone(&context.stop) };
+    let options = Options {
+        exclude: globs(&args.exclude)?,
+        tags: args.tag.clone(),
+        deduplicate: !args.no_deduplicate,
+        stop: Arc::clone(&context.stop),
+    };
     for path in &args.paths {
         path.symlink_metadata().map_err(|error| ClientError::io(path, error))?;
     }

@@ -21,6 +21,7 @@ mod bucket;
 mod canary;
 mod crash;
 mod damage;
+mod dedup;
 mod devices;
 mod edge;
 mod fidelity;

@@ -1,10 +1,11 @@
 //! Backing up folders: each path is a source with its own snapshots (PROTOCOL.md section 7).
 
+mod group;
+mod known;
 pub(crate) mod plan;
 mod run;
 pub mod scan;
 mod source;
-mod store;
 
 pub use run::{Options, Outcome, backup};
 

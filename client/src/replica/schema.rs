@@ -28,6 +28,13 @@ const STEPS: &[&str] = &[
     include_str!("select.sql"),
     // The types that a store's cursor is of.
     "ALTER TABLE host_store ADD COLUMN schema BLOB",
+    // Contents that this device sent; tags are keyed, rows sealed under keys of this device.
+    "CREATE TABLE content (
+         vault  INTEGER NOT NULL,
+         tag    BLOB NOT NULL,
+         sealed BLOB NOT NULL,
+         PRIMARY KEY (vault, tag)
+     ) STRICT, WITHOUT ROWID",
 ];
 
 fn version(connection: &Connection) -> Result<usize> {
