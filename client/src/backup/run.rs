@@ -4,6 +4,7 @@ mod send;
 
 use super::Progress;
 use super::plan::{Known, document, is_untouched, known_files, lies_in, stat_row};
+use super::rules::Rules;
 use super::scan::{Entry, Kind, Leave, Scan, Stat, identity_of, scan};
 use super::source::{root_of, source_of};
 use super::store::{Stored, is_about_the_file, store};
@@ -14,7 +15,6 @@ use crate::replica::Side;
 use crate::rng;
 use crate::vault::Vault;
 use futures_util::stream::FuturesUnordered;
-use globset::GlobSet;
 use lockstep_client_crypto::content::BlobRef;
 use lockstep_engine::NewRecord;
 use lockstep_engine::files::{
@@ -43,8 +43,10 @@ const READERS_MAX: usize = 3;
 
 /// Options of a run.
 pub struct Options {
-    /// Patterns that are left out.
-    pub exclude: GlobSet,
+    /// What is left out.
+    pub rules: Rules,
+    /// The source's root in the place of the path: of contents that have none of their own ([`super::Input`]).
+    pub known_as: Option<PathBuf>,
     /// Tags of the snapshots.
     pub tags: Vec<String>,
     /// Set to stop cleanly.
@@ -68,6 +70,10 @@ pub struct Outcome {
     pub unreadable: Vec<(PathBuf, String)>,
     /// FIFOs, sockets and devices.
     pub special: Vec<PathBuf>,
+    /// Files of rules in the tree that could not be followed, with the reason.
+    pub rules_unread: Vec<(PathBuf, String)>,
+    /// Entries that rules left out, without what is below them.
+    pub left_out: u64,
 }
 
 /// Backs up a root into a vault.
@@ -88,14 +94,15 @@ pub async fn backup(
         i64::try_from(begin_ms / 1000).unwrap_or(i64::MAX),
         u32::try_from(begin_ms % 1000).unwrap_or(0).saturating_mul(1_000_000),
     );
-    let leave = Leave { exclude: &options.exclude, home: identity_of(account.home().path()) };
+    let leave = Leave { rules: &options.rules, home: identity_of(account.home().path()) };
     let found = scan(&root, &leave).map_err(|error| ClientError::io(&root, error))?;
     sync_or_abandon(account, vault).await?;
-    let source = source_of(account, vault, &root)?;
+    let known_as = options.known_as.clone().unwrap_or_else(|| root.clone());
+    let source = source_of(account, vault, &known_as)?;
     let mut run = Run {
         known: known_files(vault, source.0.id)?,
         source: source.0.id,
-        root: root.clone(),
+        root,
         begin,
         account,
         vault,
@@ -106,7 +113,7 @@ pub async fn backup(
         frames: Frames::default(),
         framed: Vec::new(),
         uploads: FuturesUnordered::new(),
-        outcome: Outcome { root, ..Outcome::default() },
+        outcome: Outcome { root: known_as, ..Outcome::default() },
         progress: Progress::default(),
     };
     if let Some(record) = source.1 {
@@ -172,6 +179,9 @@ impl Run<'_> {
         self.progress.bytes_total = Some(bytes.fold(0, u64::saturating_add));
         self.unreadable(found.unreadable);
         self.outcome.special = found.special.iter().map(|path| self.full(path)).collect();
+        self.outcome.rules_unread =
+            found.rules_unread.into_iter().map(|(path, reason)| (self.full(&path), reason)).collect();
+        self.outcome.left_out = found.left_out;
         // Reading and sealing run ahead on other threads, in order, a few files at a time.
         let mut reading: VecDeque<(Entry, Option<Reading>)> = VecDeque::new();
         let mut entries = found.entries.into_iter();
@@ -204,7 +214,8 @@ impl Run<'_> {
     }
 
     fn full(&self, path: &[u8]) -> PathBuf {
-        if path.is_empty() { self.root.clone() } else { self.root.join(std::ffi::OsStr::from_bytes(path)) }
+        let root = &self.outcome.root;
+        if path.is_empty() { root.clone() } else { root.join(std::ffi::OsStr::from_bytes(path)) }
     }
 
     fn unreadable(&mut self, found: Vec<(Vec<u8>, String)>) {
@@ -384,7 +395,7 @@ impl Run<'_> {
             source: self.source,
             start_utc,
             end_utc: rng::now_utc(),
-            roots: vec![self.root.as_os_str().as_bytes().into()],
+            roots: vec![self.outcome.root.as_os_str().as_bytes().into()],
             tags: options.tags.clone(),
             counts: (counts.0, counts.1, counts.2, counts.3, unreadable),
             unreadable: named(&self.outcome.unreadable),
