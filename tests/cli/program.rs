@@ -131,7 +131,13 @@ impl Running {
 
     /// The most memory that it had at once so far, in KiB; none when it ended.
     pub(crate) fn memory_kib(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let process = format!("/proc/{}", self.child.id());
+        // A process that was only just made has the memory of this one until its own program begins.
+        let program = std::fs::read_link(format!("{process}/exe")).ok()?;
+        if program == std::env::current_exe().ok()? {
+            return None;
+        }
+        let status = std::fs::read_to_string(format!("{process}/status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         line.trim().trim_end_matches(" kB").parse().ok()
     }
