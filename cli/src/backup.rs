@@ -2,13 +2,14 @@
 
 use crate::Context;
 use crate::args::{Backup, Ls, Restore, Run};
+use crate::input::read;
 use crate::output::{INCOMPLETE, parse_time, shown, size, time};
-use crate::progress::{Form, State};
+use crate::progress::State;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use lockstep_client::ClientError;
 use lockstep_client::account::Account;
 use lockstep_client::backup::rules::Rules;
-use lockstep_client::backup::{Input, Options, Outcome, backup as run_backup};
+use lockstep_client::backup::{Options, Outcome, backup as run_backup};
 use lockstep_client::error::Result;
 use lockstep_client::restore::{self, restore as run_restore};
 use lockstep_client::snapshot::Snapshot;
@@ -16,7 +17,6 @@ use lockstep_client::vault::Vault;
 use lockstep_engine::files::{KIND_FOLDER, KIND_LINK};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -47,21 +47,6 @@ fn limit_rate(account: &Account, run: &Run) -> Result<()> {
     run.limit_rate.map_or(Ok(()), |rate| account.api().limit_rate(rate))
 }
 
-/// Reads standard input to its end, before anything of it is sent.
-async fn read_input(context: &Context, account: &Account, name: &str, form: Form) -> Result<Input> {
-    let stream = std::io::stdin();
-    if stream.is_terminal() {
-        context.out.note("reading standard input; Ctrl-D ends it");
-    }
-    let mut meter = context.out.meter("reading").in_form(form, "read", name.to_owned());
-    let read = Input::read(account.home(), name, stream, &context.stop, &mut |bytes| {
-        meter.show((0, 0), (bytes, 0));
-    })
-    .await;
-    meter.finish(State::of(&read, |_| true));
-    read
-}
-
 pub(crate) async fn backup(context: &Context, args: Backup) -> Result<ExitCode> {
     let mut options = Options {
         rules: rules(&args)?,
@@ -75,11 +60,11 @@ pub(crate) async fn backup(context: &Context, args: Backup) -> Result<ExitCode> 
     let mut account = context.account()?;
     limit_rate(&account, &args.run)?;
     account.sync_keyring().await?;
-    let mut paths = args.paths;
+    let mut paths = args.paths.clone();
     // Kept to the end: the contents lie in it.
     let mut input = None;
     if let Some(name) = &args.stdin {
-        let read = read_input(context, &account, name, args.run.progress).await?;
+        let read = read(context, &account, name, &args).await?;
         paths = vec![read.file().to_path_buf()];
         options.known_as = Some(read.root().to_path_buf());
         input = Some(read);

@@ -5,6 +5,7 @@ mod args;
 mod backup;
 mod conflicts;
 mod heal;
+mod input;
 mod join;
 mod look;
 mod output;

@@ -79,6 +79,26 @@ fn an_input_that_is_empty_or_broken_is_not_backed_up() {
 }
 
 #[test]
+fn what_a_command_prints_is_backed_up_if_it_ends_well() {
+    let world = World::new();
+    let a = world.signup("a");
+    std::fs::write(world.path("in"), noise(1, 700_000)).unwrap();
+    let run = |command: &str| a.run(&["backup", "--stdin", "x", "--command", command]);
+    run("cat in; exit 3").ends(1, &["cat in; exit 3", "exit status: 3", "nothing was backed up"]);
+    run("exit 4").ends(1, &["exit status: 4"]);
+    run("cat in; kill $$").ends(1, &["signal: 15"]);
+    run("true").ends(1, &["was empty"]);
+    let arguments = ["backup", "--stdin", "x", "--command", "cat in; false", "--progress", "json"];
+    a.run(&arguments).ends(1, &["\"state\":\"failed\""]);
+    a.run(&["snapshots"]).ends(11, &["no vault"]);
+    run("cat in; test -z \"$(cat)\"").ok();
+    assert!(std::fs::read(a.restore("out").join("x")).unwrap() == noise(1, 700_000));
+    a.run(&["backup", "--command", "true", "in"]).ends(2, &["cannot be used with"]);
+    a.run(&["backup", "--command", "true"]).ends(2, &["--stdin"]);
+    assert_nothing_left(&a);
+}
+
+#[test]
 fn a_home_that_is_too_full_for_an_input_says_so() {
     let world = World::new();
     let Some(small) = Small::mount(&world.path("home-a"), 4) else { return };

@@ -5,7 +5,8 @@ use clap::Args;
 use lockstep_proto::size::parse_size;
 use std::path::PathBuf;
 
-const USAGE: &str = "lockstep backup [OPTIONS] PATH...\n       lockstep backup [OPTIONS] --stdin NAME";
+const USAGE: &str =
+    "lockstep backup [OPTIONS] PATH...\n       lockstep backup [OPTIONS] --stdin NAME [--command CMD]";
 
 #[derive(Args)]
 #[command(override_usage = USAGE)]
@@ -34,11 +35,14 @@ pub(crate) struct Backup {
     /// Back up standard input instead, as one file NAME.
     ///
     /// It is a source of its own, and waits in the home, not encrypted, until it is read to its end. If it is empty, or
-    /// can not be read, nothing is backed up. That the program before a pipe failed can not be seen.
+    /// can not be read, nothing is backed up. That a program before a pipe failed can not be seen: see --command.
     #[arg(long, value_name = "NAME", conflicts_with_all = [
         "paths", "exclude", "exclude_file", "exclude_caches", "one_file_system",
     ])]
     pub(crate) stdin: Option<String>,
+    /// With --stdin: back up what CMD prints (sh -c CMD); if it fails, nothing.
+    #[arg(long, value_name = "CMD", requires = "stdin", conflicts_with = "paths")]
+    pub(crate) command: Option<String>,
     #[command(flatten)]
     pub(crate) run: Run,
 }

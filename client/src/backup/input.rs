@@ -25,7 +25,8 @@ pub struct Input {
 }
 
 impl Input {
-    /// Reads a stream to its end. `name`: what it restores under; `progress` gets the bytes that were read so far.
+    /// Reads a stream to its end. `name`: what it restores under; `called`: what errors call the stream; `progress` gets
+    /// the bytes that were read so far.
     ///
     /// # Errors
     /// [`ClientError::Usage`] if the name is no plain file name, [`ClientError::Io`] if the stream can not be read, is
@@ -33,7 +34,7 @@ impl Input {
     pub async fn read(
         home: &Home,
         name: &str,
-        stream: impl Read + Send + 'static,
+        (called, stream): (&str, impl Read + Send + 'static),
         stop: &Arc<AtomicBool>,
         progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<Self> {
@@ -43,10 +44,10 @@ impl Input {
         let file = file.map_err(|error| ClientError::io(&input.file, error))?;
         let (count, stopped) = (Arc::new(AtomicU64::new(0)), Arc::clone(stop));
         let (done, mut result) = oneshot::channel();
-        let (counted, place) = (Arc::clone(&count), input.file.clone());
+        let (counted, place, called) = (Arc::clone(&count), input.file.clone(), called.to_owned());
         // A thread of its own, which nobody waits for: a read of a stream that says nothing can not be ended.
         let reader = std::thread::Builder::new().name("input".into()).spawn(move || {
-            let _ = done.send(copy(stream, file, &place, size_bytes_max(), &counted, &stopped));
+            let _ = done.send(copy((&called, stream), (&place, file), size_bytes_max(), &counted, &stopped));
         });
         reader.map_err(|error| ClientError::io(home.path(), error))?;
         loop {
@@ -106,9 +107,8 @@ fn size_bytes_max() -> u64 {
 
 /// Copies a stream into a file, and makes sure that it is all of it.
 fn copy(
-    mut stream: impl Read,
-    mut file: std::fs::File,
-    place: &Path,
+    (called, mut stream): (&str, impl Read),
+    (place, mut file): (&Path, std::fs::File),
     size_bytes_max: u64,
     count: &AtomicU64,
     stop: &AtomicBool,
@@ -116,7 +116,7 @@ fn copy(
     let mut buffer = vec![0; READ_BYTES];
     let mut size = 0_u64;
     let refuse = |kind: ErrorKind, reason: String| {
-        ClientError::io("standard input", Error::new(kind, format!("{reason}; nothing was backed up")))
+        ClientError::io(called, Error::new(kind, format!("{reason}; nothing was backed up")))
     };
     loop {
         let got = match stream.read(&mut buffer) {
@@ -144,7 +144,7 @@ fn copy(
         count.store(size, Ordering::Relaxed);
     }
     if size == 0 {
-        let reason = "it was empty: the program before the pipe has probably failed";
+        let reason = "it was empty: what was to write it has probably failed";
         return Err(refuse(ErrorKind::UnexpectedEof, reason.into()));
     }
     Ok(())
@@ -166,7 +166,7 @@ mod tests {
 
     fn try_copy(stream: impl Read, bound: u64) -> Result<()> {
         let file = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
-        copy(stream, file, Path::new("x"), bound, &AtomicU64::new(0), &AtomicBool::new(false))
+        copy(("x", stream), (Path::new("y"), file), bound, &AtomicU64::new(0), &AtomicBool::new(false))
     }
 
     #[test]
