@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn the_nearest_folder_counts_and_its_last_line() {
         let top = near("*.log\n/build/\n# a comment\n\\#real\n", 0, None);
-        let below = near("!keep.log\n*.tmp\n!last.tmp\n", 2, Some(Rc::clone(&top)));
+        let below = near("!keep.log\n*.tmp\n!last.tmp\n/own\n", 2, Some(Rc::clone(&top)));
         let rules = Rules::default();
         let out = |path: &str, is_folder, near| rules.leaves_out(path.as_bytes(), is_folder, Some(near));
         assert!(out("x.log", false, &top) && out("#real", false, &top));
@@ -218,6 +218,7 @@ mod tests {
         assert!(!out("a comment", false, &top));
         assert!(out("a/x.log", false, &below) && !out("a/keep.log", false, &below));
         assert!(out("a/x.tmp", false, &below) && !out("a/last.tmp", false, &below));
+        assert!(out("a/own", false, &below) && !out("a/b/own", false, &below) && !out("own", false, &below));
         assert!(!out("a/build", true, &below), "it stands at the top only");
     }
 
