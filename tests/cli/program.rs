@@ -90,13 +90,23 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command, folder: &Path, input: &str) -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let place = |suffix: &str| folder.join(format!("run-{number}.{suffix}"));
-        let (out, err, stdin) = (place("out"), place("err"), place("in"));
+    pub(crate) fn start(command: Command, folder: &Path, input: &str) -> Self {
+        let stdin = folder.join(format!("run-{}.in", Self::number()));
         std::fs::write(&stdin, input).unwrap();
-        command.stdin(File::open(&stdin).unwrap());
+        Self::start_with(command, folder, File::open(&stdin).unwrap().into())
+    }
+
+    fn number() -> u64 {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Starts it with something else on standard input.
+    pub(crate) fn start_with(mut command: Command, folder: &Path, input: Stdio) -> Self {
+        let number = Self::number();
+        let place = |suffix: &str| folder.join(format!("run-{number}.{suffix}"));
+        let (out, err) = (place("out"), place("err"));
+        command.stdin(input);
         command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         let arguments: Vec<String> =
             command.get_args().map(OsStr::to_string_lossy).map(String::from).collect();

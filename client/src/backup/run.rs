@@ -8,13 +8,13 @@ use super::Progress;
 use super::group::{GROUP_BYTES, GROUP_FILES, Item, Reader, framed_bytes};
 use super::known::{KnownFiles, known_at, record_of};
 use super::plan::{document, lies_in};
+use super::rules::Rules;
 use super::scan::{Entry, Kind, Leave, Scan, Stat, identity_of, scan};
 use super::source::{root_of, source_of};
 use crate::account::Account;
 use crate::error::{ClientError, Result};
 use crate::rng;
 use crate::vault::Vault;
-use globset::GlobSet;
 use lockstep_client_crypto::content::BlobRef;
 use lockstep_engine::NewRecord;
 use lockstep_engine::files::{
@@ -46,8 +46,10 @@ const ROUNDS_MAX: usize = 3;
 
 /// Options of a run.
 pub struct Options {
-    /// Patterns that are left out.
-    pub exclude: GlobSet,
+    /// What is left out.
+    pub rules: Rules,
+    /// The source's root in the place of the path: of contents that have none of their own ([`super::Input`]).
+    pub known_as: Option<PathBuf>,
     /// Tags of the snapshots.
     pub tags: Vec<String>,
     /// Whether contents that this device sent into the vault before are not sent again.
@@ -73,6 +75,10 @@ pub struct Outcome {
     pub unreadable: Vec<(PathBuf, String)>,
     /// FIFOs, sockets and devices.
     pub special: Vec<PathBuf>,
+    /// Files of rules in the tree that could not be followed, with the reason.
+    pub rules_unread: Vec<(PathBuf, String)>,
+    /// Entries that rules left out, without what is below them.
+    pub left_out: u64,
 }
 
 /// Backs up a root into a vault.
@@ -152,7 +158,8 @@ impl<'a> Run<'a> {
             i64::try_from(begin_ms / 1000).unwrap_or(i64::MAX),
             u32::try_from(begin_ms % 1000).unwrap_or(0).saturating_mul(1_000_000),
         );
-        let (source, record) = source_of(account, vault, root)?;
+        let known_as = options.known_as.clone().unwrap_or_else(|| root.to_path_buf());
+        let (source, record) = source_of(account, vault, &known_as)?;
         let keys = Arc::clone(&vault.setup.keys);
         let local = vault.replica.db().shared_keys();
         let seen = vault.replica.content_marks()?;
@@ -173,13 +180,13 @@ impl<'a> Run<'a> {
             again: Vec::new(),
             is_again: false,
             deduplicate: options.deduplicate,
-            outcome: Outcome { root: root.to_path_buf(), ..Outcome::default() },
+            outcome: Outcome { root: known_as, ..Outcome::default() },
             progress: Progress::default(),
         })
     }
 
     fn scan(&self, options: &Options) -> Result<Scan> {
-        let leave = Leave { exclude: &options.exclude, home: identity_of(self.account.home().path()) };
+        let leave = Leave { rules: &options.rules, home: identity_of(self.account.home().path()) };
         scan(&self.root, &leave).map_err(|error| ClientError::io(&self.root, error))
     }
 
@@ -193,6 +200,9 @@ impl<'a> Run<'a> {
             let path = self.full(path);
             self.outcome.unreadable.push((path, reason.clone()));
         }
+        self.outcome.rules_unread =
+            found.rules_unread.iter().map(|(path, reason)| (self.full(path), reason.clone())).collect();
+        self.outcome.left_out = found.left_out;
         let mut entries = found.entries.into_iter().peekable();
         loop {
             if options.stop.load(Ordering::Relaxed) {
@@ -304,7 +314,8 @@ impl<'a> Run<'a> {
     }
 
     fn full(&self, path: &[u8]) -> PathBuf {
-        if path.is_empty() { self.root.clone() } else { self.root.join(std::ffi::OsStr::from_bytes(path)) }
+        let root = &self.outcome.root;
+        if path.is_empty() { root.clone() } else { root.join(std::ffi::OsStr::from_bytes(path)) }
     }
 
     fn record(&mut self, ready: Ready) {
@@ -397,7 +408,7 @@ impl<'a> Run<'a> {
             source: self.source,
             start_utc,
             end_utc: rng::now_utc(),
-            roots: vec![self.root.as_os_str().as_bytes().into()],
+            roots: vec![self.outcome.root.as_os_str().as_bytes().into()],
             tags: options.tags.clone(),
             counts: (counts.0, counts.1, counts.2, counts.3, unreadable),
             unreadable: named(&self.outcome.unreadable),
