@@ -1,8 +1,10 @@
 //! The command line.
 
 mod documents;
+mod files;
 
 pub(crate) use documents::{ConflictPlace, ConflictsCommand, PolicyCommand, RecordCommand, RecordPlace};
+pub(crate) use files::{Backup, Restore, Run};
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -21,13 +23,13 @@ pub(crate) struct Cli {
 #[derive(Args)]
 pub(crate) struct Global {
     /// Folder of this device: keys, database. One device a home. Default: lockstep in the XDG data folder.
-    #[arg(long, global = true, env = "LOCKSTEP_HOME", value_name = "DIR")]
+    #[arg(long, global = true, env = "LOCKSTEP_HOME", value_name = "DIR", display_order = 101)]
     pub(crate) home: Option<PathBuf>,
     /// Print results as JSON.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 102)]
     pub(crate) json: bool,
     /// Allow http:// to other machines: everybody on the way sees who signs in and when.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 103)]
     pub(crate) insecure_http: bool,
 }
 
@@ -63,6 +65,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Vault(VaultCommand),
     /// Back up files and folders; each PATH is a source with its own snapshots.
+    ///
+    /// A file .lockstepignore in a folder says what is left out below it, in the syntax of .gitignore. What is left out
+    /// is not in the new snapshot, even if earlier ones have it.
     Backup(Backup),
     /// List finished snapshots.
     Snapshots {
@@ -138,6 +143,33 @@ pub(crate) enum Command {
     /// Keep the recovery kit up to date.
     #[command(subcommand)]
     Kit(KitCommand),
+    /// Print what completes commands and options in a shell.
+    ///
+    /// bash: lockstep completions bash > ~/.local/share/bash-completion/completions/lockstep
+    Completions {
+        /// For which one.
+        shell: Shell,
+    },
+    /// Write manual pages, one a command, to a folder that is there.
+    Man {
+        /// The folder, such as ~/.local/share/man/man1
+        dir: PathBuf,
+    },
+}
+
+/// Shells that completion is there for.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+impl Command {
+    /// Whether it is about the program alone, and needs no home.
+    pub(crate) fn needs_no_home(&self) -> bool {
+        matches!(self, Self::Completions { .. } | Self::Man { .. })
+    }
 }
 
 #[derive(Args)]
@@ -380,22 +412,6 @@ pub(crate) enum SessionCommand {
 }
 
 #[derive(Args)]
-pub(crate) struct Backup {
-    /// Files and folders.
-    #[arg(required = true, value_name = "PATH")]
-    pub(crate) paths: Vec<PathBuf>,
-    /// Vault; made on first use.
-    #[arg(long, default_value = "files", value_name = "V")]
-    pub(crate) vault: String,
-    /// Leave out what matches, by name or by path below the root. May be repeated.
-    #[arg(long, value_name = "GLOB")]
-    pub(crate) exclude: Vec<String>,
-    /// Tag of the snapshots. May be repeated.
-    #[arg(long, value_name = "T")]
-    pub(crate) tag: Vec<String>,
-}
-
-#[derive(Args)]
 pub(crate) struct Ls {
     /// Path, beginning with a source's name.
     pub(crate) path: Option<PathBuf>,
@@ -405,27 +421,6 @@ pub(crate) struct Ls {
     /// Beginning of a snapshot's id.
     #[arg(long, value_name = "S")]
     pub(crate) snapshot: Option<String>,
-}
-
-#[derive(Args)]
-pub(crate) struct Restore {
-    /// Folder to restore to.
-    pub(crate) dest: PathBuf,
-    /// Only these paths, each beginning with a source's name.
-    pub(crate) paths: Vec<PathBuf>,
-    /// Vault.
-    #[arg(long, default_value = "files", value_name = "V")]
-    pub(crate) vault: String,
-    /// One snapshot, by the beginning of its id.
-    #[arg(long, value_name = "S", conflicts_with = "at")]
-    pub(crate) snapshot: Option<String>,
-    /// The newest snapshot of each source at or before a time: 2026-11-20, 2026-11-20T08:30:00Z, or seconds
-    /// since 1970.
-    #[arg(long, value_name = "TIME")]
-    pub(crate) at: Option<String>,
-    /// Replace what differs.
-    #[arg(long)]
-    pub(crate) overwrite: bool,
 }
 
 #[derive(Args)]

@@ -1,11 +1,14 @@
 //! `backup`, `snapshots`, `ls`, `restore`.
 
 use crate::Context;
-use crate::args::{Backup, Ls, Restore};
+use crate::args::{Backup, Ls, Restore, Run};
+use crate::input::read;
 use crate::output::{INCOMPLETE, parse_time, shown, size, time};
+use crate::progress::State;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use lockstep_client::ClientError;
 use lockstep_client::account::Account;
+use lockstep_client::backup::rules::Rules;
 use lockstep_client::backup::{Options, Outcome, backup as run_backup};
 use lockstep_client::error::Result;
 use lockstep_client::restore::{self, restore as run_restore};
@@ -33,19 +36,46 @@ pub(crate) fn path_text(path: &Path) -> String {
     shown(path.as_os_str().as_bytes())
 }
 
+fn rules(args: &Backup) -> Result<Rules> {
+    let mut rules = Rules::new(globs(&args.exclude)?, &args.exclude_file)?;
+    rules.exclude_caches = args.exclude_caches;
+    rules.one_file_system = args.one_file_system;
+    Ok(rules)
+}
+
+fn limit_rate(account: &Account, run: &Run) -> Result<()> {
+    run.limit_rate.map_or(Ok(()), |rate| account.api().limit_rate(rate))
+}
+
 pub(crate) async fn backup(context: &Context, args: Backup) -> Result<ExitCode> {
-    let options =
-        Options { exclude: globs(&args.exclude)?, tags: args.tag.clone(), stop: Arc::clone(&context.stop) };
+    let mut options = Options {
+        rules: rules(&args)?,
+        known_as: None,
+        tags: args.tag.clone(),
+        deduplicate: !args.no_deduplicate,
+        stop: Arc::clone(&context.stop),
+    };
     for path in &args.paths {
         path.symlink_metadata().map_err(|error| ClientError::io(path, error))?;
     }
     let mut account = context.account()?;
+    limit_rate(&account, &args.run)?;
     account.sync_keyring().await?;
+    let mut paths = args.paths.clone();
+    // Kept to the end: the contents lie in it.
+    let mut input = None;
+    if let Some(name) = &args.stdin {
+        let read = read(context, &account, name, &args).await?;
+        paths = vec![read.file().to_path_buf()];
+        options.known_as = Some(read.root().to_path_buf());
+        input = Some(read);
+    }
     let mut vault = account.open_vault(&args.vault, true).await?;
     let mut results = Vec::new();
     let mut incomplete = false;
-    for path in &args.paths {
-        let mut meter = context.out.meter("backing up");
+    for path in &paths {
+        let source = path_text(options.known_as.as_deref().unwrap_or(path));
+        let mut meter = context.out.meter("backing up").in_form(args.run.progress, "backup", source);
         let done = run_backup(&mut account, &mut vault, path, &options, &mut |progress| {
             meter.show(
                 (progress.entries, progress.entries_total.unwrap_or(0)),
@@ -53,7 +83,7 @@ pub(crate) async fn backup(context: &Context, args: Backup) -> Result<ExitCode> 
             );
         })
         .await;
-        meter.end();
+        meter.finish(State::of(&done, is_whole));
         let outcome = match done {
             Ok(outcome) => outcome,
             Err(error) => {
@@ -61,12 +91,14 @@ pub(crate) async fn backup(context: &Context, args: Backup) -> Result<ExitCode> 
                 return Err(error);
             }
         };
-        incomplete |= report(context, &outcome);
+        incomplete |= !is_whole(&outcome);
+        report(context, &outcome);
         results.push(value_of(&outcome));
         if !context.out.is_json() {
             context.out.result(&text_of(&outcome), &Value::Null);
         }
     }
+    drop(input);
     account.pin_heads(false).await?;
     context.synced(&account)?;
     if context.out.is_json() {
@@ -75,10 +107,18 @@ pub(crate) async fn backup(context: &Context, args: Backup) -> Result<ExitCode> 
     Ok(if incomplete { ExitCode::from(INCOMPLETE) } else { ExitCode::SUCCESS })
 }
 
-/// Names what was not read; true if something is missing from the snapshot.
-fn report(context: &Context, outcome: &Outcome) -> bool {
+/// Whether everything could be read.
+fn is_whole(outcome: &Outcome) -> bool {
+    outcome.unreadable.is_empty() && outcome.rules_unread.is_empty()
+}
+
+/// Names what was not read.
+fn report(context: &Context, outcome: &Outcome) {
     for path in &outcome.special {
         context.out.note(&format!("left out, neither file nor folder nor link: {}", path_text(path)));
+    }
+    for (path, reason) in &outcome.rules_unread {
+        context.out.note(&format!("can not be followed: {}: {reason}", path_text(path)));
     }
     for (path, reason) in &outcome.unreadable {
         context.out.note(&format!("could not be read: {}: {reason}", path_text(path)));
@@ -86,13 +126,14 @@ fn report(context: &Context, outcome: &Outcome) -> bool {
     if !outcome.unreadable.is_empty() {
         context.out.note("what could not be read is kept as it was in the last snapshot");
     }
-    !outcome.unreadable.is_empty()
 }
 
 fn text_of(outcome: &Outcome) -> String {
     let (files, folders, links, bytes) = outcome.counts;
+    let left_out =
+        if outcome.left_out > 0 { format!(", {} left out", outcome.left_out) } else { String::new() };
     format!(
-        "{}: {files} files, {folders} folders, {links} links, {}; {} changed, {} deleted; snapshot {}",
+        "{}: {files} files, {folders} folders, {links} links, {}; {} changed, {} deleted{left_out}; snapshot {}",
         path_text(&outcome.root),
         size(bytes),
         outcome.changed,
@@ -103,15 +144,15 @@ fn text_of(outcome: &Outcome) -> String {
 
 fn value_of(outcome: &Outcome) -> Value {
     let (files, folders, links, bytes) = outcome.counts;
-    let unreadable: Vec<_> = outcome
-        .unreadable
-        .iter()
-        .map(|(path, reason)| json!({ "path": path_text(path), "reason": reason }))
-        .collect();
+    let reasons = |paths: &[(PathBuf, String)]| -> Vec<Value> {
+        let one = |(path, reason): &(PathBuf, String)| json!({ "path": path_text(path), "reason": reason });
+        paths.iter().map(one).collect()
+    };
     json!({
         "root": path_text(&outcome.root), "snapshot": outcome.snapshot, "files": files, "folders": folders,
         "links": links, "bytes": bytes, "changed": outcome.changed, "deleted": outcome.deleted,
-        "unreadable": unreadable,
+        "unreadable": reasons(&outcome.unreadable), "rules_unread": reasons(&outcome.rules_unread),
+        "left_out": outcome.left_out,
         "special": outcome.special.iter().map(|path| path_text(path)).collect::<Vec<_>>(),
     })
 }
@@ -265,7 +306,8 @@ pub(crate) async fn ls(context: &Context, args: Ls) -> Result<()> {
 }
 
 pub(crate) async fn restore(context: &Context, args: Restore) -> Result<ExitCode> {
-    let (_account, vault, trouble) = open_to_read(context, &args.vault).await?;
+    let (account, vault, trouble) = open_to_read(context, &args.vault).await?;
+    limit_rate(&account, &args.run)?;
     // Contents come from the server: from one that is not believed nothing is restored.
     told(trouble)?;
     let snapshots = chosen(&vault, args.snapshot.as_deref(), args.at.as_deref())?;
@@ -274,12 +316,13 @@ pub(crate) async fn restore(context: &Context, args: Restore) -> Result<ExitCode
         overwrite: args.overwrite,
         stop: Arc::clone(&context.stop),
     };
-    let mut meter = context.out.meter("restoring");
+    let meter = context.out.meter("restoring");
+    let mut meter = meter.in_form(args.run.progress, "restore", path_text(&args.dest));
     let done = run_restore(&vault, &snapshots, &args.dest, &options, &mut |progress| {
         meter.show(progress.entries, progress.bytes);
     })
     .await;
-    meter.end();
+    meter.finish(State::of(&done, |outcome| outcome.failed.is_empty()));
     let outcome = done?;
     for (path, reason) in &outcome.failed {
         context.out.note(&format!("not restored: {}: {reason}", path_text(path)));

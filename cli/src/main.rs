@@ -5,11 +5,14 @@ mod args;
 mod backup;
 mod conflicts;
 mod heal;
+mod input;
 mod join;
 mod look;
 mod output;
 mod owner;
+mod pages;
 mod past;
+mod progress;
 mod record;
 mod select;
 mod session;
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
     let out = Output::new(cli.global.json);
     let home = match home_of(cli.global.home) {
         Ok(home) => home,
+        Err(_) if cli.command.needs_no_home() => PathBuf::new(),
         Err(error) => return fail(&out, &error),
     };
     let stop = Arc::new(AtomicBool::new(false));
@@ -162,6 +166,8 @@ async fn run(context: &Context, command: Command) -> Result<ExitCode> {
         Command::Fingerprint => look::fingerprint(context).await?,
         Command::Heal(args) => return heal::heal(context, args).await,
         Command::Kit(KitCommand::Refresh { kit }) => join::refresh_kit(context, kit.as_deref()).await?,
+        Command::Completions { shell } => pages::completions(shell)?,
+        Command::Man { dir } => pages::man(&dir)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,10 @@
 //! What the program prints, and its exit statuses.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use crate::progress::Meter;
 use lockstep_client::ClientError;
 use lockstep_proto::api::problem::Code;
 use serde_json::Value;
-use std::io::{IsTerminal as _, Write as _};
-use std::time::{Duration, Instant};
+use std::io::Write as _;
 
 /// The statuses, for `--help`.
 pub(crate) const STATUSES: &str = "Exit status:
@@ -103,21 +102,9 @@ impl Output {
         self.json
     }
 
-    /// Progress: a bar on a terminal, a plain line now and then otherwise.
+    /// Progress for people.
     pub(crate) fn meter(&self, what: &'static str) -> Meter {
-        let is_terminal = std::io::stderr().is_terminal() && !self.json;
-        let bar = if is_terminal {
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(8));
-            let template =
-                "{msg} [{bar:24}] {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("=> "));
-            }
-            Some(bar)
-        } else {
-            None
-        };
-        Meter { bar, what, silent: self.json, last: Instant::now() }
+        Meter::new(what, self.json)
     }
 }
 
@@ -127,49 +114,9 @@ fn print(line: &str) {
     let _ = writeln!(out, "{line}");
 }
 
-fn complain(line: &str) {
+pub(crate) fn complain(line: &str) {
     let mut out = std::io::stderr().lock();
     let _ = writeln!(out, "{line}");
-}
-
-/// Shows progress.
-pub(crate) struct Meter {
-    bar: Option<ProgressBar>,
-    what: &'static str,
-    silent: bool,
-    last: Instant,
-}
-
-const LINE_INTERVAL: Duration = Duration::from_secs(10);
-
-impl Meter {
-    pub(crate) fn show(&mut self, entries: (u64, u64), bytes: (u64, u64)) {
-        match &self.bar {
-            Some(bar) => {
-                bar.set_length(bytes.1);
-                bar.set_position(bytes.0);
-                bar.set_message(format!("{} {} of {} files", self.what, entries.0, entries.1));
-            }
-            None if !self.silent && self.last.elapsed() >= LINE_INTERVAL => {
-                self.last = Instant::now();
-                complain(&format!(
-                    "{}: {} of {} files, {} of {}",
-                    self.what,
-                    entries.0,
-                    entries.1,
-                    size(bytes.0),
-                    size(bytes.1)
-                ));
-            }
-            None => {}
-        }
-    }
-
-    pub(crate) fn end(self) {
-        if let Some(bar) = self.bar {
-            bar.finish_and_clear();
-        }
-    }
 }
 
 /// A size for people.

@@ -7,7 +7,7 @@ use crate::secret::{SHALLOW, SecretKey, random_bytes, wiped};
 use crate::vault::{ContentHasher, VaultKeys};
 use aead_stream::{NewStream, StreamBE32, StreamPrimitive};
 use chacha20poly1305::XChaCha20Poly1305;
-use chacha20poly1305::aead::KeyInit;
+use chacha20poly1305::aead::{self, Buffer, KeyInit};
 use lockstep_proto::blob::{HEADER_BYTES, Layout, ObjectHeader, chunk_log2_for};
 use lockstep_proto::cbor::{ByteArray, encode};
 use lockstep_proto::hash::Digest;
@@ -16,7 +16,7 @@ use lockstep_proto::label;
 use lockstep_proto::version::{SUITE, VERSION};
 use rand::rand_core::CryptoRng;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// Makes a reference for contents that were hashed: fresh id and seed.
 pub fn new_reference(size: u64, content_hash: Digest, rng: &mut dyn CryptoRng) -> BlobRef {
@@ -85,20 +85,122 @@ impl ObjectCipher {
         usize::try_from(len).unwrap_or(usize::MAX)
     }
 
-    fn seal(&self, index: u64, chunk: &mut Vec<u8>) -> Result<(), CryptoError> {
-        let position = u32::try_from(index).map_err(|_| CryptoError::Primitive { what: "STREAM" })?;
-        wiped::<SHALLOW, _>(|| {
-            self.stream.encrypt_in_place(position, self.is_last(index), &self.associated, chunk)
-        })
-        .map_err(|_| CryptoError::Primitive { what: "STREAM" })
+    /// Seals what lies in `out` from `start` on, where it lies; if that fails, it is taken away.
+    fn seal(&self, index: u64, out: &mut Vec<u8>, start: usize) -> Result<(), CryptoError> {
+        let failed = CryptoError::Primitive { what: "STREAM" };
+        let mut chunk = Tail { whole: out, start };
+        let sealed = u32::try_from(index).ok().is_some_and(|position| {
+            wiped::<SHALLOW, _>(|| {
+                self.stream.encrypt_in_place(position, self.is_last(index), &self.associated, &mut chunk)
+            })
+            .is_ok()
+        });
+        if sealed {
+            return Ok(());
+        }
+        chunk.as_mut().zeroize();
+        chunk.truncate(0);
+        Err(failed)
     }
 
-    fn open(&self, index: u64, chunk: &mut Vec<u8>) -> Result<(), OpenError> {
-        let position = u32::try_from(index).map_err(|_| OpenError)?;
-        wiped::<SHALLOW, _>(|| {
-            self.stream.decrypt_in_place(position, self.is_last(index), &self.associated, chunk)
-        })
-        .map_err(|_| OpenError)
+    /// Opens what lies in `out` from `start` on, where it lies; if that fails, it is taken away.
+    fn open(&self, index: u64, out: &mut Vec<u8>, start: usize) -> Result<(), OpenError> {
+        let mut chunk = Tail { whole: out, start };
+        let opened = u32::try_from(index).ok().is_some_and(|position| {
+            wiped::<SHALLOW, _>(|| {
+                self.stream.decrypt_in_place(position, self.is_last(index), &self.associated, &mut chunk)
+            })
+            .is_ok()
+        });
+        if opened {
+            return Ok(());
+        }
+        chunk.as_mut().zeroize();
+        chunk.truncate(0);
+        Err(OpenError)
+    }
+}
+
+/// The end of a vector, as a cipher's buffer: chunks are sealed and opened where they are wanted.
+struct Tail<'a> {
+    whole: &'a mut Vec<u8>,
+    start: usize,
+}
+
+impl AsRef<[u8]> for Tail<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.whole.get(self.start..).unwrap_or_default()
+    }
+}
+
+impl AsMut<[u8]> for Tail<'_> {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.whole.get_mut(self.start..).unwrap_or_default()
+    }
+}
+
+impl Buffer for Tail<'_> {
+    fn extend_from_slice(&mut self, other: &[u8]) -> aead::Result<()> {
+        self.whole.extend_from_slice(other);
+        Ok(())
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.whole.truncate(self.start.saturating_add(len));
+    }
+}
+
+/// Contents and their content hash, which can not part.
+pub struct Hashed<'a> {
+    contents: &'a [u8],
+    hash: Digest,
+}
+
+impl<'a> Hashed<'a> {
+    /// Hashes contents.
+    pub fn new(keys: &VaultKeys, contents: &'a [u8]) -> Self {
+        let mut hasher = keys.content_hasher();
+        hasher.update(contents);
+        Self { contents, hash: hasher.finish() }
+    }
+
+    /// The content hash.
+    pub const fn hash(&self) -> Digest {
+        self.hash
+    }
+
+    /// Size of the contents in bytes.
+    pub fn size(&self) -> u64 {
+        u64::try_from(self.contents.len()).unwrap_or(u64::MAX)
+    }
+
+    /// Seals into a new object, which is appended to `out`. What was appended of one that fails is taken away.
+    ///
+    /// # Errors
+    /// [`CryptoError::Misuse`] for contents larger than an object can be.
+    pub fn seal(
+        &self,
+        keys: &VaultKeys,
+        rng: &mut dyn CryptoRng,
+        out: &mut Vec<u8>,
+    ) -> Result<BlobRef, CryptoError> {
+        let reference = new_reference(self.size(), self.hash, rng);
+        let cipher = ObjectCipher::new(keys, &reference)?;
+        let begin = out.len();
+        out.extend_from_slice(&cipher.header.to_bytes());
+        let mut rest = self.contents;
+        for index in 0..cipher.layout.chunk_count {
+            let (now, later) = rest.split_at(cipher.chunk_len(index).min(rest.len()));
+            rest = later;
+            let start = out.len();
+            out.extend_from_slice(now);
+            out.resize(start.saturating_add(cipher.chunk_len(index)), 0);
+            if let Err(error) = cipher.seal(index, out, start) {
+                out.truncate(begin);
+                return Err(error);
+            }
+        }
+        Ok(reference)
     }
 }
 
@@ -145,7 +247,18 @@ impl ObjectSealer {
             return Err(CryptoError::Misuse { what: "the contents changed while they were sealed" });
         }
         while !contents.is_empty() {
-            let room = self.cipher.chunk_len(self.index).saturating_sub(self.buffer.len());
+            let len = self.cipher.chunk_len(self.index);
+            if self.buffer.is_empty() && len > 0 && contents.len() >= len {
+                // A whole chunk is sealed where it is wanted.
+                let (now, later) = contents.split_at(len);
+                let start = out.len();
+                out.extend_from_slice(now);
+                contents = later;
+                self.cipher.seal(self.index, out, start)?;
+                self.index = self.index.saturating_add(1);
+                continue;
+            }
+            let room = len.saturating_sub(self.buffer.len());
             let (now, later) = contents.split_at(room.min(contents.len()));
             self.buffer.extend_from_slice(now);
             contents = later;
@@ -175,9 +288,10 @@ impl ObjectSealer {
     }
 
     fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), CryptoError> {
-        let mut chunk = std::mem::take(&mut *self.buffer);
-        self.cipher.seal(self.index, &mut chunk)?;
-        out.extend_from_slice(&chunk);
+        let start = out.len();
+        out.extend_from_slice(&self.buffer);
+        self.buffer.zeroize();
+        self.cipher.seal(self.index, out, start)?;
         self.index = self.index.saturating_add(1);
         Ok(())
     }
@@ -226,6 +340,15 @@ impl ObjectOpener {
     pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), OpenError> {
         while !bytes.is_empty() {
             let want = self.want().ok_or(OpenError)?;
+            if self.header_done && self.buffer.is_empty() && bytes.len() >= want {
+                // A whole chunk is opened where it is wanted.
+                let (now, later) = bytes.split_at(want);
+                let start = out.len();
+                out.extend_from_slice(now);
+                bytes = later;
+                self.open(out, start)?;
+                continue;
+            }
             let room = want.saturating_sub(self.buffer.len());
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.buffer.extend_from_slice(now);
@@ -258,18 +381,28 @@ impl ObjectOpener {
             self.buffer.clear();
             return Ok(());
         }
-        self.cipher.open(self.index, &mut self.buffer)?;
+        let start = out.len();
+        out.extend_from_slice(&self.buffer);
+        self.buffer.clear();
+        self.open(out, start)
+    }
+
+    /// Opens the next chunk, which lies in `out` from `start` on: only verified contents stay.
+    fn open(&mut self, out: &mut Vec<u8>, start: usize) -> Result<(), OpenError> {
+        self.cipher.open(self.index, out, start)?;
         self.index = self.index.saturating_add(1);
         let left = usize::try_from(self.size.saturating_sub(self.given)).unwrap_or(usize::MAX);
-        let (contents, zeros) = self.buffer.split_at(left.min(self.buffer.len()));
-        if zeros.iter().any(|byte| *byte != 0) {
-            return Err(OpenError);
+        let opened = out.get(start..).unwrap_or_default();
+        let (contents, zeros) = opened.split_at(left.min(opened.len()));
+        let is_padded = zeros.iter().all(|byte| *byte == 0);
+        let given = u64::try_from(contents.len()).map_err(|_| OpenError)?;
+        if is_padded {
+            self.hasher.update(contents);
         }
-        self.hasher.update(contents);
-        self.given = self.given.saturating_add(u64::try_from(contents.len()).map_err(|_| OpenError)?);
-        out.extend_from_slice(contents);
-        self.buffer.clear();
-        Ok(())
+        let end = start.saturating_add(if is_padded { contents.len() } else { 0 });
+        out.truncate(end);
+        self.given = self.given.saturating_add(given);
+        if is_padded { Ok(()) } else { Err(OpenError) }
     }
 
     /// Whether the object was whole and its contents are those that were hashed.
@@ -333,6 +466,44 @@ mod tests {
             assert_eq!(object.len() as u64, layout.object_bytes);
             let (out, end) = open(&keys, &reference, &object);
             assert_eq!((out == contents, end), (true, Ok(())), "{size}");
+        }
+    }
+
+    #[test]
+    fn what_is_hashed_is_sealed_as_the_sealer_does() {
+        let keys = keys(1);
+        for size in [0_usize, 1, 65_536, 65_537, 200_000, 3_000_001] {
+            let contents: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+            let hashed = Hashed::new(&keys, &contents);
+            let mut out = vec![7; 3];
+            let mut rng = ChaCha20Rng::from_seed([4; 32]);
+            let reference = hashed.seal(&keys, &mut rng, &mut out).unwrap();
+            // The same reference, from the same randomness; in pieces, and whole.
+            let (same, in_pieces) = seal(&keys, &contents);
+            assert!(reference == same && out[3..] == in_pieces[..] && out[..3] == [7; 3], "{size}");
+            let (mut sealer, mut whole) = ObjectSealer::new(&keys, &reference).unwrap();
+            sealer.push(&contents, &mut whole).unwrap();
+            sealer.finish(&mut whole).unwrap();
+            assert!(whole == in_pieces, "{size}");
+            let mut opener = ObjectOpener::new(&keys, &reference).unwrap();
+            let mut opened = Vec::new();
+            opener.push(&whole, &mut opened).unwrap();
+            assert_eq!((opened == contents, opener.finish()), (true, Ok(())), "{size}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_chunk_that_comes_whole_leaves_nothing_of_it() {
+        let keys = keys(1);
+        let contents: Vec<u8> = (0..300_000_u32).map(|i| (i % 249) as u8).collect();
+        let (reference, object) = seal(&keys, &contents);
+        for chunk in 0..4 {
+            let mut damaged = object.clone();
+            damaged[HEADER_BYTES + chunk * (65_536 + 16) + 9] ^= 1;
+            let mut opener = ObjectOpener::new(&keys, &reference).unwrap();
+            let mut out = Vec::new();
+            assert_eq!(opener.push(&damaged, &mut out), Err(OpenError));
+            assert!(out == contents[..chunk * 65_536], "{chunk}");
         }
     }
 

@@ -2,9 +2,11 @@
 //! once with the device key; only requests that may be repeated are.
 
 mod answer;
+mod pace;
 mod socket;
 
 pub use answer::next_chunk;
+pub use pace::RATE_MIN;
 pub(crate) use socket::{Begun, Socket};
 
 use crate::error::{ClientError, Result};
@@ -21,9 +23,10 @@ use lockstep_proto::api::problem::Code;
 use lockstep_proto::api::vault::Page;
 use lockstep_proto::cbor::{ByteArray, Wire, encode_large};
 use lockstep_proto::id::AccountId;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RANGE, RETRY_AFTER};
+use pace::{PACED_BYTES_MIN, Pace};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RANGE, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use url::Url;
@@ -47,6 +50,8 @@ pub struct Api {
     signer: Mutex<Option<(AccountId, Arc<DeviceKeys>)>>,
     /// Until when the server last asked to be left alone.
     asked: Mutex<Option<Instant>>,
+    /// How fast contents go and come; as fast as they can if it was not said.
+    pace: OnceLock<Arc<Pace>>,
 }
 
 /// Answers requests without any server: an archive that is read.
@@ -133,7 +138,25 @@ impl Api {
             token: Mutex::new(None),
             signer: Mutex::new(None),
             asked: Mutex::new(None),
+            pace: OnceLock::new(),
         }))
+    }
+
+    /// Limits how fast contents are sent and taken in, in bytes a second, from here on. Small calls are not slowed
+    /// down, nor counted.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`] if it is less than [`RATE_MIN`].
+    pub fn limit_rate(&self, bytes_a_second: u64) -> Result<()> {
+        if bytes_a_second < RATE_MIN {
+            return Err(ClientError::Usage(format!(
+                "a limit of {bytes_a_second} bytes a second is too low: a server gives up a request that is slower \
+                 than that; at least {RATE_MIN} (64K) are needed"
+            )));
+        }
+        // It is said once.
+        let _ = self.pace.set(Pace::new(bytes_a_second));
+        Ok(())
     }
 
     /// The origin.
@@ -362,12 +385,26 @@ impl Api {
         if let Some(range) = range {
             request = request.header(RANGE, range);
         }
+        let pace = self.pace.get();
+        let mut turn = None;
         if let Some(body) = body {
-            request = request.header(CONTENT_TYPE, MEDIA_TYPE).body(body);
+            request = request.header(CONTENT_TYPE, MEDIA_TYPE);
+            request = match pace.filter(|_| body.len() >= PACED_BYTES_MIN) {
+                Some(pace) => {
+                    turn = Some(pace.turn().await);
+                    request.header(CONTENT_LENGTH, body.len()).body(pace.body(body))
+                }
+                None => request.body(body),
+            };
         }
         // Bodies are at most 16 MiB: a minute of silence, plus a minute for every MiB on the slowest line.
-        match tokio::time::timeout(STALL * 10, request.send()).await {
-            Ok(Ok(response)) => Ok(response),
+        let sent = tokio::time::timeout(STALL * 10, request.send()).await;
+        drop(turn);
+        match sent {
+            Ok(Ok(response)) => Ok(match pace.filter(|_| is_large(&response)) {
+                Some(pace) => pace.answer(response),
+                None => response,
+            }),
             Ok(Err(error)) => Err(self.unreachable(&error)),
             Err(_) => Err(ClientError::Unreachable {
                 server: self.origin.clone(),
@@ -415,6 +452,13 @@ impl Api {
         }
         ClientError::Refused { code, detail, names: names.unwrap_or_default() }
     }
+}
+
+/// Whether an answer is more than a small call's; one that does not say counts as large.
+fn is_large(response: &Response) -> bool {
+    response
+        .content_length()
+        .is_none_or(|length| usize::try_from(length).is_ok_and(|length| length >= PACED_BYTES_MIN))
 }
 
 fn content_type_is_cbor(response: &Response) -> bool {

@@ -4,7 +4,8 @@ use crate::api::{Api, next_chunk};
 use crate::error::{ClientError, Result};
 use crate::replica::{Side, VaultReplica};
 use bytes::Bytes;
-use lockstep_client_crypto::blob::{ObjectOpener, ObjectSealer};
+use lockstep_client_crypto::CryptoRng;
+use lockstep_client_crypto::blob::{Hashed, ObjectOpener, ObjectSealer};
 use lockstep_client_crypto::content::BlobRef;
 use lockstep_client_crypto::vault::VaultKeys;
 use lockstep_proto::api::object::{BeginUpload, Stored, UploadState, frame_header};
@@ -13,6 +14,7 @@ use lockstep_proto::blob::{object_digest, part_digest};
 use lockstep_proto::cbor::{decode_local, encode};
 use lockstep_proto::id::{BlobId, RecordId, VaultId};
 use lockstep_proto::limits;
+
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,12 +33,48 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// None yet; what comes is put into this buffer.
+    pub(crate) fn in_buffer(mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        Self { body: buffer, count: 0 }
+    }
+
     /// Adds an object.
     pub fn push(&mut self, blob: BlobId, object: &[u8]) {
         let size = u32::try_from(object.len()).unwrap_or(u32::MAX);
         self.body.extend_from_slice(&frame_header(blob, size));
         self.body.extend_from_slice(object);
         self.count += 1;
+    }
+
+    /// Seals contents and adds the object.
+    ///
+    /// # Errors
+    /// [`ClientError`]; nothing was added.
+    pub(crate) fn seal(
+        &mut self,
+        keys: &VaultKeys,
+        hashed: &Hashed<'_>,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<BlobRef> {
+        let begin = self.body.len();
+        self.body.extend_from_slice(&frame_header(BlobId::ZERO, 0));
+        let start = self.body.len();
+        let sealed = hashed.seal(keys, rng, &mut self.body);
+        let reference = sealed.inspect_err(|_| self.body.truncate(begin))?;
+        let size = u32::try_from(self.body.len().saturating_sub(start)).unwrap_or(u32::MAX);
+        let header = frame_header(reference.blob, size);
+        for (place, byte) in self.body.iter_mut().skip(begin).zip(header) {
+            *place = byte;
+        }
+        self.count += 1;
+        Ok(reference)
+    }
+
+    /// Whether so many bytes, header included, and one more object go into the same request.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let left = limits::FRAMES_BODY_BYTES_MAX.saturating_sub(self.body.len());
+        self.count < limits::FRAMES_MAX && usize::try_from(bytes).is_ok_and(|bytes| bytes <= left)
     }
 
     /// Whether it is time to send.
@@ -54,15 +92,16 @@ impl Frames {
         self.body.len()
     }
 
-    /// Sends; every object in it is durable afterwards.
+    /// Sends; every object in it is durable afterwards. Gives the buffer back, if nobody else holds it still.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn send(self, api: Arc<Api>, vault: VaultId) -> Result<()> {
+    pub async fn send(self, api: Arc<Api>, vault: VaultId) -> Result<Vec<u8>> {
         let count = self.count;
-        let stored: Stored = api.post_bytes(&format!("/v1/vaults/{vault}/objects"), self.body.into()).await?;
+        let body = Bytes::from(self.body);
+        let stored: Stored = api.post_bytes(&format!("/v1/vaults/{vault}/objects"), body.clone()).await?;
         if stored.0.len() == count {
-            Ok(())
+            Ok(body.try_into_mut().map_or_else(|_| Vec::new(), Vec::from))
         } else {
             Err(ClientError::Server("it did not store every object".into()))
         }

@@ -26,6 +26,9 @@ pub struct AccountFile {
     pub enrolled: bool,
 }
 
+/// Contents of a stream while they are backed up.
+const INPUT_FILE: &str = "input";
+
 /// A home, open.
 pub struct Home {
     path: PathBuf,
@@ -49,7 +52,12 @@ impl Home {
             .open(&lock_path)
             .map_err(|error| ClientError::io(&lock_path, error))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_path_buf(), lock: Some(lock) }),
+            Ok(()) => {
+                let home = Self { path: path.to_path_buf(), lock: Some(lock) };
+                // Left by a process that was killed while it backed up a stream.
+                home.remove(INPUT_FILE)?;
+                Ok(home)
+            }
             Err(TryLockError::WouldBlock) => Err(ClientError::Locked(path.to_path_buf())),
             Err(TryLockError::Error(error)) => Err(ClientError::io(&lock_path, error)),
         }
@@ -78,6 +86,11 @@ impl Home {
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the contents of a stream wait until they are backed up.
+    pub(crate) fn input_path(&self) -> PathBuf {
+        self.path.join(INPUT_FILE)
     }
 
     /// The database.
@@ -218,6 +231,7 @@ impl Home {
             "account",
             "account.next",
             "session",
+            INPUT_FILE,
             "replica.sqlite",
             "replica.sqlite-wal",
             "replica.sqlite-shm",

@@ -10,8 +10,8 @@ fn fill(world: &World) {
         write(&world.path(&format!("docs/small/{number}")), noise(number, 3000));
         write(&world.path(&format!("docs/framed/{number}")), noise(1000 + number, 60_000));
     }
-    write(&world.path("docs/large 1"), noise(5, 4_300_000));
-    write(&world.path("docs/large 2"), noise(6, 4_800_000));
+    write(&world.path("docs/large 1"), noise(5, 9_000_000));
+    write(&world.path("docs/large 2"), noise(6, 9_500_000));
 }
 
 #[test]

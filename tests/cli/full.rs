@@ -8,21 +8,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A small file system, unmounted when it is dropped.
-struct Small(PathBuf);
+pub(crate) struct Small(PathBuf);
 
 impl Small {
-    fn mount(place: &Path, megabytes: u32) -> Option<Self> {
+    pub(crate) fn mount(place: &Path, megabytes: u32) -> Option<Self> {
         std::fs::create_dir_all(place).unwrap();
         let size = format!("size={megabytes}m");
         let done = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(place).output();
         if done.is_ok_and(|done| done.status.success()) {
             return Some(Self(place.to_path_buf()));
         }
-        println!("mounting is not permitted here: full disks are not tested");
+        println!("mounting is not permitted here: full disks and mounted folders are not tested");
         None
     }
 
-    fn resize(&self, megabytes: u32) {
+    pub(crate) fn resize(&self, megabytes: u32) {
         let option = format!("remount,size={megabytes}m");
         assert!(Command::new("mount").args(["-o", &option]).arg(&self.0).status().unwrap().success());
     }

@@ -61,6 +61,8 @@ fn every_command_explains_itself() {
         &["import"],
         &["kit"],
         &["kit", "refresh"],
+        &["completions"],
+        &["man"],
     ];
     for command in commands {
         let mut arguments = command.to_vec();

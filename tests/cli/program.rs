@@ -90,13 +90,23 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command, folder: &Path, input: &str) -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let place = |suffix: &str| folder.join(format!("run-{number}.{suffix}"));
-        let (out, err, stdin) = (place("out"), place("err"), place("in"));
+    pub(crate) fn start(command: Command, folder: &Path, input: &str) -> Self {
+        let stdin = folder.join(format!("run-{}.in", Self::number()));
         std::fs::write(&stdin, input).unwrap();
-        command.stdin(File::open(&stdin).unwrap());
+        Self::start_with(command, folder, File::open(&stdin).unwrap().into())
+    }
+
+    fn number() -> u64 {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Starts it with something else on standard input.
+    pub(crate) fn start_with(mut command: Command, folder: &Path, input: Stdio) -> Self {
+        let number = Self::number();
+        let place = |suffix: &str| folder.join(format!("run-{number}.{suffix}"));
+        let (out, err) = (place("out"), place("err"));
+        command.stdin(input);
         command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         let arguments: Vec<String> =
             command.get_args().map(OsStr::to_string_lossy).map(String::from).collect();
@@ -121,7 +131,13 @@ impl Running {
 
     /// The most memory that it had at once so far, in KiB; none when it ended.
     pub(crate) fn memory_kib(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let process = format!("/proc/{}", self.child.id());
+        // A process that was only just made has the memory of this one until its own program begins.
+        let program = std::fs::read_link(format!("{process}/exe")).ok()?;
+        if program == std::env::current_exe().ok()? {
+            return None;
+        }
+        let status = std::fs::read_to_string(format!("{process}/status")).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         line.trim().trim_end_matches(" kB").parse().ok()
     }

@@ -29,6 +29,8 @@ struct CutOff {
 struct Shared {
     upstream: OnceLock<String>,
     cut: Mutex<Option<(Cut, u64)>>,
+    /// Requests that are to be cut and still go through.
+    spared: Mutex<u64>,
     cut_off: Mutex<Option<CutOff>>,
     /// Requests that change something and still go through, and what happens to the next ones.
     nth: Mutex<Option<(u64, Cut)>>,
@@ -64,6 +66,11 @@ impl Shared {
         let (what, left) = cut.as_mut()?;
         let (Cut::Before(text) | Cut::After(text)) = what;
         if *left == 0 || !line.contains(*text) {
+            return None;
+        }
+        let mut spared = self.spared.lock().unwrap();
+        if *spared > 0 {
+            *spared -= 1;
             return None;
         }
         *left -= 1;
@@ -126,6 +133,12 @@ impl Proxy {
         *self.shared.cut.lock().unwrap() = Some((cut, times));
     }
 
+    /// Lets so many of the requests through that a cut is about, and cuts every one after them.
+    pub(crate) fn cut_from(&self, spared: u64, cut: Cut) {
+        *self.shared.spared.lock().unwrap() = spared;
+        self.cut(cut, u64::MAX);
+    }
+
     /// Lets so many requests through, and loses every one after them.
     pub(crate) fn cut_off(&self, left: u64, after: bool) {
         *self.shared.cut_off.lock().unwrap() = Some(CutOff { left, after });
@@ -156,6 +169,7 @@ impl Proxy {
     pub(crate) fn heal(&self) {
         *self.shared.lie.lock().unwrap() = None;
         *self.shared.cut.lock().unwrap() = None;
+        *self.shared.spared.lock().unwrap() = 0;
         *self.shared.cut_off.lock().unwrap() = None;
         *self.shared.nth.lock().unwrap() = None;
         *self.shared.hold.lock().unwrap() = None;

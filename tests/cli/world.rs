@@ -119,6 +119,11 @@ impl Device {
         Running::start(self.command(arguments), &self.folder, "")
     }
 
+    /// Starts a command with something of its own on standard input.
+    pub(crate) fn start_with(&self, arguments: &[&str], input: std::process::Stdio) -> Running {
+        Running::start_with(self.command(arguments), &self.folder, input)
+    }
+
     /// Starts a command as another user, if this one may read everything.
     pub(crate) fn run_as_nobody(&self, arguments: &[&str]) -> Done {
         use std::os::unix::process::CommandExt as _;

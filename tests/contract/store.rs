@@ -6,6 +6,7 @@ mod heal;
 mod life;
 mod lost;
 mod migration;
+mod notice;
 mod object;
 mod pull;
 mod remains;

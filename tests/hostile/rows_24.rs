@@ -189,7 +189,7 @@ fn live() -> (World, Vec<Asked>, Secrets, Vec<String>) {
     let now = || header(&world.server.database());
     of_passphrase(&now(), PASSPHRASE, &mut secrets);
     of_kit(&world, "kit", &now(), &mut secrets);
-    for (number, size) in [0, 100, 20_000, 100_000, 4_300_000].into_iter().enumerate() {
+    for (number, size) in [0, 100, 20_000, 100_000, 9_000_000].into_iter().enumerate() {
         write(&world.path(&format!("docs/{number}")), noise(number as u64, size));
     }
     let snapshot = a.backup("docs");

@@ -1,11 +1,15 @@
 //! Backing up folders: each path is a source with its own snapshots (PROTOCOL.md section 7).
 
+mod group;
+mod input;
+mod known;
 pub(crate) mod plan;
+pub mod rules;
 mod run;
 pub mod scan;
 mod source;
-mod store;
 
+pub use input::Input;
 pub use run::{Options, Outcome, backup};
 
 /// What a run tells while it works.

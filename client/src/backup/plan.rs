@@ -2,21 +2,20 @@
 
 use super::scan::{Entry, Kind, Stat};
 use crate::error::Result;
-use crate::replica::{Side, VaultReplica};
 use crate::vault::Vault;
 use lockstep_client_crypto::content::{BlobRef, Content};
 use lockstep_engine::files::{FILE_TYPE, FileDoc, FileTime, KIND_FILE, KIND_FOLDER, KIND_LINK};
 use lockstep_engine::read;
 use lockstep_engine::replica::{PendingRow, Replica as _};
 use lockstep_proto::Bytes;
-use lockstep_proto::cbor::{Wire as _, decode_local, encode};
+use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::envelope::KIND_DOCUMENT;
 use lockstep_proto::id::{RecordId, SourceId};
 use std::collections::{HashMap, HashSet};
 
 /// What the vault (pending writes included) has of a path.
 pub(crate) struct Known {
-    pub(super) record: RecordId,
+    record: RecordId,
     pub(crate) doc: FileDoc,
     pub(crate) blob: Option<BlobRef>,
 }
@@ -72,33 +71,6 @@ fn add(
         paths.entry(record).or_default().push(doc.path.0.clone());
         known.insert(doc.path.0.clone(), Known { record, doc, blob });
     }
-}
-
-type StatFields = (u64, i64, u32, i64, u32, u64, u32);
-
-fn fields(stat: &Stat) -> StatFields {
-    (stat.size, stat.mtime.0, stat.mtime.1, stat.ctime.0, stat.ctime.1, stat.inode, stat.mode)
-}
-
-/// Whether a file looks exactly as when it was read last.
-pub(super) fn is_untouched(replica: &VaultReplica, record: RecordId, stat: &Stat) -> Result<bool> {
-    let row = replica.side(Side::Stat, record)?;
-    let known: Option<StatFields> = row.and_then(|row| decode_local(&row));
-    Ok(known == Some(fields(stat)))
-}
-
-/// Time stamps may be as coarse as this.
-const MARGIN_NANOS: u32 = 20_000_000;
-
-/// A stat cache row, unless the file was touched so recently that another write could hide in the same
-/// tick of its clock.
-pub(super) fn stat_row(stat: &Stat, scan_begin: (i64, u32)) -> Option<Vec<u8>> {
-    let newest = stat.mtime.max(stat.ctime);
-    let margin = match scan_begin.1.checked_sub(MARGIN_NANOS) {
-        Some(nanos) => (scan_begin.0, nanos),
-        None => (scan_begin.0.saturating_sub(1), scan_begin.1 + 1_000_000_000 - MARGIN_NANOS),
-    };
-    (newest < margin).then(|| encode(&fields(stat)))
 }
 
 /// Whether a path, or a folder above it, is among some.

@@ -1,52 +1,59 @@
-//! A backup run: scan, read, send, record, and at the end the snapshot.
+//! A backup run: scan, then groups of files are read, sealed and sent ahead on other threads, while what is done of them, in
+//! their order, is recorded here; at the end the snapshot.
 
 mod send;
+mod take;
 
 use super::Progress;
-use super::plan::{Known, document, is_untouched, known_files, lies_in, stat_row};
+use super::group::{GROUP_BYTES, GROUP_FILES, Item, Reader, framed_bytes};
+use super::known::{KnownFiles, known_at, record_of};
+use super::plan::{document, lies_in};
+use super::rules::Rules;
 use super::scan::{Entry, Kind, Leave, Scan, Stat, identity_of, scan};
 use super::source::{root_of, source_of};
-use super::store::{Stored, is_about_the_file, store};
 use crate::account::Account;
-use crate::blob::Frames;
 use crate::error::{ClientError, Result};
-use crate::replica::Side;
 use crate::rng;
 use crate::vault::Vault;
-use futures_util::stream::FuturesUnordered;
-use globset::GlobSet;
 use lockstep_client_crypto::content::BlobRef;
 use lockstep_engine::NewRecord;
 use lockstep_engine::files::{
     FILE_TYPE, FileDoc, SNAPSHOT_TYPE, SnapshotDoc, UNREADABLE_NAMED_MAX, file_name,
 };
 use lockstep_engine::replica::{Pinning, Policy};
-use lockstep_proto::api::problem::Code;
 use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::id::{BlobId, RecordId, SourceId};
-use std::collections::{HashMap, HashSet, VecDeque};
+use lockstep_proto::id::{RecordId, SourceId};
+use send::{Work, abandon_and_sync};
+use std::collections::{HashSet, VecDeque};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
 
 /// Records are made durable here and sent when so many wait.
-const BATCH_RECORDS: usize = 1000;
+const BATCH_RECORDS: usize = 4096;
 /// Bytes of records that wait, beside the count.
-const BATCH_BYTES: usize = 1024 * 1024;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Records do not wait longer than this.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(30);
-/// Files read and sealed at once.
-const READERS_MAX: usize = 3;
+/// Groups under way at once.
+const GROUPS_MAX: usize = 6;
+/// Bytes of files under way at once; one file more, however large.
+const UNDER_WAY_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// A run is begun anew so often, if the server lost what it had taken.
+const ROUNDS_MAX: usize = 3;
 
 /// Options of a run.
 pub struct Options {
-    /// Patterns that are left out.
-    pub exclude: GlobSet,
+    /// What is left out.
+    pub rules: Rules,
+    /// The source's root in the place of the path: of contents that have none of their own ([`super::Input`]).
+    pub known_as: Option<PathBuf>,
     /// Tags of the snapshots.
     pub tags: Vec<String>,
+    /// Whether contents that this device sent into the vault before are not sent again.
+    pub deduplicate: bool,
     /// Set to stop cleanly.
     pub stop: Arc<AtomicBool>,
 }
@@ -68,6 +75,10 @@ pub struct Outcome {
     pub unreadable: Vec<(PathBuf, String)>,
     /// FIFOs, sockets and devices.
     pub special: Vec<PathBuf>,
+    /// Files of rules in the tree that could not be followed, with the reason.
+    pub rules_unread: Vec<(PathBuf, String)>,
+    /// Entries that rules left out, without what is below them.
+    pub left_out: u64,
 }
 
 /// Backs up a root into a vault.
@@ -83,219 +94,232 @@ pub async fn backup(
 ) -> Result<Outcome> {
     let root = root_of(root).map_err(|error| ClientError::io(root, error))?;
     let start_utc = rng::now_utc();
-    let begin_ms = rng::now_ms();
-    let begin = (
-        i64::try_from(begin_ms / 1000).unwrap_or(i64::MAX),
-        u32::try_from(begin_ms % 1000).unwrap_or(0).saturating_mul(1_000_000),
-    );
-    let leave = Leave { exclude: &options.exclude, home: identity_of(account.home().path()) };
-    let found = scan(&root, &leave).map_err(|error| ClientError::io(&root, error))?;
-    sync_or_abandon(account, vault).await?;
-    let source = source_of(account, vault, &root)?;
-    let mut run = Run {
-        known: known_files(vault, source.0.id)?,
-        source: source.0.id,
-        root: root.clone(),
-        begin,
-        account,
-        vault,
-        batch: Vec::new(),
-        batch_bytes: 0,
-        flushed: Instant::now(),
-        stats: Vec::new(),
-        frames: Frames::default(),
-        framed: Vec::new(),
-        uploads: FuturesUnordered::new(),
-        outcome: Outcome { root, ..Outcome::default() },
-        progress: Progress::default(),
-    };
-    if let Some(record) = source.1 {
-        run.batch.push(record);
-    }
-    run.go(found, options, progress).await?;
-    run.finish(start_utc, options).await
-}
-
-/// Brings a vault up to date. Pending writes of an interrupted run may name objects that were collected
-/// meanwhile: they are taken back, this run writes them again.
-async fn sync_or_abandon(account: &mut Account, vault: &mut Vault) -> Result<()> {
-    const ROUNDS_MAX: usize = 4096;
+    abandon_and_sync(account, vault).await?;
     for _ in 0..ROUNDS_MAX {
-        match account.sync_vault(vault).await {
-            Err(error) if error.code() == Some(Code::MissingObject) => {
-                let ClientError::Refused { names, .. } = &error else { return Err(error) };
-                let blobs: Vec<BlobId> = names.iter().filter_map(|name| name.parse().ok()).collect();
-                if blobs.is_empty() {
-                    return Err(error);
-                }
-                vault.abandon(blobs).await?;
-            }
-            other => return other,
+        let mut run = Run::begin(account, vault, &root, options)?;
+        let found = run.scan(options)?;
+        run.go(found, options, progress).await?;
+        if !run.is_again {
+            return run.finish(start_utc, options).await;
         }
     }
-    Err(ClientError::Server("it keeps missing objects".into()))
+    Err(ClientError::Server("it keeps losing objects that it had taken".into()))
 }
-
-type Upload = JoinHandle<Result<Vec<Ready>>>;
-type Reading = JoinHandle<std::result::Result<Stored, String>>;
 
 /// A file whose contents are at the server, or ride in its record.
 struct Ready {
     doc: FileDoc,
     blob: Option<BlobRef>,
     stat: Stat,
+    kind: Kind,
+    record: RecordId,
 }
 
 struct Run<'a> {
-    known: HashMap<Vec<u8>, Known>,
+    known: KnownFiles,
     source: SourceId,
     root: PathBuf,
     begin: (i64, u32),
     account: &'a mut Account,
     vault: &'a mut Vault,
+    reader: Arc<Reader>,
     batch: Vec<NewRecord>,
     batch_bytes: usize,
     flushed: Instant,
-    stats: Vec<(RecordId, Vec<u8>)>,
-    frames: Frames,
-    framed: Vec<Ready>,
-    uploads: FuturesUnordered<Upload>,
+    stats: Vec<(RecordId, [u8; 16])>,
+    under_way: VecDeque<Work>,
+    /// Files that are to be read once more.
+    again: Vec<Item>,
+    /// Whether the server lost what it had taken, so that the run has to be done again.
+    is_again: bool,
+    deduplicate: bool,
     outcome: Outcome,
     progress: Progress,
 }
 
-impl Run<'_> {
+/// What comes next.
+enum Next {
+    /// Files to be read together.
+    Group(Vec<Item>),
+    /// A file that is sent in parts.
+    Large(Box<Item>),
+    /// Records wait to be sent.
+    Due,
+    /// Nothing.
+    End,
+}
+
+type Entries = std::iter::Peekable<std::vec::IntoIter<Entry>>;
+
+impl<'a> Run<'a> {
+    fn begin(account: &'a mut Account, vault: &'a mut Vault, root: &Path, options: &Options) -> Result<Self> {
+        let begin_ms = rng::now_ms();
+        let begin = (
+            i64::try_from(begin_ms / 1000).unwrap_or(i64::MAX),
+            u32::try_from(begin_ms % 1000).unwrap_or(0).saturating_mul(1_000_000),
+        );
+        let known_as = options.known_as.clone().unwrap_or_else(|| root.to_path_buf());
+        let (source, record) = source_of(account, vault, &known_as)?;
+        let keys = Arc::clone(&vault.setup.keys);
+        let local = vault.replica.db().shared_keys();
+        let seen = vault.replica.content_marks()?;
+        let reader = Reader::new(keys, local, source.id, root.to_path_buf(), seen, Arc::clone(&options.stop));
+        Ok(Self {
+            known: KnownFiles::load(vault, source.id)?,
+            source: source.id,
+            root: root.to_path_buf(),
+            begin,
+            account,
+            vault,
+            reader: Arc::new(reader),
+            batch: record.into_iter().collect(),
+            batch_bytes: 0,
+            flushed: Instant::now(),
+            stats: Vec::new(),
+            under_way: VecDeque::new(),
+            again: Vec::new(),
+            is_again: false,
+            deduplicate: options.deduplicate,
+            outcome: Outcome { root: known_as, ..Outcome::default() },
+            progress: Progress::default(),
+        })
+    }
+
+    fn scan(&self, options: &Options) -> Result<Scan> {
+        let leave = Leave { rules: &options.rules, home: identity_of(self.account.home().path()) };
+        scan(&self.root, &leave).map_err(|error| ClientError::io(&self.root, error))
+    }
+
     async fn go(&mut self, found: Scan, options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<()> {
         self.progress.entries_total = u64::try_from(found.entries.len()).ok();
         let bytes =
             found.entries.iter().filter(|entry| entry.kind == Kind::File).map(|entry| entry.stat.size);
         self.progress.bytes_total = Some(bytes.fold(0, u64::saturating_add));
-        self.unreadable(found.unreadable);
         self.outcome.special = found.special.iter().map(|path| self.full(path)).collect();
-        // Reading and sealing run ahead on other threads, in order, a few files at a time.
-        let mut reading: VecDeque<(Entry, Option<Reading>)> = VecDeque::new();
-        let mut entries = found.entries.into_iter();
+        for (path, reason) in &found.unreadable {
+            let path = self.full(path);
+            self.outcome.unreadable.push((path, reason.clone()));
+        }
+        self.outcome.rules_unread =
+            found.rules_unread.iter().map(|(path, reason)| (self.full(path), reason.clone())).collect();
+        self.outcome.left_out = found.left_out;
+        let mut entries = found.entries.into_iter().peekable();
         loop {
             if options.stop.load(Ordering::Relaxed) {
-                self.flush(true).await?;
+                self.stop().await?;
                 return Err(ClientError::Interrupted);
             }
-            while reading.len() < READERS_MAX
-                && let Some(entry) = entries.next()
-            {
-                let task = self.begin_reading(&entry)?;
-                reading.push_back((entry, task));
-            }
-            let Some((entry, task)) = reading.pop_front() else { break };
-            match task {
-                Some(task) => {
-                    let stored =
-                        task.await.map_err(|_| ClientError::Damaged("a reading thread failed".into()))?;
-                    self.take(&entry, stored).await?;
+            let mut is_due = false;
+            while self.has_room() && !is_due {
+                match self.next(&mut entries, progress)? {
+                    Next::Group(items) => self.begin_group(items),
+                    Next::Large(item) => self.begin_large(item),
+                    Next::Due => is_due = true,
+                    Next::End => break,
                 }
-                None => self.take_without_contents(&entry),
             }
-            self.count(&entry);
+            match self.under_way.pop_front() {
+                Some(work) if !is_due => {
+                    if let Err(error) = self.done(work).await {
+                        self.keep_what_was_sent().await?;
+                        return Err(error);
+                    }
+                }
+                Some(work) => self.under_way.push_front(work),
+                None if !is_due && self.again.is_empty() => break,
+                None => {}
+            }
             progress(self.progress);
             self.flush(false).await?;
         }
-        self.delete_missing();
+        let unread = found.unreadable.into_iter().map(|(path, _)| path).collect();
+        self.delete_missing(&unread).await?;
         self.flush(true).await
     }
 
-    fn full(&self, path: &[u8]) -> PathBuf {
-        if path.is_empty() { self.root.clone() } else { self.root.join(std::ffi::OsStr::from_bytes(path)) }
+    fn has_room(&self) -> bool {
+        let bytes = self.under_way.iter().map(Work::bytes).fold(0, u64::saturating_add);
+        self.under_way.len() < GROUPS_MAX && bytes < UNDER_WAY_BYTES_MAX
     }
 
-    fn unreadable(&mut self, found: Vec<(Vec<u8>, String)>) {
-        // What could not be read is never taken for deleted; neither is what lies below it.
-        let unread: HashSet<&[u8]> = found.iter().map(|(path, _)| path.as_slice()).collect();
-        if !unread.is_empty() {
-            self.known.retain(|known, _| !lies_in(known, &unread));
+    /// Passes over what was not touched, records what needs no reading, and gathers what does.
+    fn next(&mut self, entries: &mut Entries, progress: &mut dyn FnMut(Progress)) -> Result<Next> {
+        const LOOKS: usize = 4096;
+        let (mut group, mut bytes) = (Vec::new(), 0_u64);
+        let mut looks = 0;
+        if let Some(item) = self.again.pop() {
+            // Alone: its size is not what it was.
+            return Ok(if framed_bytes(item.entry.stat.size).is_some() {
+                Next::Group(vec![item])
+            } else {
+                Next::Large(Box::new(item))
+            });
         }
-        drop(unread);
-        for (path, reason) in found {
-            let path = self.full(&path);
-            self.outcome.unreadable.push((path, reason));
+        while let Some(entry) = entries.peek() {
+            let size = entry.stat.size;
+            let framed = if entry.kind == Kind::File { framed_bytes(size) } else { Some(0) };
+            let room = u64::try_from(lockstep_proto::limits::FRAMES_BODY_BYTES_MAX).unwrap_or(u64::MAX);
+            if framed.is_none_or(|framed| bytes.saturating_add(framed) > room) && !group.is_empty() {
+                break;
+            }
+            looks += 1;
+            if looks > LOOKS && group.is_empty() {
+                // Others want their turn.
+                progress(self.progress);
+                return Ok(Next::Due);
+            }
+            let Some(entry) = entries.next() else { break };
+            let Some(item) = self.look(entry)? else {
+                if self.is_due() {
+                    if group.is_empty() {
+                        return Ok(Next::Due);
+                    }
+                    break;
+                }
+                continue;
+            };
+            let Some(framed) = framed else { return Ok(Next::Large(Box::new(item))) };
+            // What rides in records takes memory, too.
+            bytes = bytes.saturating_add(framed.max(size));
+            group.push(item);
+            if bytes >= GROUP_BYTES || group.len() >= GROUP_FILES {
+                break;
+            }
         }
+        Ok(if group.is_empty() { Next::End } else { Next::Group(group) })
     }
 
-    /// Starts reading a file that may have changed; none for everything that needs no reading.
-    fn begin_reading(&self, entry: &Entry) -> Result<Option<Reading>> {
-        if entry.kind != Kind::File {
+    /// Looks at an entry; gives it back if it is to be read.
+    fn look(&mut self, entry: Entry) -> Result<Option<Item>> {
+        let record = record_of(self.vault, self.source, &entry.path);
+        let is_known = self.known.meet(record);
+        if is_known && self.known.is_untouched(record, &entry) {
+            self.count(&entry.kind, entry.stat.size);
             return Ok(None);
         }
-        let known = self.known.get(&entry.path);
-        if let Some(known) = known
-            && is_untouched(&self.vault.replica, known.record, &entry.stat)?
-        {
-            return Ok(None);
-        }
-        let keys = Arc::clone(&self.vault.setup.keys);
-        let (source, root, entry) = (self.source, self.root.clone(), entry.clone());
-        let known = known.map(|known| Known {
-            record: known.record,
-            doc: known.doc.clone(),
-            blob: known.blob.clone(),
-        });
-        Ok(Some(tokio::task::spawn_blocking(move || store(&keys, source, &root, &entry, known.as_ref()))))
-    }
-
-    fn take_without_contents(&mut self, entry: &Entry) {
-        let known = self.known.remove(&entry.path);
+        let known = if is_known { known_at(self.vault, record)? } else { None };
         if entry.kind == Kind::File {
-            // Untouched since it was read last.
-            return;
+            return Ok(Some(Item { entry, record, known, anew: !self.deduplicate, tries: 0 }));
         }
-        let doc = document(self.source, entry, &entry.stat);
-        if known.is_none_or(|known| known.doc != doc) {
-            self.record(Ready { doc, blob: None, stat: entry.stat });
+        self.count(&entry.kind, entry.stat.size);
+        let doc = document(self.source, &entry, &entry.stat);
+        let is_same = known.is_some_and(|known| known.doc == doc && known.blob.is_none());
+        let ready = Ready { doc, blob: None, stat: entry.stat, kind: entry.kind, record };
+        if is_same {
+            self.remember(&ready);
+        } else {
+            self.record(ready);
         }
+        Ok(None)
     }
 
-    async fn take(&mut self, entry: &Entry, stored: std::result::Result<Stored, String>) -> Result<()> {
-        let known = self.known.remove(&entry.path);
-        match stored {
-            Err(reason) => {
-                let path = self.full(&entry.path);
-                self.outcome.unreadable.push((path, reason));
-            }
-            Ok(Stored::Record(doc, blob, stat)) => {
-                if known.is_some_and(|known| known.doc == doc && known.blob == blob) {
-                    self.remember(&doc, &stat);
-                } else {
-                    self.record(Ready { doc, blob, stat });
-                }
-            }
-            Ok(Stored::Framed(doc, blob, object, stat)) => {
-                self.progress.sent_bytes = self.progress.sent_bytes.saturating_add(blob.size);
-                self.frames.push(blob.blob, &object);
-                self.framed.push(Ready { doc, blob: Some(blob), stat });
-                if self.frames.is_full() {
-                    self.send_frames().await?;
-                }
-            }
-            Ok(Stored::Large(doc, hash, mut file, stat)) => {
-                let record = self.vault.setup.keys.record_id(FILE_TYPE, &file_name(self.source, &entry.path));
-                match self.upload(record, hash, &mut file, &stat).await {
-                    Ok(blob) => {
-                        self.record(Ready { doc, blob: Some(blob), stat });
-                        // Named soon, so that it is not collected while other large files are on their way.
-                        self.batch_bytes = BATCH_BYTES;
-                    }
-                    Err(error) if is_about_the_file(&error) => {
-                        let path = self.full(&entry.path);
-                        self.outcome.unreadable.push((path, "it changed while it was sent".into()));
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(())
+    fn full(&self, path: &[u8]) -> PathBuf {
+        let root = &self.outcome.root;
+        if path.is_empty() { root.clone() } else { root.join(std::ffi::OsStr::from_bytes(path)) }
     }
 
     fn record(&mut self, ready: Ready) {
-        self.remember(&ready.doc, &ready.stat);
+        self.remember(&ready);
         self.outcome.changed += 1;
         let document = ready.doc.encode();
         self.batch_bytes = self.batch_bytes.saturating_add(document.len());
@@ -311,20 +335,17 @@ impl Run<'_> {
         });
     }
 
-    fn remember(&mut self, doc: &FileDoc, stat: &Stat) {
-        let record = self.vault.setup.keys.record_id(FILE_TYPE, &file_name(self.source, &doc.path.0));
-        if let Some(row) = stat_row(stat, self.begin) {
-            self.stats.push((record, row));
-        }
+    fn remember(&mut self, ready: &Ready) {
+        self.stats.extend(self.known.stat_row(ready.record, &ready.kind, &ready.stat, self.begin));
     }
 
-    fn count(&mut self, entry: &Entry) {
+    fn count(&mut self, kind: &Kind, size: u64) {
         let counts = &mut self.outcome.counts;
-        match entry.kind {
+        match kind {
             Kind::File => {
                 counts.0 += 1;
-                counts.3 = counts.3.saturating_add(entry.stat.size);
-                self.progress.bytes = self.progress.bytes.saturating_add(entry.stat.size);
+                counts.3 = counts.3.saturating_add(size);
+                self.progress.bytes = self.progress.bytes.saturating_add(size);
             }
             Kind::Folder => counts.1 += 1,
             Kind::Link(_) => counts.2 += 1,
@@ -332,14 +353,18 @@ impl Run<'_> {
         self.progress.entries += 1;
     }
 
-    /// What was known and was not met is gone.
-    fn delete_missing(&mut self) {
-        let gone: Vec<Vec<u8>> = self.known.drain().map(|(path, _)| path).collect();
-        self.outcome.deleted = u64::try_from(gone.len()).unwrap_or(u64::MAX);
-        for path in gone {
+    /// What was known and was not met is gone; what could not be read is not, and neither is what lies below it.
+    async fn delete_missing(&mut self, unread: &HashSet<Vec<u8>>) -> Result<()> {
+        let unread: HashSet<&[u8]> = unread.iter().map(Vec::as_slice).collect();
+        for record in self.known.unmet() {
+            let Some(known) = known_at(self.vault, record)? else { continue };
+            if !unread.is_empty() && lies_in(&known.doc.path.0, &unread) {
+                continue;
+            }
+            self.outcome.deleted += 1;
             self.batch.push(NewRecord {
                 record_type: FILE_TYPE.into(),
-                name: file_name(self.source, &path),
+                name: file_name(self.source, &known.doc.path.0),
                 schema: 1,
                 document: None,
                 blobs: Vec::new(),
@@ -347,33 +372,32 @@ impl Run<'_> {
                 pin: Pinning::None,
                 expected: None,
             });
+            self.flush(false).await?;
         }
+        Ok(())
+    }
+
+    fn is_due(&self) -> bool {
+        self.batch.len() >= BATCH_RECORDS
+            || self.batch_bytes >= BATCH_BYTES
+            || self.stats.len() >= BATCH_RECORDS
+            || self.flushed.elapsed() >= FLUSH_INTERVAL
     }
 
     /// Makes waiting records durable and sends them, when there are enough or at the end.
     async fn flush(&mut self, everything: bool) -> Result<()> {
-        if everything {
-            self.send_frames().await?;
-            while !self.uploads.is_empty() {
-                self.one_upload().await?;
-            }
-        }
-        let is_old = self.flushed.elapsed() >= FLUSH_INTERVAL;
-        let is_due = self.batch.len() >= BATCH_RECORDS || self.batch_bytes >= BATCH_BYTES || is_old;
-        if self.batch.is_empty() || !(everything || is_due) {
-            return if everything { self.flush_stats() } else { Ok(()) };
+        if !(everything || self.is_due()) {
+            return Ok(());
         }
         self.batch_bytes = 0;
         self.flushed = Instant::now();
-        self.vault.put(std::mem::take(&mut self.batch)).await?;
-        self.account.send(self.vault).await?;
-        self.flush_stats()
-    }
-
-    /// The stat cache follows what is durable, never leads it.
-    fn flush_stats(&mut self) -> Result<()> {
+        if !self.batch.is_empty() {
+            self.vault.put(std::mem::take(&mut self.batch)).await?;
+            self.send().await?;
+        }
+        // The stat cache follows what is durable, never leads it.
         let rows = std::mem::take(&mut self.stats);
-        self.vault.replica.set_side(Side::Stat, &rows)
+        self.vault.replica.set_stat_tags(&rows)
     }
 
     async fn finish(mut self, start_utc: u64, options: &Options) -> Result<Outcome> {
@@ -384,7 +408,7 @@ impl Run<'_> {
             source: self.source,
             start_utc,
             end_utc: rng::now_utc(),
-            roots: vec![self.root.as_os_str().as_bytes().into()],
+            roots: vec![self.outcome.root.as_os_str().as_bytes().into()],
             tags: options.tags.clone(),
             counts: (counts.0, counts.1, counts.2, counts.3, unreadable),
             unreadable: named(&self.outcome.unreadable),

@@ -1,12 +1,13 @@
 //! Walking a folder. Names are bytes; nothing is followed; what can not be read is named.
 
-use globset::GlobSet;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, readlinkat, statat};
+use super::rules::{IGNORE_FILE, Near, Rules, enter, is_cache, is_cache_mark};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::rc::Rc;
 
 /// What a file looked like; equal values mean that it was not touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +55,16 @@ pub struct Scan {
     pub unreadable: Vec<(Vec<u8>, String)>,
     /// FIFOs, sockets and devices: never opened.
     pub special: Vec<Vec<u8>>,
+    /// Files of rules in the tree that can not be followed, with the reason.
+    pub rules_unread: Vec<(Vec<u8>, String)>,
+    /// Entries that rules left out; what is below them is not counted.
+    pub left_out: u64,
 }
 
 /// What a walk leaves out.
 pub struct Leave<'a> {
-    /// Patterns over the path below the root.
-    pub exclude: &'a GlobSet,
+    /// What is left out by rule.
+    pub rules: &'a Rules,
     /// Device and inode of the device's own home.
     pub home: Option<(u64, u64)>,
 }
@@ -81,7 +86,7 @@ pub fn scan(root: &Path, leave: &Leave<'_>) -> Result<Scan, std::io::Error> {
         FileType::Directory => {
             let folder = openat(CWD, root, folder_flags(), Mode::empty())?;
             out.entries.push(Entry { path: Vec::new(), kind: Kind::Folder, stat: stat_of(&stat) });
-            walk(&folder, leave, &mut out);
+            Walk { root: &folder, device: device_of(&fstat(&folder)?), leave, out: &mut out }.run();
         }
         FileType::RegularFile => {
             out.entries.push(Entry { path: Vec::new(), kind: Kind::File, stat: stat_of(&stat) });
@@ -114,27 +119,139 @@ fn stat_of(stat: &rustix::fs::Stat) -> Stat {
     }
 }
 
-/// Folders that wait, as open descriptors' names would be too many: relative paths, walked depth first.
-fn walk(root: &OwnedFd, leave: &Leave<'_>, out: &mut Scan) {
-    let mut waiting: Vec<Vec<u8>> = vec![Vec::new()];
-    while let Some(path) = waiting.pop() {
-        let opened = if path.is_empty() {
-            root.try_clone().map_err(|_| Errno::MFILE)
-        } else {
-            open_below(root, &path)
-        };
-        let names = opened.and_then(|folder| names_of(&folder).map(|names| (folder, names)));
-        match names {
-            Ok((folder, names)) => {
-                let mut folders = Vec::new();
-                for name in names {
-                    take(&folder, &path, &name, leave, out, &mut folders);
+/// A folder that waits, by its path: open descriptors would be too many.
+struct Waiting {
+    path: Vec<u8>,
+    /// Patterns that hold where it stands.
+    near: Option<Rc<Near>>,
+}
+
+/// A walk of what is below a root, depth first.
+struct Walk<'a> {
+    root: &'a OwnedFd,
+    /// Device of the root.
+    device: u64,
+    leave: &'a Leave<'a>,
+    out: &'a mut Scan,
+}
+
+impl Walk<'_> {
+    fn run(&mut self) {
+        let mut waiting = vec![Waiting { path: Vec::new(), near: None }];
+        while let Some(next) = waiting.pop() {
+            match self.open(&next.path) {
+                Ok(None) => self.out.left_out += 1,
+                Ok(Some((folder, names))) => {
+                    let folders = self.look(&folder, &next, &names);
+                    waiting.extend(folders.into_iter().rev());
                 }
-                waiting.extend(folders.into_iter().rev());
+                Err(error) => self.out.unreadable.push((next.path, reason(error))),
             }
-            Err(error) => out.unreadable.push((path, reason(error))),
         }
     }
+
+    /// Opens a folder and lists it; none if it is on another file system and that counts.
+    fn open(&self, path: &[u8]) -> Result<Option<(OwnedFd, Vec<CString>)>, Errno> {
+        if path.is_empty() {
+            let folder = self.root.try_clone().map_err(|_| Errno::MFILE)?;
+            let names = names_of(&folder)?;
+            return Ok(Some((folder, names)));
+        }
+        let folder = open_below(self.root, path)?;
+        // The open folder is asked: something may have been mounted since it was listed.
+        if self.leave.rules.one_file_system && device_of(&fstat(&folder)?) != self.device {
+            return Ok(None);
+        }
+        let names = names_of(&folder)?;
+        Ok(Some((folder, names)))
+    }
+
+    /// Takes what is in a folder; gives the folders in it.
+    fn look(&mut self, folder: &OwnedFd, at: &Waiting, names: &[CString]) -> Vec<Waiting> {
+        let mut folders = Vec::new();
+        // Who names a folder as a root wants what is in it, whatever it is marked as.
+        let only_mark = self.leave.rules.exclude_caches && !at.path.is_empty() && is_cache(folder);
+        let (near, faults) = enter(folder, &at.path, at.near.as_ref());
+        let file = joined(&at.path, IGNORE_FILE.as_bytes());
+        self.out.rules_unread.extend(faults.into_iter().map(|fault| (file.clone(), fault)));
+        for name in names {
+            if only_mark && !is_cache_mark(name.to_bytes()) {
+                self.out.left_out += 1;
+                continue;
+            }
+            let path = joined(&at.path, name.to_bytes());
+            if self.take(folder, path.clone(), name, near.as_ref()) {
+                folders.push(Waiting { path, near: near.clone() });
+            }
+        }
+        folders
+    }
+
+    /// Takes one entry; true if it is a folder to be walked.
+    fn take(&mut self, folder: &OwnedFd, path: Vec<u8>, name: &CStr, near: Option<&Rc<Near>>) -> bool {
+        let rules = self.leave.rules;
+        if rules.matches_glob(&path, name.to_bytes()) {
+            self.out.left_out += 1;
+            return false;
+        }
+        if path.len() > lockstep_engine::files::PATH_BYTES_MAX {
+            self.out.unreadable.push((path, "the path is longer than 4,096 bytes".into()));
+            return false;
+        }
+        let stat = match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            // It went away between listing and looking: it is not there.
+            Err(Errno::NOENT) => return false,
+            Err(error) => {
+                self.out.unreadable.push((path, reason(error)));
+                return false;
+            }
+        };
+        if self.leave.home == Some((stat.st_dev, stat.st_ino)) {
+            return false;
+        }
+        let file_type = FileType::from_raw_mode(stat.st_mode);
+        let is_folder = file_type == FileType::Directory;
+        let is_elsewhere = rules.one_file_system && device_of(&stat) != self.device;
+        // A mounted folder stays as the place where it is mounted.
+        if rules.leaves_out(&path, is_folder, near) || (is_elsewhere && !is_folder) {
+            self.out.left_out += 1;
+            return false;
+        }
+        let kind = match file_type {
+            FileType::Directory => Kind::Folder,
+            FileType::RegularFile => Kind::File,
+            FileType::Symlink => match readlinkat(folder, name, Vec::new()) {
+                Ok(target) => Kind::Link(target.into_bytes()),
+                Err(error) => {
+                    self.out.unreadable.push((path, reason(error)));
+                    return false;
+                }
+            },
+            _ => {
+                self.out.special.push(path);
+                return false;
+            }
+        };
+        self.out.entries.push(Entry { path, kind, stat: stat_of(&stat) });
+        is_folder
+    }
+}
+
+/// A path below a folder's.
+fn joined(above: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = above.to_vec();
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
+}
+
+#[expect(clippy::allow_attributes, reason = "the types of stat differ between platforms")]
+#[allow(clippy::useless_conversion, reason = "the types of stat differ between platforms")]
+fn device_of(stat: &rustix::fs::Stat) -> u64 {
+    stat.st_dev.into()
 }
 
 fn reason(error: Errno) -> String {
@@ -160,61 +277,6 @@ fn names_of(folder: &OwnedFd) -> Result<Vec<CString>, Errno> {
     }
     names.sort();
     Ok(names)
-}
-
-fn take(
-    folder: &impl AsFd,
-    above: &[u8],
-    name: &CStr,
-    leave: &Leave<'_>,
-    out: &mut Scan,
-    folders: &mut Vec<Vec<u8>>,
-) {
-    let mut path = above.to_vec();
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name.to_bytes());
-    let os_path = std::ffi::OsStr::from_bytes(&path);
-    if leave.exclude.is_match(os_path) || leave.exclude.is_match(std::ffi::OsStr::from_bytes(name.to_bytes()))
-    {
-        return;
-    }
-    if path.len() > lockstep_engine::files::PATH_BYTES_MAX {
-        out.unreadable.push((path, "the path is longer than 4,096 bytes".into()));
-        return;
-    }
-    let stat = match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => stat,
-        // It went away between listing and looking: it is not there.
-        Err(Errno::NOENT) => return,
-        Err(error) => {
-            out.unreadable.push((path, reason(error)));
-            return;
-        }
-    };
-    if leave.home == Some((stat.st_dev, stat.st_ino)) {
-        return;
-    }
-    let kind = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => {
-            folders.push(path.clone());
-            Kind::Folder
-        }
-        FileType::RegularFile => Kind::File,
-        FileType::Symlink => match readlinkat(folder, name, Vec::new()) {
-            Ok(target) => Kind::Link(target.into_bytes()),
-            Err(error) => {
-                out.unreadable.push((path, reason(error)));
-                return;
-            }
-        },
-        _ => {
-            out.special.push(path);
-            return;
-        }
-    };
-    out.entries.push(Entry { path, kind, stat: stat_of(&stat) });
 }
 
 /// Opens a regular file below a root for reading, following nothing and never blocking on a FIFO.

@@ -1,5 +1,6 @@
 //! Sources: a root on a device, under one name.
 
+use super::input::PREFIX;
 use crate::account::Account;
 use crate::error::Result;
 use crate::rng;
@@ -23,6 +24,14 @@ pub(super) fn root_of(path: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
+/// What a root restores under, if nothing else does: its last component, or the name of what was a stream.
+fn base_name(root: &Path) -> Vec<u8> {
+    if let Some(name) = root.as_os_str().as_bytes().strip_prefix(PREFIX.as_bytes()) {
+        return name.to_vec();
+    }
+    root.file_name().map_or_else(|| b"root".to_vec(), |name| name.as_bytes().to_vec())
+}
+
 /// The source of a root on this device; a new one comes with its record.
 pub(super) fn source_of(
     account: &Account,
@@ -37,7 +46,7 @@ pub(super) fn source_of(
     {
         return Ok((known.clone(), None));
     }
-    let base = root.file_name().map_or_else(|| b"root".to_vec(), |name| name.as_bytes().to_vec());
+    let base = base_name(root);
     let mut name = base.clone();
     let mut number = 2_u32;
     while sources.iter().any(|source| source.doc.name.0 == name) {

@@ -1,6 +1,7 @@
 //! The replica: one SQLite file in the home. Envelopes lie as received; what the device adds (pending
 //! writes, index tags, stat cache) is sealed under a key of the device (ADR 0004).
 
+mod contents;
 mod host;
 mod merged;
 mod read;
@@ -9,6 +10,7 @@ mod select;
 mod shelf;
 mod write;
 
+pub(crate) use contents::{content_tag, mark_of};
 pub(crate) use host::{SchemaTag, StoreKey};
 pub use merged::MergeEntry;
 pub use shelf::Shelved;
@@ -23,13 +25,14 @@ use std::cell::Cell;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// The database of a home.
 pub struct Db {
     connection: Connection,
-    keys: LocalKeys,
+    keys: Arc<LocalKeys>,
     writes: bool,
     folder: PathBuf,
     /// Whether every envelope that is here stays, whatever a selection says.
@@ -81,12 +84,17 @@ impl Db {
         }
         connection.pragma_update(None, "cache_size", -32768)?;
         let folder = path.parent().unwrap_or(Path::new(".")).to_path_buf();
-        Ok(Rc::new(Self { connection, keys, writes, folder, holds_all: Cell::new(false) }))
+        Ok(Rc::new(Self { connection, keys: Arc::new(keys), writes, folder, holds_all: Cell::new(false) }))
     }
 
     /// Keys of what is sealed here.
     pub fn keys(&self) -> &LocalKeys {
         &self.keys
+    }
+
+    /// The same for another thread.
+    pub(crate) fn shared_keys(&self) -> Arc<LocalKeys> {
+        Arc::clone(&self.keys)
     }
 
     /// The folder that it lies in.
@@ -258,6 +266,7 @@ impl Db {
             "pending",
             "stat",
             "upload",
+            "content",
             "abandoned",
             "shelved_commit",
             "shelved",
@@ -302,8 +311,6 @@ pub(crate) fn signed((bytes, signature): (Vec<u8>, [u8; 64])) -> Signed {
 /// A sealed side table: stat cache or uploads.
 #[derive(Debug, Clone, Copy)]
 pub enum Side {
-    /// What files looked like.
-    Stat,
     /// Uploads that have begun.
     Upload,
 }
@@ -311,7 +318,6 @@ pub enum Side {
 impl Side {
     fn table(self) -> &'static str {
         match self {
-            Self::Stat => "stat",
             Self::Upload => "upload",
         }
     }

@@ -28,6 +28,13 @@ const STEPS: &[&str] = &[
     include_str!("select.sql"),
     // The types that a store's cursor is of.
     "ALTER TABLE host_store ADD COLUMN schema BLOB",
+    // Contents that this device sent; tags are keyed, rows sealed under keys of this device.
+    "CREATE TABLE content (
+         vault  INTEGER NOT NULL,
+         tag    BLOB NOT NULL,
+         sealed BLOB NOT NULL,
+         PRIMARY KEY (vault, tag)
+     ) STRICT, WITHOUT ROWID",
     // An envelope that is not here: 1 was let go of, 2 is wanted and nothing waits for it.
     "DROP INDEX record_evicted;
      CREATE INDEX record_evicted ON record (vault, tag, record) WHERE evicted > 0;

@@ -65,7 +65,7 @@ fn padding_is_zeros() {
         let mut chunk = b"short contents".to_vec();
         chunk.resize(256, 0);
         chunk[255] = byte;
-        cipher.seal(0, &mut chunk).unwrap();
+        cipher.seal(0, &mut chunk, 0).unwrap();
         [object[..HEADER_BYTES].to_vec(), chunk].concat()
     };
     assert_eq!(open(&keys, &reference, &with_padding(0)), (b"short contents".to_vec(), Ok(())));

@@ -1,33 +1,148 @@
-//! Sending contents: large files part by part, others framed together while the next ones are read.
+//! Sending: groups framed together while others are read, large files part by part, records in commits.
 
+use super::super::group::{Group, Item, Large, Reader, framed_bytes};
 use super::super::scan::Stat;
 use super::Run;
+use crate::account::Account;
 use crate::blob;
 use crate::error::{ClientError, Result};
+use crate::replica::content_tag;
 use crate::rng;
-use futures_util::StreamExt as _;
+use crate::vault::Vault;
 use lockstep_client_crypto::blob::new_reference;
 use lockstep_client_crypto::content::BlobRef;
 use lockstep_proto::api::problem::Code;
-use lockstep_proto::id::RecordId;
+use lockstep_proto::id::{BlobId, RecordId};
 use std::sync::Arc;
+use tokio::task::JoinHandle;
 
-/// Framed requests under way at once.
-const UPLOADS_MAX: usize = 2;
+/// Files that are read, or on their way.
+pub(super) enum Work {
+    Group(JoinHandle<Result<Group>>, u64),
+    Large(Box<Item>, JoinHandle<std::result::Result<Large, String>>),
+}
+
+impl Work {
+    /// Bytes of memory that it takes.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Group(_, bytes) => *bytes,
+            Self::Large(..) => 0,
+        }
+    }
+}
+
+/// Reads and seals a group on another thread, and sends it. What of it the server has is known afterwards.
+async fn read_and_send(
+    reader: Arc<Reader>,
+    api: Arc<crate::api::Api>,
+    vault: lockstep_proto::id::VaultId,
+    items: Vec<Item>,
+) -> Result<Group> {
+    let reads = Arc::clone(&reader);
+    let read = tokio::task::spawn_blocking(move || reads.read(items)).await;
+    let mut group = read.map_err(|_| ClientError::Damaged("a reading thread failed".into()))?;
+    let frames = std::mem::take(&mut group.frames);
+    if !frames.is_empty() {
+        reader.give_back(frames.send(api, vault).await?);
+    }
+    Ok(group)
+}
+
+/// The objects that the server says it has not got.
+fn missing(error: &ClientError) -> Option<Vec<BlobId>> {
+    let ClientError::Refused { names, .. } = error else { return None };
+    if error.code() != Some(Code::MissingObject) {
+        return None;
+    }
+    let blobs: Vec<BlobId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    (!blobs.is_empty()).then_some(blobs)
+}
+
+/// Brings a vault up to date. Pending writes may name objects that were collected meanwhile: they are taken back and
+/// forgotten, and whoever has the contents writes them again. True if there were such.
+pub(super) async fn abandon_and_sync(account: &mut Account, vault: &mut Vault) -> Result<bool> {
+    const ROUNDS_MAX: usize = 4096;
+    let mut is_again = false;
+    for _ in 0..ROUNDS_MAX {
+        let Err(error) = account.sync_vault(vault).await else { return Ok(is_again) };
+        let Some(blobs) = missing(&error) else { return Err(error) };
+        is_again = true;
+        vault.replica.forget_contents(&blobs)?;
+        vault.abandon(blobs).await?;
+    }
+    Err(ClientError::Server("it keeps missing objects".into()))
+}
 
 impl Run<'_> {
+    pub(super) fn begin_group(&mut self, items: Vec<Item>) {
+        let sizes = items.iter().map(|item| (item.entry.stat.size, framed_bytes(item.entry.stat.size)));
+        let bytes = sizes.map(|(size, framed)| framed.unwrap_or(size).max(size)).fold(0, u64::saturating_add);
+        let (api, vault) = (Arc::clone(self.vault.api()), self.vault.setup.vault());
+        let work = tokio::spawn(read_and_send(Arc::clone(&self.reader), api, vault, items));
+        self.under_way.push_back(Work::Group(work, bytes));
+    }
+
+    pub(super) fn begin_large(&mut self, item: Box<Item>) {
+        let reader = Arc::clone(&self.reader);
+        let copy = item.clone_to_read();
+        let work = tokio::task::spawn_blocking(move || reader.hash_large(&copy));
+        self.under_way.push_back(Work::Large(item, work));
+    }
+
+    /// Sends records that are durable here. If the server lost objects that they name, the run has to be done again.
+    pub(super) async fn send(&mut self) -> Result<()> {
+        let Err(error) = self.account.send(self.vault).await else { return Ok(()) };
+        let Some(blobs) = missing(&error) else { return Err(error) };
+        self.vault.replica.forget_contents(&blobs)?;
+        self.vault.abandon(blobs).await?;
+        abandon_and_sync(self.account, self.vault).await?;
+        self.is_again = true;
+        // What was taken back is not what the files look like.
+        self.stats.clear();
+        Ok(())
+    }
+
+    /// The run ends before its end, as it was told to: what is under way is taken along.
+    pub(super) async fn stop(&mut self) -> Result<()> {
+        while let Some(work) = self.under_way.pop_front() {
+            match work {
+                Work::Large(_, hashing) => hashing.abort(),
+                group @ Work::Group(..) => self.done(group).await?,
+            }
+        }
+        self.flush(true).await
+    }
+
+    /// The run can not go on: what others have sent meanwhile is not sent again by the next one.
+    pub(super) async fn keep_what_was_sent(&mut self) -> Result<()> {
+        while let Some(work) = self.under_way.pop_front() {
+            match work {
+                Work::Large(_, hashing) => hashing.abort(),
+                Work::Group(group, _) => {
+                    if let Ok(Ok(group)) = group.await {
+                        self.remember_sent(&group)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(super) async fn upload(
         &mut self,
-        record: RecordId,
         hash: lockstep_proto::Digest,
         file: &mut std::fs::File,
         stat: &Stat,
     ) -> Result<BlobRef> {
-        let reference = match blob::begun_upload(&self.vault.replica, record, stat.size, hash)? {
+        // By its contents: wherever they lie when the upload goes on.
+        let tag = content_tag(self.vault.replica.db().keys(), self.vault.setup.vault(), hash, stat.size);
+        let place = RecordId::from_bytes(tag);
+        let reference = match blob::begun_upload(&self.vault.replica, place, stat.size, hash)? {
             Some(reference) => reference,
             None => new_reference(stat.size, hash, &mut rng::system()),
         };
-        blob::remember_upload(&self.vault.replica, record, &reference)?;
+        blob::remember_upload(&self.vault.replica, place, &reference)?;
         let (api, keys) = (Arc::clone(self.vault.api()), Arc::clone(&self.vault.setup.keys));
         let sent = &mut self.progress.sent_bytes;
         let mut count = |bytes| *sent = sent.saturating_add(bytes);
@@ -36,36 +151,11 @@ impl Run<'_> {
             // What the server holds of an earlier try is not this: begin anew, under another key.
             Err(error) if matches!(error.code(), Some(Code::Mismatch | Code::Exists)) => {
                 let fresh = new_reference(stat.size, hash, &mut rng::system());
-                blob::remember_upload(&self.vault.replica, record, &fresh)?;
+                blob::remember_upload(&self.vault.replica, place, &fresh)?;
                 blob::upload_large(&api, &keys, &fresh, file, &mut count).await?;
                 Ok(fresh)
             }
             Err(error) => Err(error),
         }
-    }
-
-    pub(super) async fn send_frames(&mut self) -> Result<()> {
-        if self.frames.is_empty() {
-            return Ok(());
-        }
-        while self.uploads.len() >= UPLOADS_MAX {
-            self.one_upload().await?;
-        }
-        let frames = std::mem::take(&mut self.frames);
-        let ready = std::mem::take(&mut self.framed);
-        let (api, vault) = (Arc::clone(self.vault.api()), self.vault.setup.vault());
-        self.uploads.push(tokio::spawn(async move { frames.send(api, vault).await.map(|()| ready) }));
-        Ok(())
-    }
-
-    /// Waits for one upload; its files are recorded only now that their contents are durable.
-    pub(super) async fn one_upload(&mut self) -> Result<()> {
-        if let Some(done) = self.uploads.next().await {
-            let ready = done.map_err(|_| ClientError::Damaged("an upload failed".into()))??;
-            for file in ready {
-                self.record(file);
-            }
-        }
-        Ok(())
     }
 }

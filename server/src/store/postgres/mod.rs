@@ -27,6 +27,7 @@ use super::{
 };
 use crate::domain::commit::PreparedCommit;
 use crate::domain::notices::Notices;
+use crate::domain::opaque::random_bytes;
 use crate::domain::quota::{DefaultQuota, QuotaSetting};
 use crate::error::StoreError;
 use async_trait::async_trait;
@@ -54,6 +55,8 @@ pub struct PostgresStore {
     pool: PgPool,
     options: PgConnectOptions,
     quota: DefaultQuota,
+    /// Tells this server from others on the same database.
+    server: u64,
 }
 
 /// Turns a database error into ours; a full disk and damaged data are told apart.
@@ -88,7 +91,8 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(url.options().clone());
-        Ok(Self { pool, options: url.options().clone(), quota: DefaultQuota(None) })
+        let server = u64::from_ne_bytes(random_bytes());
+        Ok(Self { pool, options: url.options().clone(), quota: DefaultQuota(None), server })
     }
 
     /// Sets what an account without a quota of its own may use; none is no limit.
@@ -218,11 +222,13 @@ impl Store for PostgresStore {
     }
 
     async fn tell_moved(&self, accounts: Vec<AccountId>) -> Result<()> {
-        self.run(Run::Statement, accounts, |c, accounts| Box::pin(notice::tell(c, accounts))).await
+        let told = (self.server, accounts);
+        self.run(Run::Statement, told, |c, (server, accounts)| Box::pin(notice::tell(c, *server, accounts)))
+            .await
     }
 
     async fn hear_moved(&self, notices: &Notices) -> Result<()> {
-        notice::hear(self.options.clone(), notices).await
+        notice::hear(self.options.clone(), self.server, notices).await
     }
 
     async fn heads(&self, account: AccountId) -> Result<Vec<(VaultId, Seq)>> {

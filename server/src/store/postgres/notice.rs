@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 const CHANNEL: &str = "lockstep_moved";
 
-pub(super) async fn tell(c: &mut PgConnection, accounts: &[AccountId]) -> Result<()> {
-    let names: Vec<String> = accounts.iter().map(AccountId::to_string).collect();
+/// Tells the others; a server that hears itself knows that it need not look again.
+pub(super) async fn tell(c: &mut PgConnection, server: u64, accounts: &[AccountId]) -> Result<()> {
+    let names: Vec<String> = accounts.iter().map(|account| format!("{account} {server:016x}")).collect();
     sqlx::query("SELECT pg_notify($1, name) FROM unnest($2::text[]) AS name")
         .bind(CHANNEL)
         .bind(names)
@@ -25,7 +26,8 @@ pub(super) async fn tell(c: &mut PgConnection, accounts: &[AccountId]) -> Result
 }
 
 /// Listens on a connection of its own until that is lost.
-pub(super) async fn hear(options: PgConnectOptions, notices: &Notices) -> Result<()> {
+pub(super) async fn hear(options: PgConnectOptions, server: u64, notices: &Notices) -> Result<()> {
+    let own = format!("{server:016x}");
     let pool =
         PgPoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&pool).await.map_err(failed)?;
@@ -34,7 +36,10 @@ pub(super) async fn hear(options: PgConnectOptions, notices: &Notices) -> Result
     // What moved before somebody listened.
     notices.wake_all();
     while let Some(told) = listener.try_recv().await.map_err(failed)? {
-        if let Ok(account) = told.payload().parse() {
+        let Some((account, from)) = told.payload().split_once(' ') else { continue };
+        if from != own
+            && let Ok(account) = account.parse()
+        {
             notices.wake(account);
         }
     }
