@@ -150,7 +150,10 @@ mod tests {
             ("part of an object | 8 MiB", vec![(PART_BYTES, 8_388_608)]),
             ("131,072 (1 TiB)", vec![(small(PARTS_MAX), 131_072)]),
             ("16 MiB; 4,096", vec![(FRAMES_BODY_BYTES_MAX, 16_777_216), (FRAMES_MAX, 4096)]),
-            ("objects; their bytes | 64; 32 MiB", vec![(OBJECTS_GET_MAX, 64), (OBJECTS_GET_BYTES_MAX, 33_554_432)]),
+            (
+                "objects; their bytes | 64; 32 MiB",
+                vec![(OBJECTS_GET_MAX, 64), (OBJECTS_GET_BYTES_MAX, 33_554_432)],
+            ),
             ("256 KiB; 1,024", vec![(KEY_HEADER_BYTES_MAX, 262_144), (KEYRING_LINKS_MAX, 1024)]),
             (
                 "80 KiB; 4,096; 256",

@@ -54,11 +54,7 @@ pub(super) async fn batch<S: Sink>(
 }
 
 /// One request. What of it comes whole is handed on, and gone from what is wanted.
-async fn ask<S: Sink>(
-    shared: &Arc<Shared<S>>,
-    wanted: &mut VecDeque<Wanted<S>>,
-    jobs: &mut Jobs,
-) -> Asked {
+async fn ask<S: Sink>(shared: &Arc<Shared<S>>, wanted: &mut VecDeque<Wanted<S>>, jobs: &mut Jobs) -> Asked {
     let path = format!("/v1/vaults/{}/objects/get", shared.keys.vault());
     let list = ObjectList(wanted.iter().map(|wanted| wanted.reference.blob).collect());
     let response = match shared.api.post_for_bytes(&path, &list).await {

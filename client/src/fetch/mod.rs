@@ -131,6 +131,11 @@ impl<S: Sink> Fetcher<S> {
         self.open > 0
     }
 
+    /// Whether something was asked for that was not given back yet.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.open > self.waiting.len() || !self.requests.is_empty()
+    }
+
     /// Takes an object on. What waits for company is asked for when there is enough of it, or with [`Self::flush`].
     pub(crate) fn push(&mut self, reference: BlobRef, sink: S) {
         self.open += 1;
@@ -167,7 +172,7 @@ impl<S: Sink> Fetcher<S> {
     /// [`ClientError::Damaged`] if the program itself failed at one.
     pub(crate) async fn next(&mut self) -> Result<Option<Fetched<S>>> {
         let failed = || ClientError::Damaged("a download failed".into());
-        if self.open == self.waiting.len() && self.requests.is_empty() {
+        if !self.is_asking() {
             return Ok(None);
         }
         tokio::select! {
@@ -184,7 +189,7 @@ impl<S: Sink> Fetcher<S> {
     }
 
     /// Gives everything up; when this is done, nothing takes contents any more.
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.requests.shutdown().await;
         let _ = self.shared.openers.acquire_many(self.shared.openers_max).await;
         let _ = self.shared.alone.acquire_many(u32::try_from(REQUESTS_MAX).unwrap_or(1)).await;

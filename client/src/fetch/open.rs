@@ -84,9 +84,9 @@ pub(super) async fn alone<S: Sink>(
     let (keys, blob) = (Arc::clone(&shared.keys), reference.blob);
     let opening = tokio::task::spawn_blocking(move || {
         let result = open_pieces(&keys, &reference, &mut pieces, &mut sink);
-        // Who waits for the place waits for this.
-        drop((pieces, place));
-        (sink, result)
+        // Whoever waits for the place waits for the end of what takes it, too.
+        drop(pieces);
+        (sink, result, place)
     });
     let mut coming = ObjectBytes::new(&shared.api, shared.keys.vault(), blob, bytes);
     let failed = loop {
@@ -106,7 +106,7 @@ pub(super) async fn alone<S: Sink>(
         let _ = sender.send(None).await;
     }
     drop(sender);
-    let (sink, result) = opening.await?;
+    let (sink, result, _place) = opening.await?;
     // What was opened and found wrong was wrong before the rest was lost.
     let result = match (result, failed) {
         (Ok(true), None) => Ok(()),
