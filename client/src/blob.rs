@@ -230,7 +230,7 @@ impl<'a> ObjectBytes<'a> {
         Self { api, blob, path, whole, received: 0, begun: 0, tries: 0, response: None }
     }
 
-    /// The next bytes; none after the last.
+    /// The next bytes; none after the last. No bytes: an answer ended, and the next call asks anew.
     ///
     /// # Errors
     /// [`ClientError::Damaged`] names the object if it is missing, or of another length.
@@ -252,7 +252,7 @@ impl<'a> ObjectBytes<'a> {
                     // The server answers and yet never gets beyond this byte.
                     return Err(damaged(self.blob));
                 }
-                continue;
+                return Ok(Some(Bytes::new()));
             };
             self.received = self.received.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
             if self.received > self.whole {

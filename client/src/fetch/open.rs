@@ -93,8 +93,12 @@ pub(super) async fn alone<S: Sink>(
         match coming.next().await {
             Ok(None) => break None,
             Ok(Some(piece)) => {
+                let is_end = piece.is_empty();
+                let is_taken = sender.send(Some(piece)).await.is_ok();
+                // Nothing is asked for before what came is opened: no answer is asked for after a wrong one.
+                let is_opened = !is_end || sender.reserve_many(PIECES_MAX).await.is_ok();
                 // It was refused, or what takes it failed: that is what is told.
-                if sender.send(Some(piece)).await.is_err() {
+                if !is_taken || !is_opened {
                     break None;
                 }
             }
