@@ -261,7 +261,7 @@ fn row_25_an_answer_of_many_objects_without_an_end_is_cut_off() {
     let good_without_an_end: Bomb = ("a good beginning", |asked| {
         let head = head_of(200, "application/octet-stream", "transfer-encoding: chunked\r\n");
         let size = format!("{:x}\r\n", asked.answer.len());
-        let chunk = [b"10000\r\n".as_slice(), &[0; 65_536], b"\r\n"].concat();
+        let chunk = [b"10000\r\n".as_slice(), &vec![0; 65_536], b"\r\n"].concat();
         Lie::Endless([&head[..], size.as_bytes(), &asked.answer, b"\r\n"].concat(), chunk, 16_384)
     });
     // Each answer is of no use from its first wrong byte on; the last object comes by itself, and is served.

@@ -366,3 +366,6 @@ pub(super) fn has_hash(file: &mut File, mut hasher: ContentHasher, expected: Dig
         hasher.update(contents);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -219,8 +219,10 @@ mod tests {
         plan
     }
 
-    /// Segment, start, size, and the places and number of headers, of each piece.
-    fn told(plan: &Plan) -> Vec<(u8, u64, u64, Vec<(usize, usize)>)> {
+    /// Segment, start, size, and the places and number of headers.
+    type Told = (u8, u64, u64, Vec<(usize, usize)>);
+
+    fn told(plan: &Plan) -> Vec<Told> {
         let headers = |read: &Read| {
             read.headers.iter().map(|(at, headers)| (*at, headers.len() / FRAME_HEADER_BYTES)).collect()
         };
