@@ -11,6 +11,7 @@ pub(crate) use socket::{Begun, Socket};
 
 use crate::error::{ClientError, Result};
 use crate::rng;
+pub(crate) use answer::deadline;
 use answer::{STALL, read_bounded};
 use bytes::Bytes;
 use lockstep_client_crypto::device::DeviceKeys;
@@ -313,6 +314,19 @@ impl Api {
         }
         let range = (from > 0).then(|| format!("bytes={from}-"));
         self.send(Method::GET, path, None, range, true).await
+    }
+
+    /// `POST` whose answer is read with [`next_chunk`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) async fn post_for_bytes<B: Wire>(&self, path: &str, body: &B) -> Result<Response> {
+        self.send(Method::POST, path, Some(body.encode().into()), None, true).await
+    }
+
+    /// Whether something else answers in the place of a server.
+    pub(crate) fn has_stand_in(&self) -> bool {
+        self.stand_in.is_some()
     }
 
     async fn decode<A: Wire>(&self, mut response: Response) -> Result<A> {

@@ -14,7 +14,7 @@ use lockstep_proto::blob::{object_digest, part_digest};
 use lockstep_proto::cbor::{decode_local, encode};
 use lockstep_proto::id::{BlobId, RecordId, VaultId};
 use lockstep_proto::limits;
-
+use reqwest::Response;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
@@ -238,6 +238,77 @@ impl<'a, R: Read + Seek> Parts<'a, R> {
     }
 }
 
+/// What is said of an object that is not the one that was uploaded.
+pub(crate) fn damaged(blob: BlobId) -> ClientError {
+    ClientError::Damaged(format!("object {blob} at the server is damaged or not the right one"))
+}
+
+/// What is said of one that the server does not have.
+pub(crate) fn missing(blob: BlobId) -> ClientError {
+    ClientError::Damaged(format!("object {blob} is missing at the server"))
+}
+
+/// The bytes of one object as they come, from the first to the last; where a connection breaks they go on there.
+pub(crate) struct ObjectBytes<'a> {
+    api: &'a Api,
+    blob: BlobId,
+    path: String,
+    whole: u64,
+    received: u64,
+    /// How much there was when the last answer began.
+    begun: u64,
+    tries: u32,
+    response: Option<Response>,
+}
+
+impl<'a> ObjectBytes<'a> {
+    /// `whole`: how long the object is.
+    pub(crate) fn new(api: &'a Api, vault: VaultId, blob: BlobId, whole: u64) -> Self {
+        let path = format!("/v1/vaults/{vault}/objects/{blob}");
+        Self { api, blob, path, whole, received: 0, begun: 0, tries: 0, response: None }
+    }
+
+    /// The next bytes; none after the last. No bytes: an answer ended, and the next call asks anew.
+    ///
+    /// # Errors
+    /// [`ClientError::Damaged`] names the object if it is missing, or of another length.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let Some(response) = &mut self.response else {
+                if self.received >= self.whole {
+                    return Ok(None);
+                }
+                self.response = Some(self.ask().await?);
+                self.begun = self.received;
+                continue;
+            };
+            // At the end, or where the connection broke: if something is missing, go on there.
+            let Ok(Some(chunk)) = next_chunk(response).await else {
+                self.response = None;
+                self.tries = if self.received > self.begun { 0 } else { self.tries + 1 };
+                if self.received < self.whole && self.tries > 3 {
+                    // The server answers and yet never gets beyond this byte.
+                    return Err(damaged(self.blob));
+                }
+                return Ok(Some(Bytes::new()));
+            };
+            self.received = self.received.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+            if self.received > self.whole {
+                return Err(damaged(self.blob));
+            }
+            return Ok(Some(chunk));
+        }
+    }
+
+    async fn ask(&self) -> Result<Response> {
+        match self.api.get_object(&self.path, self.received).await {
+            Err(error) if error.code() == Some(Code::NotFound) => Err(missing(self.blob)),
+            Err(error) if error.code() == Some(Code::Range) => Err(damaged(self.blob)),
+            other => other,
+        }
+    }
+}
+
 /// Downloads an object; `sink` gets verified contents, in order. Only when this succeeds they are whole.
 ///
 /// # Errors
@@ -248,46 +319,14 @@ pub async fn download(
     reference: &BlobRef,
     sink: &mut (dyn FnMut(&[u8]) -> Result<()> + Send),
 ) -> Result<()> {
-    let damaged = || {
-        ClientError::Damaged(format!(
-            "object {} at the server is damaged or not the right one",
-            reference.blob
-        ))
-    };
-    let path = format!("/v1/vaults/{}/objects/{}", keys.vault(), reference.blob);
+    let damaged = || damaged(reference.blob);
     let mut opener = ObjectOpener::new(keys, reference)?;
-    let whole = opener.object_bytes();
-    let mut received = 0_u64;
+    let mut bytes = ObjectBytes::new(api, keys.vault(), reference.blob, opener.object_bytes());
     let mut out = Vec::new();
-    let mut tries = 0;
-    while received < whole {
-        let mut response = match api.get_object(&path, received).await {
-            Ok(response) => response,
-            Err(error) if error.code() == Some(Code::NotFound) => {
-                return Err(ClientError::Damaged(format!(
-                    "object {} is missing at the server",
-                    reference.blob
-                )));
-            }
-            Err(error) if error.code() == Some(Code::Range) => return Err(damaged()),
-            Err(error) => return Err(error),
-        };
-        let begun = received;
-        loop {
-            // At the end, or where the connection broke: if something is missing, go on there.
-            let Ok(Some(chunk)) = next_chunk(&mut response).await else { break };
-            received = received.saturating_add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
-            if received > whole || opener.push(&chunk, &mut out).is_err() {
-                return Err(damaged());
-            }
-            sink(&out)?;
-            out.clear();
-        }
-        tries = if received > begun { 0 } else { tries + 1 };
-        if received < whole && tries > 3 {
-            // The server answers and yet never gets beyond this byte.
-            return Err(damaged());
-        }
+    while let Some(chunk) = bytes.next().await? {
+        opener.push(&chunk, &mut out).map_err(|_| damaged())?;
+        sink(&out)?;
+        out.clear();
     }
     opener.finish().map_err(|_| damaged())
 }

@@ -2,6 +2,7 @@
 //! here and at the server, and on demand every object.
 
 use crate::error::{ClientError, Result};
+use crate::fetch::{Fetched, Fetcher, Sink};
 use crate::late;
 use crate::vault::Vault;
 use lockstep_client_crypto::content::BlobRef;
@@ -17,6 +18,7 @@ use lockstep_proto::id::{RecordId, Revision, Seq};
 use lockstep_proto::state::StateDigest;
 use lockstep_proto::{Digest, limits};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Records that no commit wrote, after which a server is not asked for more.
 const STRANGERS_MAX: usize = 1000;
@@ -71,13 +73,7 @@ pub async fn check(vault: &Vault, read_data: bool, progress: &mut dyn FnMut(&Rep
         progress(&report);
     }
     if read_data {
-        let mut done = BTreeSet::new();
-        for (record, blob) in blobs {
-            if done.insert(blob.blob) {
-                check_object(vault, record, &blob, &mut report).await?;
-                progress(&report);
-            }
-        }
+        check_objects(vault, blobs, &mut report, progress).await?;
     }
     Ok(report)
 }
@@ -332,26 +328,60 @@ fn check_not_held(
     Ok(())
 }
 
-async fn check_object(vault: &Vault, record: RecordId, blob: &BlobRef, report: &mut Report) -> Result<()> {
-    let mut size = 0_u64;
-    let mut sink = |contents: &[u8]| {
-        size = size.saturating_add(u64::try_from(contents.len()).unwrap_or(u64::MAX));
+/// Counts the contents of an object.
+struct Counted {
+    /// Its place among those that are read.
+    place: usize,
+    record: RecordId,
+    bytes: u64,
+}
+
+impl Sink for Counted {
+    fn take(&mut self, contents: &[u8]) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(u64::try_from(contents.len()).unwrap_or(u64::MAX));
         Ok(())
-    };
-    let done = crate::blob::download(vault.api(), &vault.setup().keys, blob, &mut sink).await;
-    match done {
-        Ok(()) => {
-            report.objects += 1;
-            report.bytes = report.bytes.saturating_add(size);
-            Ok(())
-        }
-        Err(ClientError::Damaged(what)) => {
-            let named = name_of(vault, record)?;
-            report.problems.push(format!("{what} ({named})"));
-            Ok(())
-        }
-        Err(error) => Err(error),
     }
+}
+
+/// Reads every object once.
+async fn check_objects(
+    vault: &Vault,
+    mut blobs: Vec<(RecordId, BlobRef)>,
+    report: &mut Report,
+    progress: &mut dyn FnMut(&Report),
+) -> Result<()> {
+    let mut known = BTreeSet::new();
+    blobs.retain(|(_, blob)| known.insert(blob.blob));
+    let mut fetcher = Fetcher::new(Arc::clone(vault.api()), Arc::clone(&vault.setup().keys));
+    let mut problems = BTreeMap::new();
+    let mut left = blobs.into_iter().enumerate();
+    loop {
+        while fetcher.has_room() {
+            let Some((place, (record, blob))) = left.next() else {
+                fetcher.flush();
+                break;
+            };
+            fetcher.push(blob, Counted { place, record, bytes: 0 });
+        }
+        if !fetcher.is_busy() {
+            break;
+        }
+        let Some(Fetched { sink, result }) = fetcher.next().await? else { continue };
+        match result {
+            Ok(()) => {
+                report.objects += 1;
+                report.bytes = report.bytes.saturating_add(sink.bytes);
+            }
+            Err(ClientError::Damaged(what)) => {
+                let named = name_of(vault, sink.record)?;
+                problems.insert(sink.place, format!("{what} ({named})"));
+            }
+            Err(error) => return Err(error),
+        }
+        progress(report);
+    }
+    report.problems.extend(problems.into_values());
+    Ok(())
 }
 
 /// What a person calls a record: for a file its path, otherwise its type and name.

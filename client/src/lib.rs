@@ -13,6 +13,7 @@ pub mod conflicts;
 pub mod diff;
 pub mod documents;
 pub mod error;
+mod fetch;
 pub mod heal;
 pub mod history;
 pub mod home;

@@ -1,22 +1,32 @@
 //! Restoring snapshots. Nothing leaves the destination through `..`, absolute names or symbolic links; a
-//! file gets its real name only when it is whole and verified.
+//! file gets its real name only when it is whole, verified and durable.
 
+mod group;
 mod place;
+mod step;
 
 use crate::error::{ClientError, Result};
-use crate::snapshot::{Snapshot, SnapshotFile};
+use crate::fetch::{Fetched, Fetcher};
+use crate::snapshot::Snapshot;
 use crate::vault::Vault;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
-use lockstep_engine::files::{KIND_FILE, KIND_FOLDER, KIND_LINK};
-use place::{Existing, Folder};
+use group::{Groups, Named};
+use place::Folder;
+use std::collections::VecDeque;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use step::{Contents, Failure, Site, Step};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
-/// Objects fetched at once.
-const DOWNLOADS_MAX: usize = 4;
+/// Entries that one thread does at once.
+const STEPS: usize = 32;
+/// How many threads do.
+const STEPPERS: usize = 2;
+/// How often it is looked whether the run is to stop, or files waited long enough for others.
+const TICK: Duration = Duration::from_millis(200);
 
 /// Options of a restore.
 pub struct Options {
@@ -74,7 +84,7 @@ pub async fn restore(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Outcome> {
     std::fs::create_dir_all(destination).map_err(|error| ClientError::io(destination, error))?;
-    let top = Folder::open(destination).map_err(|error| ClientError::io(destination, error))?;
+    let top = Arc::new(Folder::open(destination).map_err(|error| ClientError::io(destination, error))?);
     let mut outcome = Outcome::default();
     let mut wanted_any = false;
     for snapshot in snapshots {
@@ -88,19 +98,28 @@ pub async fn restore(
             continue;
         }
         wanted_any = true;
-        let mut job = Job {
-            vault,
-            top: &top,
+        let entries = u64::try_from(files.len()).unwrap_or(0);
+        let bytes = files.iter().map(|file| file.doc.size).fold(0, u64::saturating_add);
+        let site = Arc::new(Site {
+            top: Arc::clone(&top),
             name: name.clone(),
             destination: destination.join(std::ffi::OsStr::from_bytes(name)),
-            options,
+            files,
+            overwrite: options.overwrite,
+            keys: Arc::clone(&vault.setup().keys),
+            folders: std::sync::Mutex::default(),
+        });
+        let run = Run {
+            fetcher: Fetcher::new(Arc::clone(vault.api()), Arc::clone(&vault.setup().keys)),
+            groups: Groups::default(),
+            site,
+            next: 0,
+            stepping: VecDeque::new(),
+            stop: &options.stop,
             outcome: &mut outcome,
-            progress: Progress {
-                entries: (0, u64::try_from(files.len()).unwrap_or(0)),
-                bytes: (0, files.iter().map(|file| file.doc.size).fold(0, u64::saturating_add)),
-            },
+            done: Progress { entries: (0, entries), bytes: (0, bytes) },
         };
-        job.go(&files, progress).await?;
+        run.go(progress).await?;
     }
     if !wanted_any && !options.paths.is_empty() {
         return Err(ClientError::NotFound("no snapshot has these paths; see: lockstep ls".into()));
@@ -108,222 +127,169 @@ pub async fn restore(
     Ok(outcome)
 }
 
-struct Job<'a> {
-    vault: &'a Vault,
-    top: &'a Folder,
-    name: Vec<u8>,
-    destination: PathBuf,
-    options: &'a Options,
+type Steps = Vec<(usize, std::result::Result<Step, Failure>)>;
+
+/// One snapshot on its way.
+struct Run<'a> {
+    site: Arc<Site>,
+    stop: &'a AtomicBool,
+    /// The first entry that no thread has yet.
+    next: usize,
+    stepping: VecDeque<JoinHandle<Steps>>,
+    fetcher: Fetcher<Contents>,
+    groups: Groups,
     outcome: &'a mut Outcome,
-    progress: Progress,
+    done: Progress,
 }
 
-impl Job<'_> {
-    fn shown(&self, path: &[u8]) -> PathBuf {
-        if path.is_empty() {
-            self.destination.clone()
-        } else {
-            self.destination.join(std::ffi::OsStr::from_bytes(path))
-        }
-    }
-
-    /// Components below the destination: the source's name, then the path's.
-    fn components(&self, path: &[u8]) -> Vec<Vec<u8>> {
-        let mut components = vec![self.name.clone()];
-        if !path.is_empty() {
-            components.extend(path.split(|byte| *byte == b'/').map(<[u8]>::to_vec));
-        }
-        components
-    }
-
-    async fn go(&mut self, files: &[SnapshotFile], progress: &mut dyn FnMut(Progress)) -> Result<()> {
-        let mut downloads = FuturesUnordered::new();
-        for file in files {
-            if self.options.stop.load(Ordering::Relaxed) {
-                return Err(ClientError::Interrupted);
+impl Run<'_> {
+    async fn go(mut self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        let done = self.drive(progress).await;
+        if done.is_err() {
+            // What is whole keeps its place; of the rest nothing is left when this ends.
+            self.fetcher.stop().await;
+            for steps in std::mem::take(&mut self.stepping) {
+                drop(steps.await);
             }
-            let shown = self.shown(&file.doc.path.0);
-            match self.prepare(file) {
-                Ok(None) => self.done(file, progress),
-                Ok(Some(pending)) => {
-                    let api = Arc::clone(self.vault.api());
-                    let keys = Arc::clone(&self.vault.setup().keys);
-                    let blob = file.blob.clone();
-                    let task = tokio::spawn(async move { fetch(&api, &keys, blob, pending).await });
-                    downloads.push(async move { (file, shown, task.await) });
-                }
-                Err(Failure::Stop(error)) => return Err(error),
-                Err(Failure::This(reason)) => {
-                    self.outcome.failed.push((shown, reason));
-                    self.done(file, progress);
-                }
+            while !self.groups.is_empty() {
+                self.groups.finish(true);
+                // The error that ended the restore is the one that is told.
+                let _ = self.groups.finished().await;
             }
-            while downloads.len() >= DOWNLOADS_MAX
-                && let Some((file, shown, result)) = downloads.next().await
-            {
-                self.fetched(file, shown, flatten(result))?;
-                self.done(file, progress);
-            }
+            return done;
         }
-        while let Some((file, shown, result)) = downloads.next().await {
-            self.fetched(file, shown, flatten(result))?;
-            self.done(file, progress);
-        }
-        self.finish_folders(files);
+        self.outcome.failed.extend(self.site.finish_folders());
         Ok(())
     }
 
-    fn fetched(
-        &mut self,
-        file: &SnapshotFile,
-        shown: PathBuf,
-        result: std::result::Result<(), Failure>,
-    ) -> Result<()> {
-        match result {
-            Ok(()) => {
-                self.outcome.written += 1;
-                self.outcome.bytes = self.outcome.bytes.saturating_add(file.doc.size);
-                Ok(())
+    async fn drive(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(ClientError::Interrupted);
             }
-            Err(Failure::This(reason)) => {
-                self.outcome.failed.push((shown, reason));
-                Ok(())
+            self.step();
+            let is_stepped = self.stepping.is_empty();
+            if is_stepped {
+                self.fetcher.flush();
             }
-            Err(Failure::Stop(error)) => Err(error),
-        }
-    }
-
-    fn done(&mut self, file: &SnapshotFile, progress: &mut dyn FnMut(Progress)) {
-        self.progress.entries.0 += 1;
-        self.progress.bytes.0 = self.progress.bytes.0.saturating_add(file.doc.size);
-        progress(self.progress);
-    }
-
-    /// Makes folders and links, and files whose contents are at hand; gives a file whose contents are to be
-    /// fetched.
-    fn prepare(&mut self, file: &SnapshotFile) -> std::result::Result<Option<Pending>, Failure> {
-        let components = self.components(&file.doc.path.0);
-        let Some((name, above)) = components.split_last() else {
-            return Err(Failure::This("the path is empty".into()));
-        };
-        let folder = self.top.below(above, true).map_err(|error| Failure::of(&self.destination, error))?;
-        let failure = |error| Failure::of(&self.destination, error);
-        match file.doc.kind {
-            KIND_FOLDER => {
-                folder.make_folder(name).map_err(failure)?;
-                self.outcome.written += 1;
-                Ok(None)
+            let is_last = is_stepped && !self.fetcher.is_busy();
+            self.groups.finish(is_last);
+            if is_last && self.groups.is_empty() {
+                return Ok(());
             }
-            KIND_LINK => {
-                match folder.existing_link(name, &file.doc.target.0).map_err(failure)? {
-                    Existing::Equal => self.outcome.unchanged += 1,
-                    Existing::Different if !self.options.overwrite => return Err(refused()),
-                    _ => {
-                        folder.make_link(name, &file.doc).map_err(failure)?;
-                        self.outcome.written += 1;
+            let takes = self.fetcher.has_room() && !self.groups.is_full();
+            tokio::select! {
+                biased;
+                (places, named) = self.groups.finished(), if self.groups.is_finishing() => {
+                    self.named(&places, named, progress)?;
+                }
+                fetched = self.fetcher.next(), if self.fetcher.is_asking() => {
+                    if let Some(fetched) = fetched? {
+                        self.fetched(fetched, progress)?;
                     }
                 }
-                Ok(None)
+                steps = stepped(&mut self.stepping), if takes && !is_stepped => {
+                    self.take(steps?, progress)?;
+                }
+                _ = tick.tick() => {}
             }
-            KIND_FILE => self.prepare_file(&folder, name, file),
-            _ => Err(Failure::This("its kind needs a newer version of this program".into())),
         }
     }
 
-    fn prepare_file(
-        &mut self,
-        folder: &Folder,
-        name: &[u8],
-        file: &SnapshotFile,
-    ) -> std::result::Result<Option<Pending>, Failure> {
-        let failure = |error| Failure::of(&self.destination, error);
-        let keys = &self.vault.setup().keys;
-        let equal = |existing: &mut std::fs::File| match &file.blob {
-            None => place::has_contents(existing, &file.doc.inline.0),
-            Some(blob) => place::has_hash(existing, keys.content_hasher(), blob.content_hash),
+    /// Keeps threads at the entries.
+    fn step(&mut self) {
+        while self.stepping.len() < STEPPERS && self.next < self.site.files.len() {
+            let range = self.next..self.next.saturating_add(STEPS).min(self.site.files.len());
+            self.next = range.end;
+            let site = Arc::clone(&self.site);
+            self.stepping.push_back(tokio::task::spawn_blocking(move || site.steps(range)));
+        }
+    }
+
+    fn take(&mut self, steps: Steps, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        for (place, step) in steps {
+            match step {
+                Ok(Step::Made) => {
+                    self.outcome.written += 1;
+                    self.count(place, progress);
+                }
+                Ok(Step::Unchanged) => {
+                    self.outcome.unchanged += 1;
+                    self.count(place, progress);
+                }
+                Ok(Step::Written(file)) => self.groups.push(place, file),
+                Ok(Step::Wanted(blob, contents)) => self.fetcher.push(blob, contents),
+                Err(failure) => self.failed(place, failure, progress)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn fetched(&mut self, fetched: Fetched<Contents>, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        let Contents { place, written, .. } = fetched.sink;
+        match (fetched.result, written) {
+            (Ok(()), Some(file)) => self.groups.push(place, file),
+            (Ok(()), None) => self.failed(place, Failure::This("it was not written".into()), progress)?,
+            (Err(error), _) => self.failed(place, Failure::told(error), progress)?,
+        }
+        Ok(())
+    }
+
+    /// A group is done: its files have their names, or each failed by itself, or all together.
+    fn named(&mut self, places: &[usize], named: Named, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        let each = match named {
+            Ok(each) => each,
+            Err(error) => {
+                let Failure::This(reason) = Failure::of(&self.site.destination, error) else {
+                    return Err(ClientError::DiskFull(self.site.destination.clone()));
+                };
+                for place in places {
+                    self.failed(*place, Failure::This(reason.clone()), progress)?;
+                }
+                return Ok(());
+            }
         };
-        match folder.existing_file(name, file.doc.size, equal).map_err(failure)? {
-            Existing::Equal => {
-                folder.set_metadata(name, &file.doc).map_err(failure)?;
-                self.outcome.unchanged += 1;
-                return Ok(None);
-            }
-            Existing::Different if !self.options.overwrite => return Err(refused()),
-            _ => {}
-        }
-        let temporary = folder.begin_file(name, &file.doc).map_err(failure)?;
-        let pending = Pending { temporary, shown: self.shown(&file.doc.path.0) };
-        if file.blob.is_some() {
-            return Ok(Some(pending));
-        }
-        let mut temporary = pending.temporary;
-        temporary.write(&file.doc.inline.0).map_err(failure)?;
-        temporary.finish().map_err(failure)?;
-        self.outcome.written += 1;
-        self.outcome.bytes = self.outcome.bytes.saturating_add(file.doc.size);
-        Ok(None)
-    }
-
-    /// Folders get their mode and time last, the deepest first.
-    fn finish_folders(&mut self, files: &[SnapshotFile]) {
-        for file in files.iter().rev().filter(|file| file.doc.kind == KIND_FOLDER) {
-            let components = self.components(&file.doc.path.0);
-            let Some((name, above)) = components.split_last() else { continue };
-            let set = self.top.below(above, false).and_then(|folder| folder.set_metadata(name, &file.doc));
-            if let Err(error) = set {
-                let shown = self.shown(&file.doc.path.0);
-                self.outcome.failed.push((shown, error.to_string()));
+        for (place, named) in each {
+            match named {
+                Ok(()) => {
+                    let size = self.site.files.get(place).map_or(0, |file| file.doc.size);
+                    self.outcome.written += 1;
+                    self.outcome.bytes = self.outcome.bytes.saturating_add(size);
+                    self.count(place, progress);
+                }
+                Err(error) => self.failed(place, Failure::of(&self.site.destination, error), progress)?,
             }
         }
+        Ok(())
     }
-}
 
-/// A file whose contents are on the way.
-struct Pending {
-    temporary: place::Temporary,
-    shown: PathBuf,
-}
-
-enum Failure {
-    /// About this file only.
-    This(String),
-    /// The restore can not go on.
-    Stop(ClientError),
-}
-
-impl Failure {
-    fn of(destination: &Path, error: std::io::Error) -> Self {
-        match ClientError::io(destination, error) {
-            ClientError::Io { source, .. } => Self::This(source.to_string()),
-            full => Self::Stop(full),
+    fn failed(&mut self, place: usize, failure: Failure, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        match failure {
+            Failure::This(reason) => {
+                let path = self.site.files.get(place).map_or(&[][..], |file| &file.doc.path.0);
+                self.outcome.failed.push((self.site.shown(path), reason));
+                self.count(place, progress);
+                Ok(())
+            }
+            Failure::Stop(error) => Err(error),
         }
     }
-}
 
-fn refused() -> Failure {
-    Failure::This("something else is there; say --overwrite to replace it".into())
-}
-
-fn flatten(
-    result: std::result::Result<std::result::Result<(), Failure>, tokio::task::JoinError>,
-) -> std::result::Result<(), Failure> {
-    result.unwrap_or_else(|_| Err(Failure::Stop(ClientError::Damaged("a download failed".into()))))
-}
-
-async fn fetch(
-    api: &crate::api::Api,
-    keys: &lockstep_client_crypto::vault::VaultKeys,
-    blob: Option<lockstep_client_crypto::content::BlobRef>,
-    pending: Pending,
-) -> std::result::Result<(), Failure> {
-    let Pending { mut temporary, shown } = pending;
-    let Some(blob) = blob else { return Err(Failure::This("it has no contents".into())) };
-    let mut sink =
-        |contents: &[u8]| temporary.write(contents).map_err(|error| ClientError::io(&shown, error));
-    match crate::blob::download(api, keys, &blob, &mut sink).await {
-        Ok(()) => temporary.finish().map_err(|error| Failure::of(&shown, error)),
-        Err(ClientError::Damaged(reason) | ClientError::Usage(reason)) => Err(Failure::This(reason)),
-        Err(ClientError::Io { source, .. }) => Err(Failure::This(source.to_string())),
-        Err(error) => Err(Failure::Stop(error)),
+    /// An entry is done with, whatever came of it.
+    fn count(&mut self, place: usize, progress: &mut dyn FnMut(Progress)) {
+        let size = self.site.files.get(place).map_or(0, |file| file.doc.size);
+        self.done.entries.0 += 1;
+        self.done.bytes.0 = self.done.bytes.0.saturating_add(size);
+        progress(self.done);
     }
+}
+
+/// The next entries that a thread is done with. May be dropped and called again.
+async fn stepped(stepping: &mut VecDeque<JoinHandle<Steps>>) -> Result<Steps> {
+    let Some(first) = stepping.front_mut() else { return Ok(Vec::new()) };
+    let steps = first.await;
+    stepping.pop_front();
+    steps.map_err(|_| ClientError::Damaged("restoring some entries failed".into()))
 }

@@ -45,6 +45,10 @@ pub const PARTS_MAX: u64 = 131_072;
 pub const FRAMES_BODY_BYTES_MAX: usize = 16 * MIB;
 /// Objects in a framed upload.
 pub const FRAMES_MAX: usize = 4096;
+/// Objects in one answer of many.
+pub const OBJECTS_GET_MAX: usize = 64;
+/// Bytes of these objects together, without the headers of their frames.
+pub const OBJECTS_GET_BYTES_MAX: usize = 32 * MIB;
 /// Key header.
 pub const KEY_HEADER_BYTES_MAX: usize = 256 * KIB;
 /// One device-log entry.
@@ -146,6 +150,10 @@ mod tests {
             ("part of an object | 8 MiB", vec![(PART_BYTES, 8_388_608)]),
             ("131,072 (1 TiB)", vec![(small(PARTS_MAX), 131_072)]),
             ("16 MiB; 4,096", vec![(FRAMES_BODY_BYTES_MAX, 16_777_216), (FRAMES_MAX, 4096)]),
+            (
+                "objects; their bytes | 64; 32 MiB",
+                vec![(OBJECTS_GET_MAX, 64), (OBJECTS_GET_BYTES_MAX, 33_554_432)],
+            ),
             ("256 KiB; 1,024", vec![(KEY_HEADER_BYTES_MAX, 262_144), (KEYRING_LINKS_MAX, 1024)]),
             (
                 "80 KiB; 4,096; 256",

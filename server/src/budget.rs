@@ -11,6 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub const BUDGET_BYTES: usize = 16 * 1024 * 1024;
 /// Of which requests without a session may hold so much, apart from the rest.
 pub const OPEN_BUDGET_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes that answers of many objects may hold in large pieces, apart from the rest: who takes them slowly keeps nobody from
+/// sending.
+pub const OBJECTS_BUDGET_BYTES: usize = 8 * 1024 * 1024;
 const UNIT_BYTES: usize = 1024;
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -35,6 +38,18 @@ impl Budget {
     /// The small budget of routes that need no session.
     pub fn for_open_routes() -> Self {
         Self(Arc::new(Semaphore::new(OPEN_BUDGET_BYTES / UNIT_BYTES)), OPEN_BUDGET_BYTES)
+    }
+
+    /// The budget of answers of many objects.
+    pub fn for_objects() -> Self {
+        Self(Arc::new(Semaphore::new(OBJECTS_BUDGET_BYTES / UNIT_BYTES)), OBJECTS_BUDGET_BYTES)
+    }
+
+    /// Reserves `bytes` if they are free now.
+    pub fn try_reserve(&self, bytes: usize) -> Option<Reserved> {
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).ok()?;
+        let permit = Arc::clone(&self.0).try_acquire_many_owned(units).ok()?;
+        Some(Reserved { _permit: permit })
     }
 
     /// Reserves `bytes`, waiting at most ten seconds. More than the whole budget counts as the whole.
@@ -64,5 +79,15 @@ mod tests {
         assert_eq!(refused.code(), Code::Busy);
         drop(all);
         assert!(budget.reserve(1).await.is_ok());
+    }
+
+    #[test]
+    fn what_is_not_free_now_is_not_waited_for() {
+        let budget = Budget::for_objects();
+        let most = budget.try_reserve(OBJECTS_BUDGET_BYTES - 1).unwrap();
+        assert!(budget.try_reserve(1025).is_none());
+        drop(most);
+        assert!(budget.try_reserve(OBJECTS_BUDGET_BYTES).is_some());
+        assert!(budget.try_reserve(OBJECTS_BUDGET_BYTES + 1).is_none());
     }
 }

@@ -202,6 +202,7 @@ impl Server {
             fake_key,
             budget: crate::budget::Budget::default(),
             open_budget: crate::budget::Budget::for_open_routes(),
+            objects_budget: crate::budget::Budget::for_objects(),
             names: crate::domain::throttle::Throttle::default(),
             freeze: crate::domain::freeze::Freeze::default(),
             sources: crate::domain::throttle::Throttle::default(),

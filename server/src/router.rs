@@ -1,7 +1,7 @@
 //! The table of contents.
 
 use crate::error::ApiError;
-use crate::route::{account, auth, notice, object, pull, server, session, usage, vault};
+use crate::route::{account, auth, notice, object, objects, pull, server, session, usage, vault};
 use crate::state::App;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
@@ -49,6 +49,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/vaults/{vault}/records/{record}/history", get(pull::history))
         .route("/v1/vaults/{vault}/objects", post(object::framed))
         .route("/v1/vaults/{vault}/objects/missing", post(object::missing))
+        .route("/v1/vaults/{vault}/objects/get", post(objects::get))
         .route("/v1/vaults/{vault}/objects/{blob}", get(object::get))
         .route("/v1/vaults/{vault}/uploads", post(object::begin))
         .route("/v1/vaults/{vault}/uploads/{blob}/parts/{index}", put(object::put_part))

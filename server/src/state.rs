@@ -36,6 +36,8 @@ pub struct Shared {
     pub budget: Budget,
     /// Bytes held in memory for requests without a session.
     pub open_budget: Budget,
+    /// Bytes held in memory for answers of many objects.
+    pub objects_budget: Budget,
     /// Tries by account name.
     pub names: Throttle,
     /// Tries by source address.

@@ -9,6 +9,7 @@ mod malformed;
 mod names;
 mod notice;
 mod object;
+mod objects;
 mod rows;
 mod session;
 mod stop;
@@ -106,6 +107,13 @@ on_back_ends! {
     object::spoilt_frames_store_nothing
     object::an_upload_that_is_cut_off_stores_nothing
     object::who_is_refused_while_sending_sees_why
+    objects::many_come_in_the_order_asked
+    objects::what_is_not_there_is_an_empty_frame
+    objects::lists_and_answers_have_bounds
+    objects::neighbours_come_whole_whatever_their_sizes
+    objects::lost_bytes_are_told_before_anything_is_promised
+    objects::a_budget_that_is_used_up_keeps_nobody_waiting
+    objects::neighbours_in_a_bucket_are_one_request
     rows::row_07_a_sign_in_that_is_not_finished_opens_nothing
     rows::row_07_delays_grow_and_are_capped
     session::a_revoked_session_is_dead_at_once

@@ -37,6 +37,7 @@ mod rows_commitment;
 mod rows_devices;
 mod rows_envelopes;
 mod rows_keys;
+mod rows_many;
 mod rows_objects;
 mod rows_rotation;
 mod rows_wraps;

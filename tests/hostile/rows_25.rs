@@ -248,6 +248,44 @@ fn row_25_objects_without_an_end_are_cut_off() {
     a.ok(&["restore", "out"]);
 }
 
+/// The same of many objects at once; and a good answer that does not end.
+#[test]
+fn row_25_an_answer_of_many_objects_without_an_end_is_cut_off() {
+    let room = Room::new();
+    let a = room.world.signup("a");
+    let names = ["four", "one", "three", "two"];
+    for (seed, name) in names.iter().enumerate() {
+        write(&room.world.path(&format!("docs/{name}")), noise(seed as u64, 100_000));
+    }
+    a.backup("docs");
+    let good_without_an_end: Bomb = ("a good beginning", |asked| {
+        let head = head_of(200, "application/octet-stream", "transfer-encoding: chunked\r\n");
+        let size = format!("{:x}\r\n", asked.answer.len());
+        let chunk = [b"10000\r\n".as_slice(), &vec![0; 65_536], b"\r\n"].concat();
+        Lie::Endless([&head[..], size.as_bytes(), &asked.answer, b"\r\n"].concat(), chunk, 16_384)
+    });
+    // Each answer is of no use from its first wrong byte on; the last object comes by itself, and is served.
+    let bombs = [(LONG[0], 3), (LONG[1], 3), (good_without_an_end, 1)];
+    for (number, ((what, bomb), missing)) in bombs.into_iter().enumerate() {
+        room.tap.lie(move |asked| (asked.route() == "POST /v1/vaults/{}/objects/get").then(|| bomb(asked)));
+        let out = format!("out-{number}");
+        let (done, memory) = run(&a, &["restore", &out]);
+        assert!(room.tap.lies() > 0 && room.tap.lies() < 5, "{what}: {}", room.tap.lies());
+        assert_eq!(done.status, Some(3), "{what}: {done:#?}");
+        assert!(memory < MEMORY_KIB_MAX, "{what}: {memory} KiB");
+        assert!(room.tap.taken() < TAKEN_MAX, "{what}: {}", room.tap.taken());
+        crate::tree::assert_no_parts(&room.world.path(&out));
+        let there = |name: &&&str| room.world.path(&out).join("docs").join(name).exists();
+        assert_eq!(names.iter().filter(there).count(), names.len() - missing, "{what}: {done:#?}");
+        for name in names.iter().filter(|name| !there(name)) {
+            assert!(done.err.contains(&format!("docs/{name}")), "{what}: {done:#?}");
+        }
+    }
+    room.tap.be_honest();
+    a.ok(&["restore", "out"]);
+    crate::tree::assert_same(&room.world.path("docs"), &room.world.path("out/docs"));
+}
+
 fn entry(seq: u64, number: u64) -> Entry {
     let mut record = [0; 16];
     record[..8].copy_from_slice(&number.to_be_bytes());

@@ -62,6 +62,7 @@ pub(crate) fn dump(device: &Device) -> BTreeMap<String, Vec<String>> {
 const READS: &[&str] = &[
     "POST /v1/vaults/{}/envelopes/get",
     "POST /v1/vaults/{}/objects/missing",
+    "POST /v1/vaults/{}/objects/get",
     "POST /v1/device-login/start",
     "POST /v1/device-login/finish",
     "POST /v1/login/start",

@@ -43,7 +43,7 @@ pub(super) async fn read_bounded(response: &mut Response, bytes_max: usize) -> R
 }
 
 /// Time for an answer of at most so many bytes: a minute, and what 8 KiB a second take.
-fn deadline(bytes_max: usize) -> Duration {
+pub(crate) fn deadline(bytes_max: usize) -> Duration {
     const BYTES_A_SECOND: usize = 8 * 1024;
     STALL.saturating_add(Duration::from_secs(u64::try_from(bytes_max / BYTES_A_SECOND).unwrap_or(u64::MAX)))
 }

@@ -5,8 +5,8 @@ use lockstep_client_crypto::vault::ContentHasher;
 use lockstep_engine::files::FileDoc;
 use lockstep_proto::Digest;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens, mkdirat,
-    openat, readlinkat, renameat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, flock,
+    futimens, mkdirat, openat, readlinkat, renameat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -15,6 +15,8 @@ use std::io::{self, Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// What stands at a name.
 pub(super) enum Existing {
@@ -148,19 +150,57 @@ impl Folder {
         Ok(())
     }
 
-    /// Begins a file under a temporary name.
-    pub(super) fn begin_file(&self, name: &[u8], doc: &FileDoc) -> io::Result<Temporary> {
+    /// Begins a file under a temporary name; with `replaces`, it takes the place of what stands at its name.
+    pub(super) fn begin_file(
+        self: &Arc<Self>,
+        name: &[u8],
+        doc: &FileDoc,
+        replaces: bool,
+    ) -> io::Result<Temporary> {
         let name = plain(name)?.as_bytes().to_vec();
-        let temporary = temporary_name();
+        let partial = temporary_name();
         let open = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.0, temporary.as_str(), open, Mode::from_raw_mode(0o600))?;
+        let file = openat(&self.0, partial.as_str(), open, Mode::from_raw_mode(0o600))?;
         Ok(Temporary {
-            folder: self.0.try_clone()?,
+            folder: Arc::clone(self),
             file: Some(File::from(file)),
-            partial: temporary,
+            partial: Some(partial),
             name,
-            doc: doc.clone(),
+            mode: mode(doc),
+            times: times(doc),
+            bytes: 0,
+            replaces,
         })
+    }
+
+    /// Marks the folder as one in which temporary names are in use, for as long as it is open here.
+    pub(super) fn claim(&self) {
+        // Another restore may be removing what was left, which does not take long; where folders can not be locked, nobody
+        // removes anything.
+        for _ in 0..100 {
+            match flock(&self.0, FlockOperation::NonBlockingLockShared) {
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_millis(20)),
+                _ => break,
+            }
+        }
+    }
+
+    /// Removes what a restore that was killed left under temporary names, unless another one is at work here.
+    pub(super) fn clean(&self) -> io::Result<()> {
+        if flock(&self.0, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(());
+        }
+        for entry in rustix::fs::Dir::read_from(&self.0)? {
+            let name = entry?.file_name().to_owned();
+            if !is_temporary(name.to_bytes()) {
+                continue;
+            }
+            let stat = statat(&self.0, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Symlink) {
+                unlinkat(&self.0, &name, AtFlags::empty())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -169,47 +209,139 @@ fn temporary_name() -> String {
     format!(".lockstep-{:016x}.part", u64::from_le_bytes(random))
 }
 
-/// A file that is being written; it disappears unless it is finished.
+/// Whether a name is one that [`temporary_name`] gives.
+fn is_temporary(name: &[u8]) -> bool {
+    let digits = name.strip_prefix(b".lockstep-").and_then(|rest| rest.strip_suffix(b".part"));
+    digits.is_some_and(|digits| {
+        digits.len() == 16 && digits.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+/// A file under a temporary name; it disappears unless it gets its own.
 pub(super) struct Temporary {
-    folder: OwnedFd,
+    folder: Arc<Folder>,
     file: Option<File>,
-    partial: String,
+    /// None once it has its name.
+    partial: Option<String>,
     name: Vec<u8>,
-    doc: FileDoc,
+    mode: Mode,
+    times: Timestamps,
+    bytes: u64,
+    replaces: bool,
 }
 
 impl Temporary {
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.file {
-            Some(file) => file.write_all(bytes),
-            None => Err(io::Error::other("the file is finished")),
-        }
+        let file = self.file.as_mut().ok_or_else(finished)?;
+        file.write_all(bytes)?;
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        Ok(())
     }
 
-    /// Sets mode and time and gives the file its name.
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        let Some(file) = self.file.take() else { return Err(io::Error::other("the file is finished")) };
-        // Durable before it has its name: a power cut leaves the old file or the new one, whole.
-        let done = rustix::fs::fdatasync(&file)
-            .and_then(|()| fchmod(&file, mode(&self.doc)))
-            .and_then(|()| futimens(&file, &times(&self.doc)))
-            .and_then(|()| {
-                renameat(&self.folder, self.partial.as_str(), &self.folder, OsStr::from_bytes(&self.name))
-            });
-        if done.is_err() {
-            self.file = Some(file);
+    /// Bytes written.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether it lies in the same open folder as another one.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.folder, &other.folder)
+    }
+
+    /// All is written: sets mode and time.
+    pub(super) fn seal(&mut self) -> io::Result<()> {
+        let file = self.file.take().ok_or_else(finished)?;
+        // Where files can not be made durable together, each is made so here.
+        #[cfg(not(target_os = "linux"))]
+        rustix::fs::fdatasync(&file)?;
+        fchmod(&file, self.mode)?;
+        futimens(&file, &self.times)?;
+        Ok(())
+    }
+
+    /// Gives the file its name. It has to be durable: a power cut leaves what was there before or the whole file.
+    fn give_name(&mut self) -> io::Result<()> {
+        let Some(partial) = self.partial.as_deref() else { return Ok(()) };
+        let name = OsStr::from_bytes(&self.name);
+        if self.replaces {
+            renameat(&self.folder.0, partial, &self.folder.0, name)?;
+        } else {
+            rename_to_nothing(&self.folder.0, partial, name)?;
         }
-        Ok(done?)
+        self.partial = None;
+        Ok(())
+    }
+}
+
+fn finished() -> io::Error {
+    io::Error::other("the file is finished")
+}
+
+/// Renames to a name at which nothing stands.
+fn rename_to_nothing(folder: &OwnedFd, from: &str, to: &OsStr) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::renameat_with(folder, from, folder, to, rustix::fs::RenameFlags::NOREPLACE) {
+        // Not every file system knows how.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+        other => return Ok(other?),
+    }
+    match statat(folder, to, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => Ok(renameat(folder, from, folder, to)?),
+        Ok(_) => Err(Errno::EXIST.into()),
+        Err(error) => Err(error.into()),
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if self.file.is_some() {
+        if let Some(partial) = &self.partial {
             // Best effort: a name that ends in .part is left if even this fails.
-            let _ = unlinkat(&self.folder, self.partial.as_str(), AtFlags::empty());
+            let _ = unlinkat(&self.folder.0, partial.as_str(), AtFlags::empty());
         }
     }
+}
+
+/// So few files are synced one by one, rather than everything that lies on their disk.
+#[cfg(target_os = "linux")]
+const SYNCED_ALONE_MAX: usize = 8;
+
+/// Makes files durable together, then gives each its name.
+pub(super) fn finish(files: &mut [Temporary]) -> io::Result<Vec<io::Result<()>>> {
+    sync(files)?;
+    Ok(files.iter_mut().map(Temporary::give_name).collect())
+}
+
+#[cfg(target_os = "linux")]
+fn sync(files: &[Temporary]) -> io::Result<()> {
+    let mut done = std::collections::BTreeSet::new();
+    for file in files {
+        if files.len() <= SYNCED_ALONE_MAX && sync_alone(file)? {
+            continue;
+        }
+        // The folder was opened before the file was written: from Linux 5.8 on it tells of what could not be written since.
+        if done.insert(rustix::fs::fstat(&file.folder.0)?.st_dev) {
+            rustix::fs::syncfs(&file.folder.0)?;
+        }
+    }
+    Ok(())
+}
+
+/// False if the file can not be opened again: its mode may say that nobody reads it.
+#[cfg(target_os = "linux")]
+fn sync_alone(file: &Temporary) -> io::Result<bool> {
+    let Some(partial) = file.partial.as_deref() else { return Ok(true) };
+    let open = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    match openat(&file.folder.0, partial, open, Mode::empty()) {
+        Ok(opened) => rustix::fs::fdatasync(&opened)?,
+        Err(Errno::ACCESS) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(true)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync(_files: &[Temporary]) -> io::Result<()> {
+    Ok(())
 }
 
 const READ_BYTES: usize = 256 * 1024;
@@ -234,3 +366,6 @@ pub(super) fn has_hash(file: &mut File, mut hasher: ContentHasher, expected: Dig
         hasher.update(contents);
     }
 }
+
+#[cfg(test)]
+mod tests;

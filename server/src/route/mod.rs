@@ -4,6 +4,7 @@ pub(crate) mod account;
 pub(crate) mod auth;
 pub(crate) mod notice;
 pub(crate) mod object;
+pub(crate) mod objects;
 pub(crate) mod pull;
 pub(crate) mod server;
 pub(crate) mod session;

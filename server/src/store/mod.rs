@@ -19,6 +19,7 @@ use lockstep_proto::chain::Tip;
 use lockstep_proto::device_log::Pin;
 use lockstep_proto::id::{AccountId, BlobId, DeviceId, RecordId, Seq, SessionId, VaultId};
 use lockstep_proto::{Digest, Signed};
+use std::collections::BTreeMap;
 
 /// Result of an operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -409,6 +410,13 @@ pub trait Store: Send + Sync + 'static {
     async fn lose_object(&self, vault: VaultKey, blob: BlobId) -> Result<()>;
     /// An object and its parts.
     async fn object(&self, vault: VaultKey, blob: BlobId) -> Result<Option<(ObjectRow, Vec<PartRow>)>>;
+    /// Those of some objects that are complete, with their parts; of one larger than `bytes_max` without.
+    async fn objects(
+        &self,
+        vault: VaultKey,
+        blobs: Vec<BlobId>,
+        bytes_max: u64,
+    ) -> Result<BTreeMap<BlobId, (u64, Vec<PartRow>)>>;
     /// An object without its parts, of which there may be 131,072.
     async fn object_row(&self, vault: VaultKey, blob: BlobId) -> Result<Option<ObjectRow>>;
 

@@ -64,6 +64,7 @@ pub(super) const ROUTES: &[(&str, &str, Needs)] = &[
     ("GET", "/v1/vaults/{v}/records/{r}/history", AnySessionOfVault),
     ("POST", "/v1/vaults/{v}/objects", Device),
     ("POST", "/v1/vaults/{v}/objects/missing", Device),
+    ("POST", "/v1/vaults/{v}/objects/get", Device),
     ("GET", "/v1/vaults/{v}/objects/{b}", Device),
     ("POST", "/v1/vaults/{v}/uploads", Device),
     ("PUT", "/v1/vaults/{v}/uploads/{b}/parts/0", Device),

@@ -116,6 +116,7 @@ fn takers(seeded: &mut Seeded) -> Vec<Taker> {
     takers.push(("/v1/vaults/{v}/commits", COMMIT_BODY_BYTES_MAX, push));
     let list = ObjectList(vec![BlobId::from_bytes([2; 16])]);
     takers.push(("/v1/vaults/{v}/objects/missing", ObjectList::BYTES_MAX, list.encode()));
+    takers.push(("/v1/vaults/{v}/objects/get", ObjectList::BYTES_MAX, list.encode()));
     // It is answered at once: the keyring's head is none of those that are said.
     let wait = WaitForHeads { heads: Heads(vec![(VaultId::ZERO, Seq::new(1))]), seconds: 0 };
     takers.push(("/v1/events/wait", WaitForHeads::BYTES_MAX, wait.encode()));

@@ -39,6 +39,7 @@ use lockstep_proto::{Digest, Signed};
 use retry::Run;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgPool};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 pub use url::PostgresUrl;
@@ -351,6 +352,15 @@ impl Store for PostgresStore {
 
     async fn object(&self, key: VaultKey, blob: BlobId) -> Result<Option<(ObjectRow, Vec<PartRow>)>> {
         self.run(Run::Snapshot, (), |c, ()| Box::pin(object::find(c, key, blob))).await
+    }
+
+    async fn objects(
+        &self,
+        key: VaultKey,
+        blobs: Vec<BlobId>,
+        bytes_max: u64,
+    ) -> Result<BTreeMap<BlobId, (u64, Vec<PartRow>)>> {
+        self.run(Run::Statement, blobs, |c, blobs| Box::pin(object::find_all(c, key, blobs, bytes_max))).await
     }
 
     async fn object_row(&self, key: VaultKey, blob: BlobId) -> Result<Option<ObjectRow>> {

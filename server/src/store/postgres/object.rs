@@ -2,7 +2,7 @@
 //!
 //! Whoever changes an object has locked its account's row, or the object's; several objects in the order of their ids.
 
-use super::row::{digest, id16, number, sql};
+use super::row::{digest, id16, maybe, number, sql};
 use super::{failed, segment as segments, usage};
 use crate::domain::quota::{Allowance, Charge, DefaultQuota, ROW_BYTES};
 use crate::error::StoreError;
@@ -489,4 +489,34 @@ fn part(row: &PgRow) -> Result<PartRow> {
         start: number(row, 3)?,
         size: number(row, 4)?,
     })
+}
+
+/// Those that are complete, with their parts, of one moment: one statement.
+pub(super) async fn find_all(
+    c: &mut PgConnection,
+    key: VaultKey,
+    blobs: &[BlobId],
+    bytes_max: u64,
+) -> Result<BTreeMap<BlobId, (u64, Vec<PartRow>)>> {
+    let blobs: Vec<_> = blobs.iter().map(|blob| &blob.as_bytes()[..]).collect();
+    let rows = sqlx::query(
+        "SELECT p.position, p.digest, p.segment, p.start, p.size, o.blob, o.size FROM object o
+         LEFT JOIN part p ON p.vault = o.vault AND p.blob = o.blob AND o.size <= $3
+         WHERE o.vault = $1 AND o.complete AND o.blob = ANY($2) ORDER BY o.blob, p.position",
+    )
+    .bind(key.0)
+    .bind(blobs)
+    .bind(sql(bytes_max)?)
+    .fetch_all(c)
+    .await
+    .map_err(failed)?;
+    let mut found = BTreeMap::new();
+    for row in &rows {
+        let blob = BlobId::from_bytes(id16(row, 5)?);
+        let (_, parts) = found.entry(blob).or_insert((number(row, 6)?, Vec::new()));
+        if maybe(row, 0)?.is_some() {
+            parts.push(part(row)?);
+        }
+    }
+    Ok(found)
 }

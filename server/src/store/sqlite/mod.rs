@@ -34,6 +34,7 @@ use lockstep_proto::id::{AccountId, BlobId, DeviceId, RecordId, Seq, SessionId, 
 use lockstep_proto::{Digest, Signed};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection, SqliteConnection, SqlitePool};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -350,6 +351,16 @@ impl Store for SqliteStore {
     async fn object(&self, key: VaultKey, blob: BlobId) -> Result<Option<(ObjectRow, Vec<PartRow>)>> {
         let mut transaction = self.readers.begin().await.map_err(failed)?;
         object::find(&mut transaction, key, blob).await
+    }
+
+    async fn objects(
+        &self,
+        key: VaultKey,
+        blobs: Vec<BlobId>,
+        bytes_max: u64,
+    ) -> Result<BTreeMap<BlobId, (u64, Vec<PartRow>)>> {
+        let mut connection = self.readers.acquire().await.map_err(failed)?;
+        object::find_all(&mut connection, key, &blobs, bytes_max).await
     }
 
     async fn object_row(&self, key: VaultKey, blob: BlobId) -> Result<Option<ObjectRow>> {

@@ -1,6 +1,6 @@
 //! Objects, parts and segments: where blob bytes lie, not the bytes.
 
-use super::row::{digest, id16, number, sql};
+use super::row::{digest, id16, maybe, number, sql};
 use super::{ROWS_A_STATEMENT, failed, segment as segments, usage};
 use crate::domain::quota::{Allowance, Charge, DefaultQuota, ROW_BYTES};
 use crate::error::StoreError;
@@ -9,6 +9,7 @@ use lockstep_proto::Digest;
 use lockstep_proto::api::problem::Code;
 use lockstep_proto::blob::{object_digest, part_count};
 use lockstep_proto::id::BlobId;
+use lockstep_proto::limits;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use std::collections::BTreeMap;
@@ -441,17 +442,46 @@ pub(super) async fn find(
     .fetch_all(c)
     .await
     .map_err(failed)?;
-    let parts = rows
-        .iter()
-        .map(|row| {
-            Ok(PartRow {
-                index: number(row, 0)?,
-                digest: digest(row, 1)?,
-                segment: SegmentId(id16(row, 2)?),
-                start: number(row, 3)?,
-                size: number(row, 4)?,
-            })
-        })
-        .collect::<Result<_>>()?;
-    Ok(Some((object, parts)))
+    Ok(Some((object, rows.iter().map(part).collect::<Result<_>>()?)))
+}
+
+fn part(row: &SqliteRow) -> Result<PartRow> {
+    Ok(PartRow {
+        index: number(row, 0)?,
+        digest: digest(row, 1)?,
+        segment: SegmentId(id16(row, 2)?),
+        start: number(row, 3)?,
+        size: number(row, 4)?,
+    })
+}
+
+/// Those that are complete, with their parts, of one moment: one statement, of one shape whatever is asked for.
+pub(super) async fn find_all(
+    c: &mut SqliteConnection,
+    key: VaultKey,
+    blobs: &[BlobId],
+    bytes_max: u64,
+) -> Result<BTreeMap<BlobId, (u64, Vec<PartRow>)>> {
+    let mut found = BTreeMap::new();
+    for some in blobs.chunks(limits::OBJECTS_GET_MAX) {
+        let mut query = QueryBuilder::<Sqlite>::new(
+            "SELECT p.position, p.digest, p.segment, p.start, p.size, o.blob, o.size FROM object o
+             LEFT JOIN part p ON p.vault = o.vault AND p.blob = o.blob AND o.size <= ",
+        );
+        query.push_bind(sql(bytes_max)?).push(" WHERE o.vault = ").push_bind(key.0);
+        query.push(" AND o.complete = 1 AND o.blob IN (");
+        let mut list = query.separated(", ");
+        for blob in some.iter().cycle().take(limits::OBJECTS_GET_MAX) {
+            list.push_bind(&blob.as_bytes()[..]);
+        }
+        query.push(") ORDER BY o.blob, p.position");
+        for row in query.build().fetch_all(&mut *c).await.map_err(failed)? {
+            let blob = BlobId::from_bytes(id16(&row, 5)?);
+            let (_, parts) = found.entry(blob).or_insert((number(&row, 6)?, Vec::new()));
+            if maybe(&row, 0)?.is_some() {
+                parts.push(part(&row)?);
+            }
+        }
+    }
+    Ok(found)
 }

@@ -4,9 +4,12 @@
 use super::{Scenario, index};
 use crate::hostile::http::{Answer, Request};
 use crate::hostile::rule::{Reply, Route, Rule};
+use lockstep_proto::api::object::{FRAME_HEADER_BYTES, frame_header, parse_frame_header};
 use lockstep_proto::blob::{HEADER_BYTES, ObjectHeader};
+use lockstep_proto::id::BlobId;
 
 const OBJECT: &str = "GET /v1/vaults/{}/objects/{}";
+const OBJECTS: &str = "POST /v1/vaults/{}/objects/get";
 
 /// Scenarios of this file.
 pub const SCENARIOS: &[Scenario] = &[
@@ -138,10 +141,62 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 fn whole(name: &str, mut change: impl FnMut(&mut Vec<u8>) -> bool + Send + 'static) -> Rule {
-    let route = Route::new(OBJECT);
-    Rule::answer(name, move |request, answer| {
-        answer.status == 200 && route.fits(request) && change(&mut answer.body)
-    })
+    Rule::answer(name, move |request, answer| each_object(request, answer, &mut change))
+}
+
+/// Changes the objects of an answer: the one that was asked for, or each of many, whose frame then says its new length.
+/// Gives whether one was changed.
+pub fn each_object(
+    request: &Request,
+    answer: &mut Answer,
+    change: &mut impl FnMut(&mut Vec<u8>) -> bool,
+) -> bool {
+    each_named_object(request, answer, &mut |_, object| change(object))
+}
+
+/// The same, with the id of each.
+pub fn each_named_object(
+    request: &Request,
+    answer: &mut Answer,
+    change: &mut impl FnMut(BlobId, &mut Vec<u8>) -> bool,
+) -> bool {
+    if answer.status != 200 {
+        return false;
+    }
+    if let Some(parts) = Route::new(OBJECT).parts(request) {
+        return change(parts[1].parse().unwrap(), &mut answer.body);
+    }
+    if !Route::new(OBJECTS).fits(request) {
+        return false;
+    }
+    let mut frames = frames_of(&answer.body);
+    let mut is_changed = false;
+    for (blob, object) in frames.iter_mut().filter(|(_, object)| !object.is_empty()) {
+        is_changed |= change(*blob, object);
+    }
+    answer.body = framed(&frames);
+    is_changed
+}
+
+/// The frames of a body.
+pub fn frames_of(body: &[u8]) -> Vec<(BlobId, Vec<u8>)> {
+    let (mut frames, mut rest) = (Vec::new(), body);
+    while !rest.is_empty() {
+        let (header, after) = rest.split_at(FRAME_HEADER_BYTES);
+        let (blob, size) = parse_frame_header(header.try_into().unwrap());
+        let (object, later) = after.split_at(size as usize);
+        frames.push((blob, object.to_vec()));
+        rest = later;
+    }
+    frames
+}
+
+/// A body of frames.
+pub fn framed(frames: &[(BlobId, Vec<u8>)]) -> Vec<u8> {
+    let frame = |(blob, object): &(BlobId, Vec<u8>)| {
+        [&frame_header(*blob, u32::try_from(object.len()).unwrap())[..], object].concat()
+    };
+    frames.iter().flat_map(frame).collect()
 }
 
 /// Bytes of one chunk, its tag included.
@@ -154,15 +209,12 @@ fn chunk_bytes(object: &[u8]) -> usize {
 fn chunks(name: &str, at: u64, change: fn(&mut Vec<Vec<u8>>, u64)) -> Rule {
     let route = Route::new(OBJECT);
     Rule::answer(name, move |request, answer| {
-        if !route.fits(request) {
-            return false;
-        }
-        if answer.status == 206 {
+        if answer.status == 206 && route.fits(request) {
             // Who goes on after what it has gets nothing more: the object is what was served.
             *answer = Answer::problem(416, "range", "the object ends before that");
             return true;
         }
-        answer.status == 200 && change_chunks(&mut answer.body, at, change)
+        each_object(request, answer, &mut |object| change_chunks(object, at, change))
     })
 }
 
