@@ -11,6 +11,9 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
+import bench_backup
+
 PROGRAMS, WANTED = sys.argv[1], sys.argv[2:] or ["reference", "backup", "records"]
 PHOTOS, RECORDS = int(os.environ.get("PHOTOS", 2000)), int(os.environ.get("RECORDS", 20000))
 RUNS = int(os.environ.get("RUNS", 3))
@@ -110,44 +113,27 @@ def reference(work):
 
 
 def backup(work):
-    data = f"{work}/set"
+    data = f"{work}/data"
     run(sys.executable, f"{HERE}/generate", data, str(PHOTOS), str(RECORDS))
     size = sum(os.path.getsize(os.path.join(root, name)) for root, _, names in os.walk(data) for name in names)
     print(f"\nBackup: {PHOTOS} photographs and {RECORDS} small files, {size / 2**30:.2f} GiB, warm page cache")
-    ours = {name: [] for name in ("first backup", "nothing changed", "restore on a new device")}
-    theirs = {name: [] for name in ours}
-    memory = []
-    have_restic = shutil.which("restic") is not None
-    for index in range(RUNS):
-        round_dir = f"{work}/round{index}"
-        os.makedirs(round_dir)
-        server = Server(round_dir)
-        home = sign_up(round_dir, server)
-        ours["first backup"].append(lockstep(home, "backup", data))
-        ours["nothing changed"].append(lockstep(home, "backup", data))
-        other = f"{round_dir}/other"
-        lockstep(other, "login", "--server", server.url, "--name", "bench", "--passphrase-file", f"{round_dir}/passphrase")
-        ours["restore on a new device"].append(lockstep(other, "restore", f"{round_dir}/out"))
-        if not same(data, f"{round_dir}/out/set"):
-            sys.exit("the restore differs")
-        memory.append(server.memory_mib())
-        server.stop()
-        shutil.rmtree(round_dir)
-        if have_restic:
-            os.makedirs(round_dir)
-            env = {"RESTIC_REPOSITORY": f"{round_dir}/repository", "RESTIC_PASSWORD": "x", "RESTIC_CACHE_DIR": f"{round_dir}/cache"}
-            run("restic", "init", env=env)
-            theirs["first backup"].append(timed("restic", "backup", data, env=env))
-            theirs["nothing changed"].append(timed("restic", "backup", data, env=env))
-            theirs["restore on a new device"].append(timed("restic", "restore", "latest", "--target", f"{round_dir}/out", env=env))
-            if not same(data, f"{round_dir}/out{data}"):
-                sys.exit("restic's restore differs")
-            shutil.rmtree(round_dir)
-    for name in ours:
-        row(name, ours[name], theirs[name])
-    row("server's peak memory", memory, unit="MiB")
-    if have_restic:
-        print(run("restic", "version").decode().strip())
+
+    def ours(folder, copy):
+        return bench_backup.Lockstep(folder, copy, PROGRAMS, Server(folder), sign_up)
+
+    times, beside = bench_backup.measure(work, data, RUNS, ours, same)
+    median = statistics.median
+    for name in bench_backup.WORKS:
+        peers = {tool: median(taken[name]) for tool, taken in times.items() if tool != "lockstep"}
+        ratio = f"   ratio {median(times['lockstep'][name]) / min(peers.values()):.2f}" if peers else ""
+        figures = "   ".join(f"{tool} {median(taken[name]):.2f} s ({min(taken[name]):.2f} to {max(taken[name]):.2f})" for tool, taken in times.items())
+        print(f"{name:24} {figures}{ratio}", flush=True)
+    for name, unit in (("memory", "MiB at most"), ("store", "of the source, after the change"), ("files", "files in the store after the first backup")):
+        figures = "   ".join(f"{tool} {median(found[name]):.3f}" for tool, found in beside.items())
+        print(f"{name:24} {figures}   {unit}", flush=True)
+    for peer in ("restic", "borg"):
+        if shutil.which(peer):
+            print(run(peer, "version" if peer == "restic" else "--version").decode().strip())
 
 
 def records(work, count=10_000):

@@ -45,6 +45,10 @@ fn copies_and_renames_send_nothing() {
     write(&world.path("docs/new"), noise(10, 60_000));
     a.backup("docs");
     assert_eq!(objects(&world), 6);
+    write(&world.path("docs/told to 1"), noise(10, 60_000));
+    write(&world.path("docs/told to 2"), noise(9, 9_000_000));
+    a.ok(&["backup", "docs", "--no-deduplicate"]);
+    assert_eq!(objects(&world), 8);
     a.ok(&["check", "--read-data"]);
 }
 
@@ -101,4 +105,25 @@ fn what_was_sent_and_collected_is_sent_again_in_the_same_run() {
         assert_eq!(objects(&world) - before, files);
         restored_is_same(&world, &a, &vault);
     }
+}
+
+/// The server lost what commits name; a file that is touched with the contents that it had is sent again then.
+#[test]
+fn what_the_server_lost_is_sent_again_when_its_file_is_touched() {
+    let mut world = World::new();
+    let a = world.signup("a");
+    write(&world.path("docs/framed"), noise(1, 60_000));
+    write(&world.path("docs/large"), noise(2, 9_000_000));
+    write(&world.path("docs/other"), noise(3, 60_000));
+    a.backup("docs");
+    world.server.stop();
+    world.server.change("DELETE FROM part");
+    assert_eq!(world.server.change("DELETE FROM object"), 3);
+    world.server.restart();
+    for name in ["framed", "large", "other"] {
+        crate::tree::set_time(&world.path("docs").join(name), 1_600_000_000, 0);
+    }
+    a.backup("docs");
+    assert_eq!(objects(&world), 3);
+    restored_is_same(&world, &a, "files");
 }

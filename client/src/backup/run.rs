@@ -7,7 +7,7 @@ mod take;
 use super::Progress;
 use super::group::{GROUP_BYTES, GROUP_FILES, Item, Reader, framed_bytes};
 use super::known::{KnownFiles, known_at, record_of};
-use super::plan::{document, lies_in};
+use super::plan::{Known, document, lies_in};
 use super::rules::Rules;
 use super::scan::{Entry, Kind, Leave, Scan, Stat, identity_of, scan};
 use super::source::{root_of, source_of};
@@ -22,9 +22,9 @@ use lockstep_engine::files::{
 };
 use lockstep_engine::replica::{Pinning, Policy};
 use lockstep_proto::cbor::Wire as _;
-use lockstep_proto::id::{RecordId, SourceId};
+use lockstep_proto::id::{BlobId, RecordId, SourceId};
 use send::{Work, abandon_and_sync};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,14 +94,15 @@ pub async fn backup(
 ) -> Result<Outcome> {
     let root = root_of(root).map_err(|error| ClientError::io(root, error))?;
     let start_utc = rng::now_utc();
-    abandon_and_sync(account, vault).await?;
+    let mut lost: BTreeSet<BlobId> = abandon_and_sync(account, vault).await?.into_iter().collect();
     for _ in 0..ROUNDS_MAX {
-        let mut run = Run::begin(account, vault, &root, options)?;
+        let mut run = Run::begin(account, vault, &root, options, lost)?;
         let found = run.scan(options)?;
         run.go(found, options, progress).await?;
         if !run.is_again {
             return run.finish(start_utc, options).await;
         }
+        lost = run.lost;
     }
     Err(ClientError::Server("it keeps losing objects that it had taken".into()))
 }
@@ -132,6 +133,8 @@ struct Run<'a> {
     again: Vec<Item>,
     /// Whether the server lost what it had taken, so that the run has to be done again.
     is_again: bool,
+    /// Objects that the server has not got: records that name them do not say where contents are.
+    lost: BTreeSet<BlobId>,
     deduplicate: bool,
     outcome: Outcome,
     progress: Progress,
@@ -152,7 +155,13 @@ enum Next {
 type Entries = std::iter::Peekable<std::vec::IntoIter<Entry>>;
 
 impl<'a> Run<'a> {
-    fn begin(account: &'a mut Account, vault: &'a mut Vault, root: &Path, options: &Options) -> Result<Self> {
+    fn begin(
+        account: &'a mut Account,
+        vault: &'a mut Vault,
+        root: &Path,
+        options: &Options,
+        lost: BTreeSet<BlobId>,
+    ) -> Result<Self> {
         let begin_ms = rng::now_ms();
         let begin = (
             i64::try_from(begin_ms / 1000).unwrap_or(i64::MAX),
@@ -179,6 +188,7 @@ impl<'a> Run<'a> {
             under_way: VecDeque::new(),
             again: Vec::new(),
             is_again: false,
+            lost,
             deduplicate: options.deduplicate,
             outcome: Outcome { root: known_as, ..Outcome::default() },
             progress: Progress::default(),
@@ -204,6 +214,23 @@ impl<'a> Run<'a> {
             found.rules_unread.iter().map(|(path, reason)| (self.full(path), reason.clone())).collect();
         self.outcome.left_out = found.left_out;
         let mut entries = found.entries.into_iter().peekable();
+        if let Err(error) = self.work(&mut entries, options, progress).await {
+            // What others have sent meanwhile is not sent again by the next run.
+            self.keep_what_was_sent().await?;
+            return Err(error);
+        }
+        let unread = found.unreadable.into_iter().map(|(path, _)| path).collect();
+        self.delete_missing(&unread).await?;
+        self.flush(true).await
+    }
+
+    /// Reads, sends and records everything that was found.
+    async fn work(
+        &mut self,
+        entries: &mut Entries,
+        options: &Options,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<()> {
         loop {
             if options.stop.load(Ordering::Relaxed) {
                 self.stop().await?;
@@ -211,7 +238,7 @@ impl<'a> Run<'a> {
             }
             let mut is_due = false;
             while self.has_room() && !is_due {
-                match self.next(&mut entries, progress)? {
+                match self.next(entries, progress)? {
                     Next::Group(items) => self.begin_group(items),
                     Next::Large(item) => self.begin_large(item),
                     Next::Due => is_due = true,
@@ -219,22 +246,14 @@ impl<'a> Run<'a> {
                 }
             }
             match self.under_way.pop_front() {
-                Some(work) if !is_due => {
-                    if let Err(error) = self.done(work).await {
-                        self.keep_what_was_sent().await?;
-                        return Err(error);
-                    }
-                }
+                Some(work) if !is_due => self.done(work).await?,
                 Some(work) => self.under_way.push_front(work),
-                None if !is_due && self.again.is_empty() => break,
+                None if !is_due && self.again.is_empty() => return Ok(()),
                 None => {}
             }
             progress(self.progress);
             self.flush(false).await?;
         }
-        let unread = found.unreadable.into_iter().map(|(path, _)| path).collect();
-        self.delete_missing(&unread).await?;
-        self.flush(true).await
     }
 
     fn has_room(&self) -> bool {
@@ -299,6 +318,9 @@ impl<'a> Run<'a> {
         }
         let known = if is_known { known_at(self.vault, record)? } else { None };
         if entry.kind == Kind::File {
+            let is_lost =
+                |known: &Known| known.blob.as_ref().is_some_and(|blob| self.lost.contains(&blob.blob));
+            let known = known.filter(|known| !is_lost(known));
             return Ok(Some(Item { entry, record, known, anew: !self.deduplicate, tries: 0 }));
         }
         self.count(&entry.kind, entry.stat.size);

@@ -6,13 +6,16 @@ use super::Run;
 use crate::account::Account;
 use crate::blob;
 use crate::error::{ClientError, Result};
-use crate::replica::content_tag;
+use crate::replica::{Side, content_tag};
 use crate::rng;
 use crate::vault::Vault;
 use lockstep_client_crypto::blob::new_reference;
-use lockstep_client_crypto::content::BlobRef;
+use lockstep_client_crypto::content::{BlobRef, Content};
+use lockstep_engine::replica::Replica as _;
 use lockstep_proto::api::problem::Code;
+use lockstep_proto::cbor::Wire as _;
 use lockstep_proto::id::{BlobId, RecordId};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
@@ -59,17 +62,40 @@ fn missing(error: &ClientError) -> Option<Vec<BlobId>> {
     (!blobs.is_empty()).then_some(blobs)
 }
 
-/// Brings a vault up to date. Pending writes may name objects that were collected meanwhile: they are taken back and
-/// forgotten, and whoever has the contents writes them again. True if there were such.
-pub(super) async fn abandon_and_sync(account: &mut Account, vault: &mut Vault) -> Result<bool> {
-    const ROUNDS_MAX: usize = 4096;
-    let mut is_again = false;
+/// Of the objects that the server has not got, those that pending writes name: those whose contents lie in this home wait
+/// to be sent again, and the writes of the others are taken back and forgotten; whoever has the contents writes them again.
+///
+/// # Errors
+/// [`ClientError::Server`] if that changes nothing: there is no sense in asking again.
+async fn abandon(vault: &mut Vault, blobs: Vec<BlobId>) -> Result<Vec<BlobId>> {
+    let mut named = BTreeSet::new();
+    for row in vault.replica.pending(usize::MAX)? {
+        if let Ok(content) = Content::decode(&row.content) {
+            named.extend(content.blobs.iter().map(|reference| reference.blob));
+        }
+    }
+    let missing = blobs.into_iter().filter(|blob| named.contains(blob));
+    let (here, gone): (Vec<BlobId>, Vec<BlobId>) = missing.partition(|blob| vault.holds(*blob));
+    let is_sent_again = vault.wait_again(&here)?;
+    if gone.is_empty() && !is_sent_again {
+        return Err(ClientError::Server("it misses objects that it has, or that nothing names".into()));
+    }
+    if !gone.is_empty() {
+        vault.replica.forget_contents(&gone)?;
+        vault.abandon(gone.clone()).await?;
+    }
+    Ok(gone)
+}
+
+/// Brings a vault up to date. Pending writes may name objects that were collected meanwhile: they are taken back. Gives
+/// those objects.
+pub(super) async fn abandon_and_sync(account: &mut Account, vault: &mut Vault) -> Result<Vec<BlobId>> {
+    const ROUNDS_MAX: usize = 256;
+    let mut lost = Vec::new();
     for _ in 0..ROUNDS_MAX {
-        let Err(error) = account.sync_vault(vault).await else { return Ok(is_again) };
+        let Err(error) = account.sync_vault(vault).await else { return Ok(lost) };
         let Some(blobs) = missing(&error) else { return Err(error) };
-        is_again = true;
-        vault.replica.forget_contents(&blobs)?;
-        vault.abandon(blobs).await?;
+        lost.extend(abandon(vault, blobs).await?);
     }
     Err(ClientError::Server("it keeps missing objects".into()))
 }
@@ -94,9 +120,9 @@ impl Run<'_> {
     pub(super) async fn send(&mut self) -> Result<()> {
         let Err(error) = self.account.send(self.vault).await else { return Ok(()) };
         let Some(blobs) = missing(&error) else { return Err(error) };
-        self.vault.replica.forget_contents(&blobs)?;
-        self.vault.abandon(blobs).await?;
-        abandon_and_sync(self.account, self.vault).await?;
+        let lost = abandon(self.vault, blobs).await?;
+        self.lost.extend(lost);
+        self.lost.extend(abandon_and_sync(self.account, self.vault).await?);
         self.is_again = true;
         // What was taken back is not what the files look like.
         self.stats.clear();
@@ -129,16 +155,28 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Where an upload in parts is remembered: by its contents, wherever they lie when it goes on.
+    fn upload_place(&self, hash: lockstep_proto::Digest, size: u64) -> RecordId {
+        let keys = self.vault.replica.db().keys();
+        RecordId::from_bytes(content_tag(keys, self.vault.setup.vault(), hash, size))
+    }
+
+    /// The next upload of these contents, if there is to be one, is another.
+    pub(super) fn upload_is_done(&self, blob: &BlobRef) -> Result<()> {
+        let place = self.upload_place(blob.content_hash, blob.size);
+        self.vault.replica.drop_side(Side::Upload, &[place])
+    }
+
     pub(super) async fn upload(
         &mut self,
         hash: lockstep_proto::Digest,
         file: &mut std::fs::File,
         stat: &Stat,
+        anew: bool,
     ) -> Result<BlobRef> {
-        // By its contents: wherever they lie when the upload goes on.
-        let tag = content_tag(self.vault.replica.db().keys(), self.vault.setup.vault(), hash, stat.size);
-        let place = RecordId::from_bytes(tag);
-        let reference = match blob::begun_upload(&self.vault.replica, place, stat.size, hash)? {
+        let place = self.upload_place(hash, stat.size);
+        let begun = blob::begun_upload(&self.vault.replica, place, stat.size, hash)?;
+        let reference = match begun.filter(|_| !anew) {
             Some(reference) => reference,
             None => new_reference(stat.size, hash, &mut rng::system()),
         };

@@ -88,9 +88,12 @@ impl Run<'_> {
             self.take_read(&item, doc, Some(blob), stat);
             return Ok(());
         }
-        match self.upload(hash, &mut file, &stat).await {
+        // What waits is named before a long upload begins: the server keeps nothing for ever that no commit names.
+        self.flush(true).await?;
+        match self.upload(hash, &mut file, &stat, item.anew).await {
             Ok(blob) => {
                 self.vault.replica.add_contents(std::slice::from_ref(&blob))?;
+                self.upload_is_done(&blob)?;
                 self.take_read(&item, doc, Some(blob), stat);
                 // Named soon, so that it is not collected while other large files are on their way.
                 self.batch_bytes = BATCH_BYTES;
