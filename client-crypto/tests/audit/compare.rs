@@ -85,7 +85,7 @@ const LISTED: &[(&str, &str, &str)] = &[
         DIGESTS,
     ),
     (
-        "client/src/backup/store.rs",
+        "client/src/backup/group.rs",
         "known.and_then(|known| known.blob.clone()).filter(|blob| blob.size == size && blob.content_hash == hash)",
         DIGESTS,
     ),
@@ -93,6 +93,16 @@ const LISTED: &[(&str, &str, &str)] = &[
         "client/src/archive/send.rs",
         "before.filter(|before| (before.size, before.content_hash) == (reference.size, hash))",
         DIGESTS,
+    ),
+    (
+        "client/src/replica/contents.rs",
+        "Ok(reference.filter(|known| known.size == size && known.content_hash == hash))",
+        DIGESTS,
+    ),
+    (
+        "client/src/backup/known.rs",
+        "known.is_some_and(|(_, tag)| *tag == stat_tag(&self.keys, record, &entry.kind, &entry.stat))",
+        OWN,
     ),
     ("client/src/heal/objects.rs", "(hasher.finish() == reference.content_hash).then_some(file)", DIGESTS),
     (
@@ -124,6 +134,7 @@ const LISTED: &[(&str, &str, &str)] = &[
     ),
 ];
 const DIGESTS: &str = "both are Digests, which compare in constant time";
+const OWN: &str = "a device compares what its own files look like with its own rows; nobody else says either";
 const PUBLIC: &str = "lengths, roles and whether something changed are public";
 
 fn root() -> PathBuf {
