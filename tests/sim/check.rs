@@ -201,18 +201,25 @@ fn no_lost_update(versions: &Versions, places: &Places, ledger: &Ledger) -> Outc
                 places.filter(|place| place.0 == *record).map(|place| place.1).collect()
             }
         };
+        let below = revision.value().checked_sub(1).map(Revision::new);
+        let below = below.and_then(|below| versions.get(&(*record, below)));
+        let says = |kind: u8, document: &[u8]| {
+            below.is_some_and(|below| (below.kind, &below.content.document.0[..]) == (kind, document))
+        };
         // What stands on a write that says what the committed version says, by whomever, stands on that one.
         let stands_on_equal = match operation.base {
             Base::Revision(_) => false,
-            Base::Pending(before) => ledger.operations.get(&before).is_some_and(|before| {
-                let below = revision.value().checked_sub(1).map(Revision::new);
-                let below = below.and_then(|below| versions.get(&(*record, below)));
-                below.is_some_and(|below| {
-                    (below.kind, &below.content.document.0) == (before.kind, &before.document)
-                })
-            }),
+            Base::Pending(before) => {
+                ledger.operations.get(&before).is_some_and(|before| says(before.kind, &before.document))
+            }
         };
-        let stands = seen.is_empty() || stands_on_equal || seen.iter().any(|seen| seen.next() == *revision);
+        // Nothing disappears under a write that says what the version before it says: a deletion lost to an edit, and what
+        // was written upon it is that edit again.
+        let says_the_same = says(version.kind, &content.document.0);
+        let stands = seen.is_empty()
+            || stands_on_equal
+            || says_the_same
+            || seen.iter().any(|seen| seen.next() == *revision);
         demand(stands, || {
             format!("record {record}: revision {revision} was written upon {seen:?} by {}", content.operation)
         })?;
