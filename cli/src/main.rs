@@ -28,6 +28,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A command that writes waits so long for a home in which another one writes.
+const HOME_WAIT: Duration = Duration::from_secs(5);
+const HOME_PAUSE: Duration = Duration::from_millis(25);
 
 /// What every command gets.
 pub(crate) struct Context {
@@ -40,8 +45,22 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Opens the home's account for writing.
+    /// Opens the home's account for writing. `lockstep watch` has the home for a moment at a time: it is waited for.
     pub(crate) fn account(&self) -> Result<Account> {
+        let begin = Instant::now();
+        loop {
+            match self.account_now() {
+                Err(ClientError::Locked(_))
+                    if begin.elapsed() < HOME_WAIT && !self.stop.load(Ordering::Relaxed) =>
+                {
+                    std::thread::sleep(HOME_PAUSE);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn account_now(&self) -> Result<Account> {
         if !self.home.join("account").exists() {
             return Err(ClientError::NoAccount(self.home.clone()));
         }
@@ -50,7 +69,7 @@ impl Context {
 
     /// Opens it for reading if another process writes; then nothing is synced.
     pub(crate) fn account_to_read(&self) -> Result<Account> {
-        match self.account() {
+        match self.account_now() {
             Err(ClientError::Locked(_)) => {
                 self.out.note("another lockstep process is writing here: showing what this device holds");
                 Account::open(Home::open_read_only(&self.home), self.insecure_http)

@@ -4,6 +4,20 @@ use crate::program::Done;
 use crate::tree::{copy, write};
 use crate::world::{Device, NAME, World};
 
+/// `lockstep watch` has its home for a moment at a time: who comes then waits.
+#[test]
+fn a_writer_waits_a_moment_for_the_home() {
+    let world = World::new();
+    let a = world.signup("a");
+    let lock = std::fs::File::open(a.home.join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    let mut waits = a.start(&["vault", "create", "v"]);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(waits.is_running());
+    lock.unlock().unwrap();
+    waits.done().ok();
+}
+
 #[test]
 fn a_second_writer_is_refused_and_readers_are_not() {
     let world = World::new();
